@@ -1,0 +1,46 @@
+// What the host and the device compilers are told apart by, and the bits of a double.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define LRF_HD __host__ __device__
+#define LRF_CONSTANT static __device__ __constant__ const
+#else
+#define LRF_HD
+#define LRF_CONSTANT static constexpr
+#endif
+
+namespace lrfused {
+
+LRF_HD inline uint64_t bits_of(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+LRF_HD inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+LRF_HD inline double double_from_bits(uint64_t bits) {
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+LRF_HD inline float float_from_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+LRF_HD inline double infinity() { return double_from_bits(0x7FF0000000000000); }
+LRF_HD inline double quiet_nan() { return double_from_bits(0x7FF8000000000000); }
+LRF_HD inline double floor_of(double x) { return __builtin_floor(x); }
+LRF_HD inline double root_of(double x) { return __builtin_sqrt(x); }
+
+}  // namespace lrfused

@@ -1,0 +1,88 @@
+"""Schedules: arithmetic on the step, compiled to short programs that run on the device.
+
+A schedule is a pure function of the count of completed updates. The named ones are short
+compositions of the functions below; adding one is adding one function.
+"""
+
+from lrfused.schedules.cycles import cosine_restarts, exp_range, triangular, triangular2
+from lrfused.schedules.expression import (
+    Schedule,
+    cos,
+    equal,
+    exp,
+    floor,
+    from_function,
+    input,
+    less,
+    less_equal,
+    log,
+    maximum,
+    minimum,
+    select,
+    sqrt,
+    step,
+    table,
+)
+from lrfused.schedules.phases import (
+    join,
+    one_cycle,
+    one_cycle_momentum,
+    per_round,
+    warmup,
+    warmup_constant,
+    warmup_cosine,
+    warmup_linear,
+    wsd,
+)
+from lrfused.schedules.ramps import (
+    constant,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear,
+    multi_step,
+    noam,
+    polynomial,
+    step_decay,
+)
+
+__all__ = [
+    "Schedule",
+    "constant",
+    "cos",
+    "cosine",
+    "cosine_restarts",
+    "equal",
+    "exp",
+    "exp_range",
+    "exponential",
+    "floor",
+    "from_function",
+    "input",
+    "inverse_sqrt",
+    "join",
+    "less",
+    "less_equal",
+    "linear",
+    "log",
+    "maximum",
+    "minimum",
+    "multi_step",
+    "noam",
+    "one_cycle",
+    "one_cycle_momentum",
+    "per_round",
+    "polynomial",
+    "select",
+    "sqrt",
+    "step",
+    "step_decay",
+    "table",
+    "triangular",
+    "triangular2",
+    "warmup",
+    "warmup_constant",
+    "warmup_cosine",
+    "warmup_linear",
+    "wsd",
+]

@@ -1,0 +1,48 @@
+"""Checks of arguments: each names the argument, the value and the rule."""
+
+import math
+import numbers
+from typing import Any
+
+
+def whole(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """An integer in [minimum, maximum]."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: must be an integer, got {value!r} ({type(value).__name__})")
+    if value < minimum:
+        raise ValueError(f"{name}: must be at least {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name}: must be at most {maximum}, got {value}")
+    return int(value)
+
+
+def finite(name: str, value: Any) -> float:
+    """A finite real number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: must be a number, got {value!r} ({type(value).__name__})")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: must be finite, got {value}")
+    return float(value)
+
+
+def nonnegative(name: str, value: Any) -> float:
+    """A finite number >= 0."""
+    number = finite(name, value)
+    if number < 0:
+        raise ValueError(f"{name}: must not be negative, got {value}")
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number > 0."""
+    number = finite(name, value)
+    if number <= 0:
+        raise ValueError(f"{name}: must be greater than 0, got {value}")
+    return number
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of a few strings."""
+    if value not in choices:
+        raise ValueError(f"{name}: must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)

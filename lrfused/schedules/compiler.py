@@ -1,0 +1,75 @@
+"""Schedule -> Program: one instruction for each distinct node."""
+
+import numpy as np
+
+from lrfused.program import MAX_INSTRUCTIONS, Op, Program
+from lrfused.schedules.expression import CONSTANT, INPUT, STEP, Schedule
+
+
+def nodes_in_order(root: Schedule) -> list[Schedule]:
+    """Every node once, arguments before the nodes that use them.
+
+    Nodes are told apart by identity, not by value: numbers that happen to coincide must not
+    change the shape of a program, which is all that is ever compiled for a GPU.
+    """
+    order: list[Schedule] = []
+    seen: set[int] = set()
+    stack: list[tuple[Schedule, bool]] = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node._arguments))
+    return order
+
+
+def compile_schedule(schedule: Schedule) -> Program:
+    """The program of a schedule.
+
+    Raises:
+        ValueError: it needs more than 256 instructions.
+    """
+    order = nodes_in_order(schedule)
+    constants = [n._payload for n in order if n._kind == CONSTANT]
+    names = [n._payload[1] for n in order if n._kind == INPUT]
+    operations = [n for n in order if n._kind not in (STEP, CONSTANT, INPUT)]
+    tables = [n._payload for n in operations if n._kind == Op.TABLE]
+    if len(operations) > MAX_INSTRUCTIONS:
+        raise ValueError(
+            f"schedule: needs {len(operations)} instructions, the limit is {MAX_INSTRUCTIONS}; "
+            f"sample it with from_function(fn, steps) instead"
+        )
+    # A table's offset and length are constants too: two registers after the named ones.
+    first_of_tables = 1 + len(constants)
+    offset = 0
+    for values in tables:
+        constants += [float(offset), float(len(values))]
+        offset += len(values)
+    registers: dict[int, int] = {}
+    leaves = {CONSTANT: 1, INPUT: 1 + len(constants)}
+    for node in order:
+        if node._kind == STEP:
+            registers[id(node)] = 0
+        elif node._kind in leaves:
+            registers[id(node)] = leaves[node._kind]
+            leaves[node._kind] += 1
+    code = []
+    first = 1 + len(constants) + len(names)
+    for node in operations:
+        operands = [registers[id(a)] for a in node._arguments]
+        if node._kind == Op.TABLE:
+            operands += [first_of_tables, first_of_tables + 1]
+            first_of_tables += 2
+        a, b, c = (operands + [0, 0])[:3]
+        registers[id(node)] = first + len(code)
+        code.append((int(node._kind), a, b, c))
+    return Program(
+        code=tuple(code),
+        constants=tuple(constants),
+        names=tuple(names),
+        result=registers[id(schedule)],
+        table=np.concatenate(tables) if tables else np.zeros(0),
+    )

@@ -1,0 +1,94 @@
+"""Schedules as plain data: a list of nodes, each after those that it uses."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrfused.program import ARITY, Op
+from lrfused.schedules.compiler import nodes_in_order
+from lrfused.schedules.expression import CONSTANT, INPUT, STEP, Schedule, apply, input, table
+
+VERSION = 1
+LONG_TABLE = 64
+
+
+def to_dict(schedule: Schedule) -> dict[str, Any]:
+    """{"version", "nodes"}: a node is [kind, payload or None, indices of its arguments]."""
+    order = nodes_in_order(schedule)
+    index = {id(node): i for i, node in enumerate(order)}
+    return {
+        "version": VERSION,
+        "nodes": [
+            [_name(node._kind), _plain(node), [index[id(a)] for a in node._arguments]]
+            for node in order
+        ],
+    }
+
+
+def _name(kind: Any) -> str:
+    return Op(kind).name.lower() if isinstance(kind, Op) else str(kind)
+
+
+def _plain(node: Schedule) -> Any:
+    if node._kind == CONSTANT:
+        return float(node._payload)
+    if node._kind == INPUT:
+        return node._payload[1]
+    if node._kind == Op.TABLE:
+        if len(node._payload) > LONG_TABLE:
+            return torch.tensor(node._payload, dtype=torch.float64)
+        return node._payload.tolist()
+    return None
+
+
+def from_dict(data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None) -> Schedule:
+    """The schedule of ``to_dict``'s data.
+
+    Raises:
+        TypeError: the data is not a dictionary.
+        ValueError: the data is not what ``to_dict`` writes, or an input's tensor is missing.
+    """
+    if not isinstance(data, dict):
+        raise TypeError(f"data: must be a dictionary, got {type(data).__name__}")
+    if data.get("version") != VERSION:
+        raise ValueError(f"data: version must be {VERSION}, got {data.get('version')!r}")
+    nodes: list[Schedule] = []
+    for i, entry in enumerate(data.get("nodes") or ()):
+        try:
+            kind, payload, indices = entry
+            arguments = tuple(nodes[_earlier(j, i)] for j in indices)
+            nodes.append(_node(kind, payload, arguments, inputs or {}))
+        except (TypeError, ValueError, KeyError, AssertionError) as error:
+            raise ValueError(f"data: node {i} {entry!r:.200}: {error}") from error
+    if not nodes:
+        raise ValueError("data: has no nodes")
+    return nodes[-1]
+
+
+def _earlier(j: Any, i: int) -> int:
+    if isinstance(j, bool) or not isinstance(j, int) or not 0 <= j < i:
+        raise ValueError(f"argument {j!r} is not an earlier node")
+    return j
+
+
+def _node(
+    kind: str, payload: Any, arguments: tuple[Schedule, ...], inputs: dict[str, torch.Tensor]
+) -> Schedule:
+    if kind == STEP:
+        return Schedule(STEP)
+    if kind == CONSTANT:
+        if isinstance(payload, bool) or not isinstance(payload, (int, float)):
+            raise ValueError("a constant must be a number")
+        return Schedule(CONSTANT, payload=float(payload))
+    if kind == INPUT:
+        if payload not in inputs:
+            raise ValueError(f"inputs: no tensor for input {payload!r}")
+        return input(inputs[payload], payload)
+    op = Op[str(kind).upper()]
+    if len(arguments) != ARITY[op]:
+        raise ValueError(f"{kind} takes {ARITY[op]} arguments, got {len(arguments)}")
+    if op == Op.TABLE:
+        values = table(np.asarray(payload, dtype=np.float64))
+        return Schedule(Op.TABLE, arguments, values._payload)
+    return apply(op, *arguments)
