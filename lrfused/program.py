@@ -55,6 +55,10 @@ def _maximum(x: Floats, y: Floats) -> Floats:
     return np.where((x > y) | np.isnan(x), x, y)
 
 
+def _select(condition: Floats, x: Floats, y: Floats) -> Floats:
+    return np.where(condition != 0.0, x, y)
+
+
 FUNCTIONS: dict[Op, Callable[..., Floats]] = {
     Op.ADD: lambda x, y: x + y,
     Op.SUB: lambda x, y: x - y,
@@ -67,7 +71,7 @@ FUNCTIONS: dict[Op, Callable[..., Floats]] = {
     Op.LESS: lambda x, y: (x < y).astype(np.float64),
     Op.LESS_EQUAL: lambda x, y: (x <= y).astype(np.float64),
     Op.EQUAL: lambda x, y: (x == y).astype(np.float64),
-    Op.SELECT: lambda condition, x, y: np.where(condition != 0.0, x, y),
+    Op.SELECT: _select,
     Op.FLOOR: np.floor,
     Op.SQRT: np.sqrt,
     Op.EXP: elementary.exp,

@@ -56,7 +56,7 @@ def compile_schedule(schedule: Schedule) -> Program:
         elif node._kind in leaves:
             registers[id(node)] = leaves[node._kind]
             leaves[node._kind] += 1
-    code = []
+    code: list[tuple[int, int, int, int]] = []
     first = 1 + len(constants) + len(names)
     for node in operations:
         operands = [registers[id(a)] for a in node._arguments]

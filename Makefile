@@ -1,0 +1,47 @@
+# Everything runs in .venv, which is made when it is first needed. `make help` lists the commands.
+PYTHON ?= python3
+JOBS ?= 2
+export LRFUSED_BUILD ?= required
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BUILT := .venv/.built
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.DEFAULT_GOAL := help
+.PHONY: help test demo lint types build clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+test: lint types $(BUILT)  ## lint, types, tests, doctests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+demo: $(BUILT)  ## train a small GPT with torch's pipeline and with lrfused, draw both
+	$(BIN)/python benchmarks/demo.py $(ARGS)
+
+lint: $(INSTALLED)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## mypy
+	$(BIN)/mypy
+
+build: $(INSTALLED)  ## wheel and sdist, into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean:  ## remove what was built (.venv stays; remove it by hand)
+	rm -rf build dist *.egg-info lrfused/*.so lrfused/build_failure.txt $(BUILT)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps are written last, so an interrupted run is taken up again by the next one.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	LRFUSED_BUILD=never $(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(BUILT): $(INSTALLED) setup.py $(NATIVE)
+	$(BIN)/python setup.py build_ext --inplace
+	touch $@

@@ -1,0 +1,225 @@
+"""The two pipelines that the demo compares, and the loop that trains with either."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from demo_data import Corpus, draw_batches
+from demo_model import GPT, Shape, decay_groups
+from torch import Tensor
+from tqdm import tqdm
+
+import lrfused
+from lrfused import schedules
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both runs share.
+
+    The peak is as high as it can be with both runs still showing the same curve: at 5e-3 the
+    training is chaotic, and blows the last bit's rounding up to a visible difference.
+    """
+
+    shape: Shape
+    device: torch.device
+    steps: int = 400
+    seed: int = 0
+    batch: int = 16
+    validation_batches: int = 20
+    peak_lr: float = 3e-3
+    end_lr: float = 3e-4
+    warmup_share: float = 0.1
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    half: bool = False
+
+    @property
+    def warmup_steps(self) -> int:
+        return max(1, int(self.steps * self.warmup_share))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did."""
+
+    lr: float
+    grad_norm: float
+    clip_coefficient: float
+    skipped: bool
+
+    @property
+    def clipped(self) -> bool:
+        return self.clip_coefficient < 1.0 and not self.skipped
+
+
+@dataclass
+class Run:
+    """One training, step by step."""
+
+    name: str
+    losses: list[float] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    optimizer_seconds: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
+    validation_loss: float = math.nan
+
+    @property
+    def clipped_steps(self) -> int:
+        return sum(report.clipped for report in self.reports)
+
+    @property
+    def skipped_steps(self) -> int:
+        return sum(report.skipped for report in self.reports)
+
+
+def loss_differences(first: Run, second: Run) -> list[float]:
+    """How far the losses are apart at each step."""
+    return [abs(a - b) for a, b in zip(first.losses, second.losses, strict=True)]
+
+
+class Pipeline(Protocol):
+    """All that follows the forward pass."""
+
+    name: str
+
+    def __init__(self, model: GPT, settings: Settings): ...
+    def scale(self, loss: Tensor) -> Tensor: ...
+    def step(self) -> None: ...
+    def zero_grad(self) -> None: ...
+    def report(self) -> Report: ...
+
+
+class TorchPipeline:
+    """GradScaler, clip_grad_norm_, torch's fused AdamW and LambdaLR."""
+
+    name = "torch"
+
+    def __init__(self, model: GPT, settings: Settings):
+        self.parameters = list(model.parameters())
+        self.max_grad_norm = settings.max_grad_norm
+        groups = decay_groups(model, settings.weight_decay)
+        lr, betas = settings.peak_lr, settings.betas
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+        def factor(step: int) -> float:
+            warmup_steps, end = settings.warmup_steps, settings.end_lr / settings.peak_lr
+            if step < warmup_steps:
+                return (step + 1) / warmup_steps
+            progress = (step - warmup_steps) / (settings.steps - warmup_steps)
+            return end + (1.0 - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.half)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return self.scaler.scale(loss)
+
+    def step(self) -> None:
+        self.lr = self.optimizer.param_groups[0]["lr"]
+        self.scaler.unscale_(self.optimizer)
+        self.norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # A scale that fell means that the update was left out; the schedule then waits too.
+        self.skipped = self.scaler.get_scale() < scale
+        if not self.skipped:
+            self.scheduler.step()
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def report(self) -> Report:
+        norm = self.norm.item()
+        return Report(self.lr, norm, min(1.0, self.max_grad_norm / (norm + 1e-6)), self.skipped)
+
+
+class FusedPipeline:
+    """The same in one object and one call."""
+
+    name = "lrfused"
+
+    def __init__(self, model: GPT, settings: Settings):
+        lr = schedules.warmup_cosine(
+            settings.peak_lr, settings.warmup_steps, settings.steps, settings.end_lr, start="1/n"
+        )
+        self.optimizer = lrfused.AdamW(
+            decay_groups(model, settings.weight_decay),
+            lr=lr,
+            betas=settings.betas,
+            max_grad_norm=settings.max_grad_norm,
+            loss_scale="dynamic" if settings.half else None,
+        )
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return self.optimizer.scale(loss)
+
+    def step(self) -> None:
+        self.optimizer.step()
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def report(self) -> Report:
+        metrics: dict[str, Any] = self.optimizer.metrics()
+        return Report(
+            metrics["lr"][0],
+            metrics["grad_norm"],
+            metrics["clip_coefficient"],
+            metrics["consecutive_skips"] > 0,
+        )
+
+
+def train(pipeline_type: type[Pipeline], settings: Settings, corpus: Corpus) -> Run:
+    """Train from the seed with one of the pipelines; everything else is the same for both."""
+    torch.manual_seed(settings.seed)
+    model = GPT(settings.shape).to(settings.device)
+    pipeline = pipeline_type(model, settings)
+    run = Run(pipeline.name)
+    batches = draw_batches(
+        corpus.train, settings.steps, settings.batch, settings.shape.block, settings.seed
+    )
+    progress = tqdm(batches, desc=f"{run.name:>8}", unit="step")
+    for windows in progress:
+        started = _now(settings.device)
+        loss = _loss(model, windows, settings)
+        pipeline.scale(loss).backward()
+        before_step = _now(settings.device)
+        pipeline.step()
+        ended = _now(settings.device)
+        pipeline.zero_grad()
+        run.losses.append(loss.item())
+        run.reports.append(pipeline.report())
+        run.optimizer_seconds.append(ended - before_step)
+        run.step_seconds.append(ended - started)
+        progress.set_postfix(loss=f"{run.losses[-1]:.3f}", refresh=False)
+    run.validation_loss = _validate(model, settings, corpus)
+    return run
+
+
+def _loss(model: GPT, windows: Tensor, settings: Settings) -> Tensor:
+    with torch.autocast(settings.device.type, torch.float16, enabled=settings.half):
+        return model.loss(windows.to(settings.device))
+
+
+@torch.no_grad()
+def _validate(model: GPT, settings: Settings, corpus: Corpus) -> float:
+    batches = draw_batches(
+        corpus.validation,
+        settings.validation_batches,
+        settings.batch,
+        settings.shape.block,
+        settings.seed,
+    )
+    return sum(_loss(model, windows, settings).item() for windows in batches) / len(batches)
+
+
+def _now(device: torch.device) -> float:
+    """The time after all that was launched is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,67 @@
+// bfloat16 and float16 to float32 and back (to nearest, ties to even), by integer operations
+// that vectorise and that every compiler agrees on; and the codes of the four types.
+#pragma once
+
+#include "core/common.h"
+
+namespace lrfused {
+
+enum Dtype { FLOAT64, FLOAT32, BFLOAT16, FLOAT16 };
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+struct float16 {
+    uint16_t bits;
+};
+
+LRF_HD inline float widen(bfloat16 x) {
+    return float_from_bits(static_cast<uint32_t>(x.bits) << 16);
+}
+
+// 2^112 moves the exponent; it makes subnormals normal, exactly, and infinity 2^16.
+LRF_HD inline float widen(float16 x) {
+    uint32_t magnitude = x.bits & 0x7FFFu, sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
+    uint32_t bits = bits_of(float_from_bits(magnitude << 13) * 0x1p112f);
+    bits = magnitude >= 0x7C00u ? bits | 0x7F800000u : bits;
+    return float_from_bits(bits | sign);
+}
+
+LRF_HD inline void write_as(float x, bfloat16& y) {
+    uint32_t bits = bits_of(x);
+    uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    y.bits = static_cast<uint16_t>(x != x ? 0x7FC0u : rounded);
+}
+
+LRF_HD inline void write_as(float x, float16& y) {
+    uint32_t bits = bits_of(x), magnitude = bits & 0x7FFFFFFFu;
+    uint32_t normal = (magnitude - 0x38000000u + 0x0FFFu + ((magnitude >> 13) & 1u)) >> 13;
+    // Adding 0.5 leaves a subnormal's digits, rounded, at the end of the significand.
+    uint32_t tiny = bits_of(float_from_bits(magnitude) + 0.5f) - 0x3F000000u;
+    uint32_t half = magnitude < 0x38800000u ? tiny : normal;
+    half = magnitude >= 0x477FF000u ? 0x7C00u : half;
+    half = magnitude > 0x7F800000u ? 0x7E00u : half;
+    y.bits = static_cast<uint16_t>(half | ((bits >> 16) & 0x8000u));
+}
+
+template <class T>
+LRF_HD inline void write_as(double x, T& y) {  // by way of float32, as torch converts
+    write_as(static_cast<float>(x), y);
+}
+
+LRF_HD inline void write_as(double x, double& y) { y = x; }
+LRF_HD inline void write_as(double x, float& y) { y = static_cast<float>(x); }
+LRF_HD inline void write_as(float x, double& y) { y = x; }
+LRF_HD inline void write_as(float x, float& y) { y = x; }
+
+LRF_HD inline void read_as(double x, double& y) { y = x; }
+LRF_HD inline void read_as(double x, float& y) { y = static_cast<float>(x); }
+LRF_HD inline void read_as(float x, double& y) { y = x; }
+LRF_HD inline void read_as(float x, float& y) { y = x; }
+template <class T, class C>
+LRF_HD inline void read_as(T x, C& y) {
+    y = static_cast<C>(widen(x));
+}
+
+}  // namespace lrfused

@@ -1,0 +1,38 @@
+// The norm, as lrfused/norm.py defines it: sizes, the pairwise tree, the combination of chunks.
+#pragma once
+
+#include "core/common.h"
+
+namespace lrfused {
+
+constexpr int64_t CHUNK = 65536;
+constexpr int BLOCK = 512, ROWS = 8, COLUMNS = 64, LANE_BLOCKS = 32, CHUNK_LANES = 256;
+
+// The sum of the squares of a column's rows, neighbours first.
+template <class T>
+LRF_HD inline T column_sum(T a, T b, T c, T d, T e, T f, T g, T h) {
+    return ((a * a + b * b) + (c * c + d * d)) + ((e * e + f * f) + (g * g + h * h));
+}
+
+LRF_HD inline bool sum_is_safe(float partial) { return partial >= 0x1p-100f && partial <= 0x1p127f; }
+
+// The sum of 2^k numbers, neighbours first; the numbers are overwritten.
+LRF_HD inline double pairwise_sum(double* x, int count) {
+    for (; count > 1; count /= 2)
+        for (int i = 0; i < count / 2; ++i) x[i] = x[2 * i] + x[2 * i + 1];
+    return x[0];
+}
+
+// Chunk sums in the order of the table: value(i) for i in [0, count).
+template <class Value>
+inline double combine(int64_t count, Value value) {
+    if (count == 1) return value(0);
+    double lanes[CHUNK_LANES] = {};
+    for (int64_t i = 0; i < count; ++i) lanes[i % CHUNK_LANES] += value(i);
+    return pairwise_sum(lanes, CHUNK_LANES);
+}
+
+// nan if either is.
+LRF_HD inline double propagating_maximum(double x, double y) { return x > y || x != x ? x : y; }
+
+}  // namespace lrfused

@@ -1,0 +1,27 @@
+// What an optimizer remembers beside the moments: lrfused/device_state.py in C++.
+#pragma once
+
+#include "core/common.h"
+
+namespace lrfused {
+
+// Words of 64 bits; from ERROR_VALUE on they are the bits of a float64.
+enum Field {
+    STEP, SKIPPED_STEPS, CONSECUTIVE_SKIPS, CLIPPED_STEPS, GROWTH_TRACKER, HYSTERESIS_TRACKER,
+    ERROR, ERROR_GROUP, ERROR_SLOT, ERROR_STEP, ERROR_VALUE, GRAD_NORM, CLIP_COEFFICIENT,
+    LARGEST_GRADIENT, LOSS_SCALE, FIELDS
+};
+
+struct State {
+    int64_t* words;     // FIELDS, then the hyperparameters of each group
+    float* loss_scale;  // what multiplies the loss
+    int64_t* counts;    // updates of each parameter
+    float* steps;       // the same, as shown in state["step"]
+    double* products;   // running products of beta1 and beta2 of each parameter
+
+    LRF_HD void write(int field, double value) const {
+        words[field] = static_cast<int64_t>(bits_of(value));
+    }
+};
+
+}  // namespace lrfused

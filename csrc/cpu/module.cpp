@@ -1,0 +1,197 @@
+// The Python module lrfused._cpu: raw pointers in, numbers out. It knows no torch.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "cpu/instruction_set.h"
+#include "cpu/step.h"
+#include "cpu/threads.h"
+
+namespace py = pybind11;
+using namespace lrfused;
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+using Code = std::vector<std::tuple<int, int, int, int>>;
+
+template <class T>
+static T* pointer(const py::handle& address) {
+    return reinterpret_cast<T*>(address.cast<int64_t>());
+}
+
+static std::vector<Instruction> instructions(const Code& code, int first, int result) {
+    std::vector<Instruction> list;
+    int defined = first;
+    for (auto [op, a, b, c] : code) {
+        if (op < 0 || op >= OP_COUNT) throw std::invalid_argument("code: unknown operation");
+        for (int operand : {a, b, c})
+            if (operand < 0 || operand >= defined)
+                throw std::invalid_argument("code: an operand is not defined yet");
+        list.push_back({op, a, b, c});
+        ++defined;
+    }
+    if (result < 0 || result >= defined) throw std::invalid_argument("result: no such register");
+    return list;
+}
+
+// leading: the step, the constants and the inputs.
+static double evaluate_one(const Code& code, std::vector<double> leading, int result,
+                           const Array<double>& table) {
+    int first = static_cast<int>(leading.size());
+    std::vector<Instruction> list = instructions(code, first, result);
+    leading.resize(leading.size() + list.size());
+    FloatingPointMode mode;
+    return evaluate(list.data(), static_cast<int>(list.size()), result, leading.data(), first,
+                    table.data());
+}
+
+// others: the constants and the inputs.
+static py::array_t<double> evaluate_many(const Code& code, const std::vector<double>& others,
+                                         int result, const Array<double>& table,
+                                         const Array<double>& steps) {
+    int first = static_cast<int>(others.size()) + 1;
+    std::vector<Instruction> list = instructions(code, first, result);
+    std::vector<double> registers(static_cast<size_t>(first) + list.size());
+    py::array_t<double> values(steps.size());
+    FloatingPointMode mode;
+    for (py::ssize_t i = 0; i < steps.size(); ++i) {
+        registers[0] = steps.data()[i];
+        std::copy(others.begin(), others.end(), registers.begin() + 1);
+        values.mutable_data()[i] = evaluate(list.data(), static_cast<int>(list.size()), result,
+                                            registers.data(), first, table.data());
+    }
+    return values;
+}
+
+static py::array_t<double> elementary(const std::string& name, const Array<double>& x,
+                                      const Array<double>& y) {
+    py::array_t<double> values(x.size());
+    for (py::ssize_t i = 0; i < x.size(); ++i) {
+        double a = x.data()[i], result;
+        if (name == "exp") result = exponential(a);
+        else if (name == "log") result = logarithm(a);
+        else if (name == "cos") result = cosine(a);
+        else if (name == "pow") result = power(a, y.data()[i]);
+        else throw std::invalid_argument("name: must be exp, log, cos or pow, got " + name);
+        values.mutable_data()[i] = result;
+    }
+    return values;
+}
+
+static Stretch stretch(const py::handle& pair) {
+    auto [address, dtype] = pair.cast<std::pair<int64_t, int>>();
+    return {reinterpret_cast<void*>(address), dtype};
+}
+
+static std::vector<Tensor> read_tensors(const py::list& rows) {
+    std::vector<Tensor> tensors;
+    for (py::handle row : rows) {
+        Tensor t{};
+        t.p = stretch(row["p"]);
+        t.m = stretch(row["m"]);
+        t.v = stretch(row["v"]);
+        t.x = stretch(row["x"]);
+        t.count = row["count"].cast<int64_t>();
+        t.unit = row["unit"].cast<int64_t>();
+        t.group = row["group"].cast<int>();
+        tensors.push_back(t);
+    }
+    return tensors;
+}
+
+static std::vector<GroupOptions> read_groups(const py::list& rows) {
+    std::vector<GroupOptions> groups;
+    for (py::handle row : rows) {
+        GroupOptions g{};
+        g.amsgrad = row["amsgrad"].cast<bool>();
+        g.maximize = row["maximize"].cast<bool>();
+        g.value_clip = row["value_clip"].cast<bool>();
+        g.decay_mode = row["decay_mode"].cast<int>();
+        g.bias_correction = row["bias_correction"].cast<int>();
+        g.agc = row["agc"].cast<int>();
+        g.start_step = row["start_step"].cast<int64_t>();
+        g.peak_lr = row["peak_lr"].cast<double>();
+        groups.push_back(g);
+    }
+    return groups;
+}
+
+static Options read_options(const py::dict& row) {
+    Options o{};
+    o.measures = row["measures"].cast<bool>();
+    o.clip_norm = row["clip_norm"].cast<bool>();
+    o.infinity_norm = row["infinity_norm"].cast<bool>();
+    o.checks_gradients = row["checks_gradients"].cast<bool>();
+    o.advance_schedule_on_skip = row["advance_schedule_on_skip"].cast<bool>();
+    o.write_grads = row["write_grads"].cast<bool>();
+    o.nonfinite = row["nonfinite"].cast<int>();
+    o.accumulation_steps = row["accumulation_steps"].cast<double>();
+    if (py::object policy = row["loss_scale"]; !policy.is_none()) {
+        o.loss_scale.dynamic = policy.attr("dynamic").cast<bool>();
+        o.loss_scale.growth_factor = policy.attr("growth_factor").cast<double>();
+        o.loss_scale.backoff_factor = policy.attr("backoff_factor").cast<double>();
+        o.loss_scale.minimum = policy.attr("minimum").cast<double>();
+        o.loss_scale.maximum = policy.attr("maximum").cast<double>();
+        o.loss_scale.growth_interval = policy.attr("growth_interval").cast<int64_t>();
+        o.loss_scale.hysteresis = policy.attr("hysteresis").cast<int64_t>();
+    }
+    return o;
+}
+
+static std::vector<Program> read_programs(const py::list& rows) {
+    std::vector<Program> programs;
+    for (py::handle row : rows) {
+        Program p;
+        p.group = row["group"].cast<int>();
+        p.slot = row["slot"].cast<int>();
+        p.constants = row["constants"].cast<std::vector<double>>();
+        p.table = row["table"].cast<std::vector<double>>();
+        for (py::handle pair : row["inputs"]) {
+            Stretch input = stretch(pair);
+            p.inputs.push_back({input.data, input.dtype});
+        }
+        p.result = row["result"].cast<int>();
+        int first = static_cast<int>(1 + p.constants.size() + p.inputs.size());
+        p.code = instructions(row["code"].cast<Code>(), first, p.result);
+        programs.push_back(std::move(p));
+    }
+    return programs;
+}
+
+static State read_state(const py::dict& row) {
+    return {pointer<int64_t>(row["words"]), pointer<float>(row["loss_scale"]),
+            pointer<int64_t>(row["counts"]), pointer<float>(row["steps"]),
+            pointer<double>(row["products"])};
+}
+
+static int run(Step& step, const Array<int64_t>& gradients, const Array<double>& values,
+               const Array<bool>& given, double grad_scale, bool found_inf, int threads,
+               const std::string& instruction_set) {
+    Call call{gradients.data(), values.data(),  given.data(),
+              grad_scale,       found_inf,      threads,
+              &kernels_for(instruction_set)};
+    py::gil_scoped_release release;
+    return step.run(call);
+}
+
+PYBIND11_MODULE(_cpu, module) {
+    module.doc() = "The C++ backend of lrfused; it takes raw pointers and does not know torch.";
+    module.def("evaluate", &evaluate_one);
+    module.def("evaluate_many", &evaluate_many);
+    module.def("elementary", &elementary);
+    module.def("instruction_sets", &instruction_sets);
+    py::class_<Step>(module, "Step")
+        .def(py::init([](const py::list& tensors, const py::list& groups, const py::dict& options,
+                         const py::list& programs, const py::dict& state) {
+            return new Step(read_tensors(tensors), read_groups(groups), read_options(options),
+                            read_programs(programs), read_state(state));
+        }))
+        .def("run", &run);
+    std::vector<std::pair<std::string, int>> enumerations = {
+        {"OP_COUNT", OP_COUNT}, {"FIELDS", FIELDS},         {"SLOTS", SLOTS},
+        {"TABLE", TABLE},       {"LOSS_SCALE", LOSS_SCALE}, {"MAX_GRAD_NORM", MAX_GRAD_NORM}};
+    for (const auto& [name, value] : enumerations) module.attr(name.c_str()) = value;
+}

@@ -1,0 +1,43 @@
+"""What csrc/cpu/module.cpp offers."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+OP_COUNT: int
+FIELDS: int
+SLOTS: int
+TABLE: int
+LOSS_SCALE: int
+MAX_GRAD_NORM: int
+
+Code = tuple[tuple[int, int, int, int], ...]
+Floats = NDArray[np.float64]
+
+def evaluate(code: Code, leading: list[float], result: int, table: Floats) -> float: ...
+def evaluate_many(
+    code: Code, others: list[float], result: int, table: Floats, steps: Floats
+) -> Floats: ...
+def elementary(name: str, x: Floats, y: Floats) -> Floats: ...
+def instruction_sets() -> list[str]: ...
+
+class Step:
+    def __init__(
+        self,
+        tensors: list[dict[str, Any]],
+        groups: list[dict[str, Any]],
+        options: dict[str, Any],
+        programs: list[dict[str, Any]],
+        state: dict[str, int],
+    ) -> None: ...
+    def run(
+        self,
+        gradients: NDArray[np.int64],
+        values: Floats,
+        given: NDArray[np.bool_],
+        grad_scale: float,
+        found_inf: bool,
+        threads: int,
+        instruction_set: str,
+    ) -> int: ...

@@ -1,0 +1,308 @@
+"""AdamW: torch.optim.AdamW's contract around the fused step."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrfused import checkpoint
+from lrfused.arguments import GROUP_ARGUMENTS, group_options, group_sources, optimizer_options
+from lrfused.device_state import Field
+from lrfused.engine import Engine
+from lrfused.hyperparameters import Value
+from lrfused.loss_scale import LossScale
+from lrfused.options import Slot
+from lrfused.schedules import Schedule
+
+
+class AdamW(torch.optim.AdamW):
+    """AdamW whose whole step is fused: unscale, check, clip, schedules, decay and update.
+
+    Formula, for each parameter p with gradient g, after t - 1 updates of it:
+        g  <- g / (loss scale * accumulation_steps), value clip, adaptive clip,
+              times min(1, max_grad_norm / (norm of all g + 1e-6))
+        p  <- p * (1 - lr * weight_decay)
+        m  <- beta1 * m + (1 - beta1) * g
+        v  <- beta2 * v + (1 - beta2) * g**2
+        p  <- p - lr / (1 - beta1**t) * m / (sqrt(v) / sqrt(1 - beta2**t) + eps)
+    with every hyperparameter that is a Schedule evaluated at the number of completed steps.
+
+    It is a ``torch.optim.AdamW``: same arguments, defaults, ``param_groups`` and ``state_dict``.
+
+    Args:
+        params: parameters, (name, parameter) pairs or dictionaries of groups, as in torch.
+        lr: learning rate, a number >= 0, a one-element Tensor or a Schedule.
+        betas: decay rates of the moments in [0, 1), numbers, Tensors or Schedules.
+        eps: added to the denominator, >= 0, a number, Tensor or Schedule.
+        weight_decay: decoupled decay, >= 0, a number, Tensor or Schedule.
+        amsgrad, maximize: as in torch.
+        foreach, capturable, fused: accepted for compatibility; the step is always fused.
+        differentiable: must be False.
+        max_grad_norm: threshold of the global norm clip over all groups, >= 0, or None.
+        norm_type: 2.0 or infinity, of the global norm.
+        clip_value: elements of the gradient are clipped to +-clip_value, >= 0, or None.
+        agc: threshold of adaptive gradient clipping, >= 0, or None.
+        agc_by: "unit" (each output unit: the first dimension; arXiv 2102.06171) or "tensor".
+        nonfinite: what a gradient that is inf or nan does: "propagate" (as in torch), "skip" or
+            "raise". With a loss scale the step is always skipped.
+        accumulation_steps: gradients are sums over this many micro-batches and are averaged.
+        loss_scale: None, a number, "dynamic" or a :class:`LossScale`; see :meth:`scale`.
+        advance_schedule_on_skip: count skipped steps in the schedule's step.
+        weight_decay_mode: "lr" (torch: 1 - lr * weight_decay), "independent"
+            (1 - weight_decay) or "lr_ratio" (1 - weight_decay * lr / peak_lr).
+        peak_lr: the lr at which "lr_ratio" applies the whole decay, > 0; a number lr's own
+            value if left out.
+        bias_correction: "power" (torch: 1 - beta**t) or "product" (1 minus the product of the
+            betas that were used, right for scheduled betas).
+        start_step: the group is left alone until so many steps are completed.
+        write_grads: write the clipped, unscaled gradients back to ``.grad``.
+        always_measure: measure the gradients for the metrics even where nothing needs it.
+        amp_scaling: let torch's GradScaler hand its scale to the step instead of unscaling.
+        backend: "auto", "cpu" or "reference".
+
+    The options from ``clip_value`` to ``start_step`` that concern parameters (clip_value, agc,
+    agc_by, weight_decay_mode, peak_lr, bias_correction, start_step) may also stand in a group.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type or is out of its range.
+        RuntimeError: the backend is not available.
+
+    Example:
+        >>> import torch, lrfused
+        >>> from lrfused import schedules
+        >>> model = torch.nn.Linear(4, 2)
+        >>> lr = schedules.warmup_cosine(1e-3, warmup_steps=10, total_steps=100)
+        >>> opt = lrfused.AdamW(model.parameters(), lr=lr, max_grad_norm=1.0)
+        >>> for _ in range(3):
+        ...     opt.zero_grad()
+        ...     model(torch.randn(8, 4)).square().mean().backward()
+        ...     opt.step()
+        >>> opt.metrics()["steps"], opt.metrics()["lr"]
+        (3, [0.0002])
+
+    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101;
+    torch.optim.AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: Value = 1e-3,
+        betas: tuple[Value, Value] = (0.9, 0.999),
+        eps: Value = 1e-8,
+        weight_decay: Value = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        max_grad_norm: Value | None = None,
+        norm_type: float = 2.0,
+        clip_value: Value | None = None,
+        agc: Value | None = None,
+        agc_by: str = "unit",
+        nonfinite: str = "propagate",
+        accumulation_steps: int = 1,
+        loss_scale: LossScale | float | str | None = None,
+        advance_schedule_on_skip: bool = False,
+        weight_decay_mode: str = "lr",
+        peak_lr: float | None = None,
+        bias_correction: str = "power",
+        start_step: int = 0,
+        write_grads: bool = False,
+        always_measure: bool = False,
+        amp_scaling: bool = True,
+        backend: str = "auto",
+    ):
+        if differentiable:
+            raise ValueError("differentiable: must be False, the fused step has no gradient")
+        options = optimizer_options(
+            max_grad_norm,
+            norm_type,
+            nonfinite,
+            accumulation_steps,
+            LossScale.of(loss_scale),
+            advance_schedule_on_skip,
+            write_grads,
+            always_measure,
+        )
+        self._max_grad_norm = max_grad_norm
+        self._group_defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "clip_value": clip_value,
+            "agc": agc,
+            "agc_by": agc_by,
+            "weight_decay_mode": weight_decay_mode,
+            "peak_lr": peak_lr,
+            "bias_correction": bias_correction,
+            "start_step": start_step,
+        }
+        sources = group_sources(self._group_defaults, max_grad_norm)
+        group_options(self._group_defaults)
+        self._engine = Engine(options, backend)
+        super().__init__(
+            params,
+            lr=lr if isinstance(lr, Tensor) else _number(sources[Slot.LR]),
+            betas=(_number(sources[Slot.BETA1]), _number(sources[Slot.BETA2])),
+            eps=_number(sources[Slot.EPS]),
+            weight_decay=_number(sources[Slot.WEIGHT_DECAY]),
+            amsgrad=amsgrad,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+        )
+        if fused is not None:
+            self.defaults["fused"] = fused
+            for group in self.param_groups:
+                group["fused"] = fused
+        self._step_supports_amp_scaling = amp_scaling
+
+    # Groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; besides torch's keys it may hold Schedules and this class's options."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
+        own = {k: param_group.get(k, default) for k, default in self._group_defaults.items()}
+        sources = group_sources(own, self._max_grad_norm)
+        options = group_options(own)
+        group = {k: v for k, v in param_group.items() if k not in GROUP_ARGUMENTS}
+        if not isinstance(own["lr"], Tensor):
+            group["lr"] = _number(sources[Slot.LR])
+        group["betas"] = (_number(sources[Slot.BETA1]), _number(sources[Slot.BETA2]))
+        group["eps"] = _number(sources[Slot.EPS])
+        group["weight_decay"] = _number(sources[Slot.WEIGHT_DECAY])
+        super().add_param_group(group)
+        self._engine.groups.append(options)
+        self._engine.hyper.add_group(sources)
+        self._engine.forget_table()
+        self._mirror()
+
+    # The step
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One fused step; returns the closure's loss, if there is a closure.
+
+        Raises:
+            RuntimeError: a gradient is not finite with nonfinite="raise", or a scheduled
+                hyperparameter is not usable; the message names group and step.
+            TypeError, ValueError: a parameter or gradient cannot be used.
+
+        In every case parameters, state and counters are as they were.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        grad_scale = getattr(self, "grad_scale", None)
+        found_inf = getattr(self, "found_inf", None)
+        self._engine.step(
+            self.param_groups,
+            self.state,
+            1.0 if grad_scale is None else float(grad_scale),
+            found_inf is not None and float(found_inf) != 0.0,
+        )
+        self._mirror()
+        return loss
+
+    def _mirror(self, reset: bool = False) -> None:
+        self._engine.hyper.mirror(self.param_groups, self._engine.counter(), reset)
+
+    def sync_mirrors(self) -> None:
+        """Bring the host numbers in ``param_groups`` up to date with the device's counter."""
+        self._mirror()
+
+    # Loss scaling and metrics
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss times the present loss scale; the loss itself without loss scaling.
+
+        Example:
+            >>> import torch, lrfused
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> opt = lrfused.AdamW([weight], loss_scale=1024.0)
+            >>> opt.scale(weight.sum()).item()
+            3072.0
+        """
+        if self._engine.options.loss_scale is None:
+            return loss
+        scale = self._engine.state(self.param_groups).loss_scale[0]
+        return loss * scale.to(device=loss.device)
+
+    def metrics(self) -> dict[str, Any]:
+        """What the last step did; reads the device once.
+
+        Returns:
+            lr: list of floats, the value that the last step used, by group.
+            grad_norm: norm of the unscaled, averaged gradients before any clip; None where
+                nothing had to be measured (see ``always_measure``).
+            clip_coefficient: what the global clip multiplied by, 1.0 if it did not act.
+            clipped_steps: completed steps in which the global clip acted.
+            skipped_steps, consecutive_skips: steps that changed nothing, and how many of them
+                came last.
+            steps: completed, non-skipped steps: the schedules' step.
+            loss_scale: the present scale, None without loss scaling.
+            headroom: 65504 / largest absolute scaled gradient: how far the gradients are from
+                overflow in float16; None where nothing was measured.
+        """
+        engine = self._engine
+        reading = engine.state(self.param_groups).read()
+        self._mirror()
+        largest = float(reading[Field.LARGEST_GRADIENT])
+        rows = reading.hyperparameters
+        return {
+            "lr": [float(row[Slot.LR]) for row in rows],
+            "grad_norm": reading[Field.GRAD_NORM] if engine.measured else None,
+            "clip_coefficient": reading[Field.CLIP_COEFFICIENT],
+            "clipped_steps": reading[Field.CLIPPED_STEPS],
+            "skipped_steps": reading[Field.SKIPPED_STEPS],
+            "consecutive_skips": reading[Field.CONSECUTIVE_SKIPS],
+            "steps": reading[Field.STEP],
+            "loss_scale": reading[Field.LOSS_SCALE] if engine.options.loss_scale else None,
+            "headroom": (65504.0 / largest if largest else float("inf"))
+            if engine.measured
+            else None,
+        }
+
+    # Checkpoints and copies
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's state_dict with one more key a group, "lrfused": counters, scale, schedules."""
+        return checkpoint.state_dict(self, super().state_dict)
+
+    def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
+        """Load a checkpoint of this class or of ``torch.optim.AdamW``.
+
+        The constructor's schedules and options win over stored ones, with one warning where
+        they differ.
+
+        Args:
+            state_dict: what ``state_dict`` returned.
+            load_schedules: take the stored schedules instead.
+
+        Raises:
+            ValueError: the groups or their sizes differ.
+        """
+        checkpoint.load_state_dict(self, super().load_state_dict, state_dict, load_schedules)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_engine", "_group_defaults", "_max_grad_norm", "_step_supports_amp_scaling")
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "_engine" in state:
+            self._engine.copied(self.state)
+
+
+def _number(source: Value) -> float:
+    """The host number that stands for a value at the start."""
+    return float(source(0) if isinstance(source, Schedule) else source)

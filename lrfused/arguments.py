@@ -1,0 +1,122 @@
+"""The constructor's arguments, checked and turned into options and sources."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from lrfused.hyperparameters import Value
+from lrfused.loss_scale import LossScale
+from lrfused.options import Agc, BiasCorrection, DecayMode, GroupOptions, Nonfinite, Options, Slot
+from lrfused.schedules import Schedule
+from lrfused.schedules.check import nonnegative, one_of, positive, whole
+
+# Keys of a parameter group that torch does not know; they are held outside param_groups.
+GROUP_ARGUMENTS = (
+    "clip_value",
+    "agc",
+    "agc_by",
+    "weight_decay_mode",
+    "peak_lr",
+    "bias_correction",
+    "start_step",
+)
+
+
+def source(name: str, value: Any, *, infinite: bool = False, below_one: bool = False) -> Value:
+    """A hyperparameter: a Schedule, a one-element Tensor, or a number that is checked."""
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(
+                f"{name}: a Tensor must have one element, got shape {tuple(value.shape)}"
+            )
+        return value
+    if infinite and isinstance(value, float) and value == math.inf:
+        return value
+    number = nonnegative(name, value)
+    if below_one and number >= 1.0:
+        raise ValueError(f"{name}: must be less than 1, got {value}")
+    return number
+
+
+def group_sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
+    """Where each hyperparameter of a group comes from; limits that are None are left out."""
+    betas = arguments["betas"]
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"betas: must be a pair, got {betas!r}")
+    sources: dict[Slot, Value] = {
+        Slot.LR: source("lr", arguments["lr"]),
+        Slot.WEIGHT_DECAY: source("weight_decay", arguments["weight_decay"]),
+        Slot.BETA1: source("betas[0]", betas[0], below_one=True),
+        Slot.BETA2: source("betas[1]", betas[1], below_one=True),
+        Slot.EPS: source("eps", arguments["eps"]),
+    }
+    limits = {
+        Slot.CLIP_VALUE: arguments["clip_value"],
+        Slot.AGC: arguments["agc"],
+        Slot.MAX_GRAD_NORM: max_grad_norm,
+    }
+    for slot, value in limits.items():
+        if value is not None:
+            sources[slot] = source(slot.name.lower(), value, infinite=True)
+    return sources
+
+
+def group_options(arguments: dict[str, Any]) -> GroupOptions:
+    """The options of a group; amsgrad and maximize stay in torch's group."""
+    mode = one_of("weight_decay_mode", arguments["weight_decay_mode"], _names(DecayMode))
+    agc_by = one_of("agc_by", arguments["agc_by"], ("unit", "tensor"))
+    correction = one_of("bias_correction", arguments["bias_correction"], _names(BiasCorrection))
+    return GroupOptions(
+        decay_mode=DecayMode[mode.upper()],
+        bias_correction=BiasCorrection[correction.upper()],
+        value_clip=arguments["clip_value"] is not None,
+        agc=Agc.OFF if arguments["agc"] is None else Agc[agc_by.upper()],
+        start_step=whole("start_step", arguments["start_step"], minimum=0, maximum=2**53),
+        peak_lr=_peak_lr(arguments["peak_lr"], arguments["lr"], mode),
+    )
+
+
+def _peak_lr(peak_lr: Any, lr: Any, mode: str) -> float:
+    if peak_lr is not None:
+        return positive("peak_lr", peak_lr)
+    if mode != "lr_ratio":
+        return 1.0
+    if isinstance(lr, (Schedule, Tensor)):
+        raise ValueError(
+            "peak_lr: must be given with weight_decay_mode='lr_ratio' when lr is a "
+            f"{type(lr).__name__}"
+        )
+    return positive("lr", lr)
+
+
+def optimizer_options(
+    max_grad_norm: Any,
+    norm_type: Any,
+    nonfinite: Any,
+    accumulation_steps: Any,
+    loss_scale: LossScale | None,
+    advance_schedule_on_skip: bool,
+    write_grads: bool,
+    always_measure: bool,
+) -> Options:
+    """The options of the optimizer."""
+    if norm_type not in (2, 2.0, math.inf):
+        raise ValueError(f"norm_type: must be 2.0 or inf, got {norm_type!r}")
+    policy = one_of("nonfinite", nonfinite, _names(Nonfinite))
+    return Options(
+        clip_norm=max_grad_norm is not None,
+        infinity_norm=norm_type == math.inf,
+        nonfinite=Nonfinite[policy.upper()],
+        accumulation_steps=whole("accumulation_steps", accumulation_steps, minimum=1),
+        loss_scale=loss_scale,
+        advance_schedule_on_skip=bool(advance_schedule_on_skip),
+        write_grads=bool(write_grads),
+        always_measure=bool(always_measure),
+    )
+
+
+def _names(enumeration: Any) -> tuple[str, ...]:
+    return tuple(member.name.lower() for member in enumeration)

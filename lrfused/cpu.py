@@ -1,0 +1,94 @@
+"""The C++ backend: the table's pointers and the options, handed to ``lrfused._cpu``."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrfused import native
+from lrfused.options import Options
+from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.table import DTYPES, Operand
+from lrfused.work import Work
+
+CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
+INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
+
+
+def _stretch(operand: Operand | None) -> tuple[int, int]:
+    """(address, dtype code) of a vector."""
+    if operand is None:
+        return (0, CODES[torch.float32])
+    return (operand.flat.data_ptr(), CODES[operand.flat.dtype])
+
+
+class CpuStep:
+    """One table, ready to be stepped by the C++ kernels."""
+
+    def __init__(self, work: Work, instruction_set: str = "auto"):
+        assert native.cpu is not None
+        self.instruction_set = instruction_set
+        self.gradients = np.zeros((len(work.entries), 2), dtype=np.int64)
+        state = work.state
+        self.step = native.cpu.Step(
+            [
+                {
+                    "p": _stretch(e.p),
+                    "m": _stretch(e.m),
+                    "v": _stretch(e.v),
+                    "x": _stretch(e.x),
+                    "count": e.p.flat.numel(),
+                    "unit": e.unit,
+                    "group": e.group,
+                }
+                for e in work.entries
+            ],
+            [vars(group) for group in work.groups],
+            _options(work.options, work),
+            _programs(work),
+            {
+                name: getattr(state, name).data_ptr()
+                for name in ("words", "loss_scale", "counts", "steps", "products")
+            },
+        )
+
+    def __call__(self, work: Work) -> None:
+        """One step; the outcome is in ``work.state``."""
+        self.gradients[:, 1] = -1
+        for index, gradient in work.gradients.items():
+            self.gradients[index] = _stretch(gradient)
+        self.step.run(
+            self.gradients,
+            work.hyper.values,
+            work.hyper.given,
+            work.grad_scale,
+            work.found_inf,
+            torch.get_num_threads(),
+            self.instruction_set,
+        )
+
+
+def _options(options: Options, work: Work) -> dict[str, Any]:
+    return {
+        **vars(options),
+        "measures": options.measures(work.groups),
+        "checks_gradients": options.checks_gradients,
+    }
+
+
+def _programs(work: Work) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": g,
+            "slot": int(slot),
+            "code": schedule.program.code,
+            "constants": schedule.program.constants,
+            "table": schedule.program.table.tolist(),
+            "inputs": [
+                (node._payload[0].data_ptr(), INPUT_CODES[node._payload[0].dtype])
+                for node in schedule.inputs
+            ],
+            "result": schedule.program.result,
+        }
+        for g, slot, schedule in work.hyper.programs
+    ]

@@ -1,0 +1,109 @@
+"""What an optimizer remembers beside the moments: counters, loss scale, metrics.
+
+One int64 tensor of words on the device (floating-point fields are float64 bit patterns), so
+that everything is read at once; every backend reads and writes the same memory.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+from lrfused.loss_scale import LossScale
+from lrfused.options import Slot
+
+
+class Field(IntEnum):
+    """The words, integers first; csrc/core/state.h has the same numbers."""
+
+    STEP = 0
+    SKIPPED_STEPS = 1
+    CONSECUTIVE_SKIPS = 2
+    CLIPPED_STEPS = 3
+    GROWTH_TRACKER = 4
+    HYSTERESIS_TRACKER = 5
+    ERROR = 6
+    ERROR_GROUP = 7
+    ERROR_SLOT = 8
+    ERROR_STEP = 9
+    ERROR_VALUE = 10  # from here on float64
+    GRAD_NORM = 11
+    CLIP_COEFFICIENT = 12
+    LARGEST_GRADIENT = 13
+    LOSS_SCALE = 14
+
+
+FIRST_FLOAT = Field.ERROR_VALUE
+PERSISTENT = (
+    Field.STEP,
+    Field.SKIPPED_STEPS,
+    Field.CONSECUTIVE_SKIPS,
+    Field.CLIPPED_STEPS,
+    Field.GROWTH_TRACKER,
+    Field.HYSTERESIS_TRACKER,
+)
+
+
+class DeviceState:
+    """Counters and metrics of one optimizer, and the counts of its parameters.
+
+    ``counts`` (int64) are the true numbers of updates of each parameter, ``steps`` (float32)
+    their copies that ``optimizer.state[p]["step"]`` shows, ``products`` the running products
+    of the betas, ``loss_scale`` the float32 scale that multiplies the loss.
+    """
+
+    def __init__(self, policy: LossScale | None, groups: int, tensors: int, device: torch.device):
+        self.words = torch.zeros(len(Field) + groups * len(Slot), dtype=torch.int64, device=device)
+        self.loss_scale = torch.tensor(
+            [policy.init if policy else 1.0], dtype=torch.float32, device=device
+        )
+        if policy:
+            self.words[Field.HYSTERESIS_TRACKER] = policy.hysteresis
+        self.floats[Field.CLIP_COEFFICIENT] = 1.0
+        self.floats[Field.LOSS_SCALE] = self.loss_scale[0]
+        self.set_tensors(tensors)
+
+    def set_tensors(self, tensors: int) -> None:
+        """Fresh counts for a new list of parameters."""
+        device = self.words.device
+        self.counts = torch.zeros(tensors, dtype=torch.int64, device=device)
+        self.steps = torch.zeros(tensors, dtype=torch.float32, device=device)
+        self.products = torch.ones((tensors, 2), dtype=torch.float64, device=device)
+
+    def set_count(self, tensor: int, count: int, products: torch.Tensor) -> None:
+        """The count of a parameter and the products of its betas so far."""
+        self.counts[tensor] = count
+        self.steps[tensor] = float(count)
+        self.products[tensor] = products.to(self.products)
+
+    def set_groups(self, groups: int) -> None:
+        """Room for the hyperparameters of a new number of groups."""
+        words = torch.zeros(len(Field) + groups * len(Slot), dtype=torch.int64).to(self.words)
+        words[: len(Field)] = self.words[: len(Field)]
+        self.words = words
+
+    @property
+    def floats(self) -> torch.Tensor:
+        """The words seen as float64."""
+        return self.words.view(torch.float64)
+
+    def read(self) -> "Reading":
+        """Everything at once: one copy to the host."""
+        return Reading(self.words.cpu().numpy().copy())
+
+
+class Reading:
+    """The words on the host."""
+
+    def __init__(self, words: np.ndarray):
+        self._words = words
+
+    def __getitem__(self, field: Field) -> int | float:
+        if field >= FIRST_FLOAT:
+            return float(self._words.view(np.float64)[field])
+        return int(self._words[field])
+
+    @property
+    def hyperparameters(self) -> np.ndarray:
+        """The values that the last step used: (groups, slots)."""
+        return self._words.view(np.float64)[len(Field) :].reshape(-1, len(Slot))

@@ -1,0 +1,139 @@
+"""The table of a step: every parameter of an optimizer as flat memory, in a fixed order.
+
+Kernels walk memory, not shapes. A tensor whose elements lie densely in the parameter's own
+memory order is used where it is; any other is staged: copied before the step into a buffer
+in that order and, if the step wrote it, copied back after.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lrfused.options import Agc
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def real_view(tensor: Tensor) -> Tensor:
+    """Complex numbers as pairs of reals, lazy conjugates and signs made explicit."""
+    if tensor.is_conj() or tensor.is_neg():
+        tensor = tensor.resolve_conj().resolve_neg()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _dense_order(tensor: Tensor) -> bool:
+    """True if the elements fill a stretch of memory, each place once, in some order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected = stride * size
+    return True
+
+
+def _same_order(tensor: Tensor, other: Tensor) -> bool:
+    if tensor.stride() == other.stride():
+        return True
+    strides = zip(tensor.stride(), other.stride(), tensor.shape, strict=True)
+    return all(a == b or size == 1 for a, b, size in strides)
+
+
+@dataclass(eq=False)
+class Operand:
+    """One tensor of a step as a flat vector; ``staged`` if that vector is a copy of it."""
+
+    tensor: Tensor
+    flat: Tensor
+    staged: Tensor | None = None
+
+    @staticmethod
+    def of(tensor: Tensor, order: Tensor) -> "Operand":
+        """The tensor as a vector in the memory order of ``order``, which is dense."""
+        real = real_view(tensor)
+        if _same_order(real, order):
+            return Operand(tensor, real.as_strided((real.numel(),), (1,)))
+        staged = torch.empty_strided(
+            order.shape, order.stride(), dtype=real.dtype, device=real.device
+        )
+        staged.copy_(real)
+        return Operand(tensor, staged.as_strided((staged.numel(),), (1,)), staged)
+
+    def refresh(self) -> None:
+        """Bring the copy up to date."""
+        if self.staged is not None:
+            self.staged.copy_(real_view(self.tensor))
+
+    def write_back(self) -> None:
+        """Carry what the step wrote to the tensor itself."""
+        if self.staged is not None:
+            real_view(self.tensor).copy_(self.staged)
+
+
+@dataclass(eq=False)
+class Entry:
+    """A parameter with its state. ``unit`` is the length of an output unit, 0 without units."""
+
+    param: Tensor
+    group: int
+    unit: int
+    order: Tensor
+    p: Operand
+    m: Operand | None = None
+    v: Operand | None = None
+    x: Operand | None = None
+    pointer: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pointer = self.param.data_ptr()
+
+    @property
+    def operands(self) -> list[Operand]:
+        """Those that exist: without a gradient so far there is no state."""
+        return [o for o in (self.p, self.m, self.v, self.x) if o is not None]
+
+
+def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) -> Entry:
+    """The entry of a parameter.
+
+    Raises:
+        ValueError: two elements of the parameter share memory.
+    """
+    data = param.detach()
+    real = real_view(data)
+    if any(st == 0 and size > 1 for st, size in zip(real.stride(), real.shape, strict=True)):
+        raise ValueError(
+            f"params: elements of a parameter of shape {tuple(param.shape)} share memory "
+            f"(strides {param.stride()})"
+        )
+    by_unit = agc == Agc.UNIT and real.dim() > 1 and not (param.is_complex() and param.dim() < 2)
+    # A unit must be a stretch of memory: then the first dimension has to be the outermost.
+    outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
+    order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
+    unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
+    entry = Entry(param, group, unit, order, Operand.of(data, order))
+    for name, key in (("m", "exp_avg"), ("v", "exp_avg_sq"), ("x", "max_exp_avg_sq")):
+        if key in state:
+            setattr(entry, name, Operand.of(state[key], order))
+    return entry
+
+
+def check_no_shared_memory(entries: list[Entry]) -> None:
+    """Refuse parameters that overlap in memory.
+
+    Raises:
+        ValueError: two of them do.
+    """
+    spans = sorted(
+        (str(e.param.device), e.p.flat.data_ptr(), e.p.flat.nbytes, e.param.shape)
+        for e in entries
+        if e.p.staged is None and e.p.flat.numel()
+    )
+    for (device, start, size, shape), following in pairwise(spans):
+        if device == following[0] and following[1] < start + size:
+            raise ValueError(
+                f"params: two parameters share memory, of shapes {tuple(shape)} and "
+                f"{tuple(following[3])}; pass the tensor once"
+            )

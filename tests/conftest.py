@@ -1,0 +1,36 @@
+"""Fresh random data for every run, which a failing test says how to repeat."""
+
+import os
+import secrets
+import zlib
+from typing import NamedTuple
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+SEED = "LRFUSED_TEST_SEED"
+
+hypothesis.settings.register_profile("lrfused", deadline=None, derandomize=False, print_blob=True)
+hypothesis.settings.load_profile("lrfused")
+
+
+class Rng(NamedTuple):
+    """Generators of one test."""
+
+    numpy: np.random.Generator
+    torch: torch.Generator
+
+
+def pytest_configure() -> None:
+    os.environ.setdefault(SEED, str(secrets.randbits(32)))  # the workers of xdist inherit it
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> Rng:
+    """Generators that depend on the run's seed and the test's name; shown when the test fails."""
+    seed = int(os.environ[SEED])
+    print(f"repeat with {SEED}={seed}")
+    generator = np.random.default_rng([seed, zlib.crc32(request.node.nodeid.encode())])
+    return Rng(generator, torch.Generator().manual_seed(int(generator.integers(2**63))))

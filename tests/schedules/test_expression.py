@@ -1,0 +1,384 @@
+"""Schedule as a value: arithmetic, calls, equality, immutability, copies."""
+
+import copy
+import math
+import operator
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrfused import schedules as S
+from lrfused.schedules import Schedule
+
+from .comparing import assert_same_bits
+from .named import ROWS
+from .random_schedules import schedules, steps
+
+ARITHMETIC = [
+    *(operator.add, operator.sub, operator.mul),
+    *(operator.truediv, operator.pow, operator.mod),
+]
+t = S.step
+
+# Arithmetic
+
+
+@given(
+    op=st.sampled_from(ARITHMETIC),
+    number=st.integers(1, 9) | st.floats(0.5, 9.0),
+    at=st.integers(1, 9),
+)
+def test_arithmetic_from_both_sides(op, number, at):
+    assert op(t, number)(at) == pytest.approx(op(float(at), number), rel=1e-13)
+    assert op(number, t)(at) == pytest.approx(op(number, float(at)), rel=1e-13)
+    assert op(t, t)(at) == pytest.approx(op(float(at), float(at)), rel=1e-13)
+
+
+@pytest.mark.parametrize("op", ARITHMETIC)
+@pytest.mark.parametrize(
+    "number",
+    [3, 3.0, np.float64(3), np.float32(3), np.float16(3), np.int64(3), np.int8(3), np.uint32(3)],
+    ids=lambda x: type(x).__name__,
+)
+def test_numpy_scalars_are_numbers(op, number):
+    assert op(t, number) == op(t, 3.0)
+    assert op(number, t) == op(3.0, t)
+    assert type(op(number, t)) is Schedule
+
+
+@pytest.mark.parametrize("op", ARITHMETIC)
+@pytest.mark.parametrize(
+    "other",
+    ["3", None, True, 1j, [1.0], np.ones(2), np.bool_(True), torch.tensor(1.0)],
+    ids=lambda x: type(x).__name__,
+)
+def test_arithmetic_with_anything_else_is_an_error(op, other):
+    with pytest.raises(TypeError):
+        op(t, other)
+    with pytest.raises(TypeError):
+        op(other, t)
+
+
+def test_a_number_beyond_float64_is_an_error_of_value():
+    with pytest.raises(ValueError, match=r"finite|large|float"):
+        t * 10**400
+
+
+def test_negation():
+    assert (-t)(3) == -3.0
+    assert_same_bits((-t)(0), -0.0)
+
+
+@pytest.mark.parametrize("f", [S.floor, S.sqrt, S.exp, S.log, S.cos])
+def test_functions_of_numbers_and_of_nothing_else(f):
+    assert f(4.0).is_constant
+    assert not f(t).is_constant
+    for bad in ("4", None, True, torch.tensor(4.0)):
+        with pytest.raises(TypeError):
+            f(bad)
+
+
+@pytest.mark.parametrize("f", [S.minimum, S.maximum, S.less, S.less_equal, S.equal])
+def test_functions_of_two_numbers(f):
+    assert f(t, 4) == f(t, 4.0)
+    assert f(4, t) == f(np.float32(4), t)
+    for bad in ("4", None, True):
+        with pytest.raises(TypeError):
+            f(t, bad)
+        with pytest.raises(TypeError):
+            f(bad, t)
+
+
+# No order, no truth
+
+
+@pytest.mark.parametrize("op", [operator.lt, operator.le, operator.gt, operator.ge])
+def test_schedules_have_no_order(op):
+    for other in (t + 1, 1, 1.0, np.float64(1.0)):
+        with pytest.raises(TypeError):
+            op(t, other)
+        with pytest.raises(TypeError):
+            op(other, t)
+    with pytest.raises(TypeError):
+        sorted([t, t + 1])
+
+
+def test_schedules_have_no_truth_value():
+    for schedule in (t, S.constant(0.0), S.constant(1.0)):
+        with pytest.raises(TypeError, match="no truth value"):
+            bool(schedule)
+        with pytest.raises(TypeError, match="no truth value"):
+            print("taken" if schedule else "not taken")
+
+
+def test_schedules_are_no_numbers():
+    for convert in (float, int, len, iter):
+        with pytest.raises(TypeError):
+            convert(S.constant(1.0))
+
+
+# Calls
+
+
+@given(schedule=schedules(), at=st.lists(steps, min_size=1, max_size=12))
+def test_vectorised_values_equal_calls(schedule, at):
+    assert_same_bits(schedule.values(at), [schedule(step) for step in at])
+
+
+@pytest.mark.parametrize("schedule", [t, t * 2.0, S.constant(3.0), S.table([1.0, 2.0])], ids=repr)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (2, 3), (3, 0), (1, 1, 2)])
+def test_values_keep_the_shape(schedule, shape):
+    at = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+    got = schedule.values(at)
+    assert isinstance(got, np.ndarray)
+    assert got.shape == shape
+    assert got.dtype == np.float64
+    assert got.ravel().tolist() == [schedule(int(i)) for i in at.ravel()]
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        range(5),
+        [0, 1, 2, 3, 4],
+        (0, 1, 2, 3, 4),
+        np.arange(5, dtype=np.uint8),
+        np.arange(5, dtype=np.int16),
+        np.arange(5, dtype=np.uint64),
+    ],
+)
+def test_values_of_any_integers(at):
+    assert (t * 2.0).values(at).tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert S.constant(1.0).values(range(0)).tolist() == []
+
+
+def test_values_are_the_callers_own():
+    schedule = S.table([1.0, 2.0])
+    for s in (t, S.constant(1.0), schedule):
+        s.values([0, 1])[:] = 9.0
+    at = np.array([0, 1])
+    t.values(at)[:] = 9.0
+    assert schedule.values(at).tolist() == [1.0, 2.0]
+    assert at.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("bad", [[-1], [0, -5], [2**53 + 1], [2**63], -1])
+def test_values_out_of_range(bad):
+    with pytest.raises(ValueError, match=r"^steps"):
+        t.values(bad)
+
+
+@pytest.mark.parametrize("bad", [[1.0], 2.5, [True], ["1"], [None], [10**30], None, "12"])
+def test_values_of_the_wrong_type(bad):
+    with pytest.raises(TypeError, match=r"^steps"):
+        t.values(bad)
+
+
+def test_the_range_of_a_call():
+    for schedule in (t, S.constant(1.0)):
+        assert schedule(2**53) in (2.0**53, 1.0)
+        for bad in (-1, 2**53 + 1, 10**400):
+            with pytest.raises(ValueError, match=r"^step"):
+                schedule(bad)
+        for bad in (1.0, True, None, "1", np.float64(1), torch.tensor(1), t):
+            with pytest.raises(TypeError, match=r"^step"):
+                schedule(bad)
+        assert schedule(np.int64(1)) == schedule(np.uint8(1)) == 1.0
+        assert type(schedule(1)) is float
+
+
+# Equality
+
+
+@given(seed=st.integers(0, 2**32))
+def test_equal_when_built_the_same_way(seed):
+    def build():
+        random.seed(seed)
+        a, b, n = random.random(), random.random(), random.randint(1, 50)
+        table = S.table([random.random() for _ in range(random.randint(1, 90))])
+        return S.warmup_cosine(a, n, 3 * n, b) * table + S.cos(t)
+
+    one, other = build(), build()
+    assert one == other
+    assert hash(one) == hash(other)
+    assert (one != other) is False
+    assert len({one, other}) == 1
+    assert {one: 1}[other] == 1
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_named_schedules_are_equal_by_value(name):
+    make, one, other, _ = ROWS[name]
+    assert make(**one) == make(**one)
+    assert hash(make(**one)) == hash(make(**one))
+    assert make(**one) != make(**other)
+
+
+def test_unequal_schedules():
+    distinct = [
+        t,
+        t + 1,
+        t + 2,
+        1 + t,
+        t - 1,
+        t * 2,
+        t**2,
+        S.floor(t),
+        S.cos(t),
+        S.constant(1.0),
+        S.constant(0.0),
+        t.at(-0.0),
+        t.at(math.nan),
+        S.table([1.0]),
+        S.table([1.0, 1.0]),
+        S.table([0.0]),
+        S.table([-0.0]),
+        S.table([1.0]).at(t + 1),
+        S.select(t, t, 1.0),
+        S.select(t, 1.0, t),
+    ]
+    for i, one in enumerate(distinct):
+        for j, other in enumerate(distinct):
+            assert (one == other) == (i == j)
+            assert (one != other) == (i != j)
+    assert len(set(distinct)) == len(distinct)
+
+
+def test_a_nan_constant_equals_itself():
+    assert t.at(math.nan) == t.at(math.nan)
+
+
+def test_a_schedule_equals_no_number():
+    assert S.constant(3.0) != 3.0
+    assert 3.0 != S.constant(3.0)  # noqa: SIM300
+    assert np.float64(3.0) != S.constant(3.0)
+    assert S.constant(3.0) != "3"
+    assert S.constant(3.0) != None  # noqa: E711
+
+
+def test_inputs_are_equal_by_identity_and_name():
+    one, same_value = torch.tensor(1.0), torch.tensor(1.0)
+    assert S.input(one, "x") == S.input(one, "x")
+    assert hash(S.input(one, "x")) == hash(S.input(one, "x"))
+    assert S.input(one, "x") != S.input(same_value, "x")
+    assert S.input(one, "x") != S.input(one, "y")
+    changing = 2.0 * S.input(one, "x")
+    before = hash(changing)
+    one.fill_(5.0)
+    assert hash(changing) == before
+    assert changing == 2.0 * S.input(one, "x")
+
+
+def test_comparing_does_not_walk_shared_parts_again_and_again(monkeypatch):
+    """Two expressions of n operations have 2**n paths; comparing must not follow them all."""
+    calls = 0
+    compare = Schedule.__eq__
+
+    def counted(self, other):
+        nonlocal calls
+        calls += 1
+        assert calls < 5000, "comparison takes exponential time"
+        return compare(self, other)
+
+    def doubled(n):
+        schedule = t
+        for _ in range(n):
+            schedule = schedule + schedule
+        return schedule
+
+    monkeypatch.setattr(Schedule, "__eq__", counted)
+    assert doubled(60) == doubled(60)
+    assert doubled(60) != doubled(59)
+
+
+# Immutability
+
+
+@pytest.mark.parametrize("name", ["_kind", "_arguments", "_payload", "_hash", "program", "lr", "x"])
+def test_attributes_cannot_be_changed(name):
+    schedule = t + 1
+    before = hash(schedule)
+    with pytest.raises(AttributeError):
+        setattr(schedule, name, 1)
+    with pytest.raises(AttributeError):
+        delattr(schedule, name)
+    assert hash(schedule) == before
+    assert schedule(1) == 2.0
+
+
+def test_in_place_arithmetic_makes_another_schedule():
+    one = other = t + 1
+    other += 1
+    assert one(0) == 1.0
+    assert other(0) == 2.0
+
+
+# Copies
+
+copies = {
+    "pickle": lambda s: pickle.loads(pickle.dumps(s)),
+    "oldest pickle": lambda s: pickle.loads(pickle.dumps(s, protocol=0)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+every_copy = pytest.mark.parametrize("copied", copies.values(), ids=copies.keys())
+
+
+@every_copy
+@pytest.mark.parametrize("name", list(ROWS))
+def test_copies_of_named_schedules(copied, name):
+    schedule = ROWS[name].make(**ROWS[name].one)
+    again = copied(schedule)
+    assert again == schedule
+    assert hash(again) == hash(schedule)
+    assert again.program.shape == schedule.program.shape
+    assert_same_bits(again.values(range(200)), schedule.values(range(200)))
+
+
+@every_copy
+@given(schedule=schedules(), at=st.lists(steps, min_size=1))
+def test_copies_of_random_expressions(copied, schedule, at):
+    again = copied(schedule)
+    assert again.program.shape == schedule.program.shape
+    assert_same_bits(again.values(at), schedule.values(at))
+
+
+@every_copy
+def test_copies_of_tables(copied):
+    schedule = S.table(np.linspace(0.0, 1.0, 101)) * 2.0
+    again = copied(schedule)
+    again.values([3])
+    assert again == schedule
+    assert hash(again) == hash(schedule)
+
+
+@every_copy
+def test_copies_of_the_deepest_expressions(copied):
+    deep = t
+    for _ in range(199):
+        deep = S.sqrt(deep)
+    assert copied(deep) == deep
+
+
+def test_deepcopy_takes_the_inputs_along():
+    """A copy of a model and its optimizer follows the copied tensor."""
+    both = {"noise": torch.tensor(1.0), "other": 3}
+    both["lr"] = 2.0 * S.input(both["noise"], "noise")
+    again = copy.deepcopy(both)
+    again["noise"].fill_(5.0)
+    assert again["lr"](0) == 10.0
+    assert both["lr"](0) == 2.0
+    assert again["lr"] != both["lr"]
+
+
+def test_copy_shares_the_inputs():
+    noise = torch.tensor(1.0)
+    again = copy.copy(S.input(noise, "noise"))
+    noise.fill_(5.0)
+    assert again(0) == 5.0
+    assert again == S.input(noise, "noise")
