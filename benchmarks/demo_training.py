@@ -31,7 +31,7 @@ class Settings:
     validation_batches: int = 20
     peak_lr: float = 3e-3
     end_lr: float = 3e-4
-    warmup_share: float = 0.1
+    longest_warmup: int = 40
     max_grad_norm: float = 1.0
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -39,7 +39,7 @@ class Settings:
 
     @property
     def warmup_steps(self) -> int:
-        return max(1, int(self.steps * self.warmup_share))
+        return min(self.longest_warmup, self.steps // 2)
 
 
 @dataclass(frozen=True)
