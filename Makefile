@@ -6,7 +6,7 @@ export LRFUSED_BUILD ?= required
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BUILT := .venv/.built
-NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h')
+NATIVE := $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
 .PHONY: help test demo lint types build clean

@@ -19,7 +19,7 @@ if BUILD not in ("optional", "required", "never"):
     raise SystemExit(f"LRFUSED_BUILD={BUILD!r}: must be optional, required or never")
 
 SOURCES = sorted(map(str, Path("csrc/cpu").glob("*.cpp")))
-HEADERS = sorted(map(str, Path("csrc").rglob("*.h")))
+HEADERS = sorted(str(file) for file in Path("csrc").rglob("*.*") if file.suffix in (".h", ".inl"))
 
 # Each operation rounds once and by itself, so that every backend gives the same bits: nothing that
 # contracts, reorders or flushes may be added here. The two -fno flags change no value.

@@ -30,7 +30,7 @@ import lrfused
 
 LIMIT = 1e-3
 LAST = 20
-FEWEST_STEPS = 10
+FEWEST_STEPS = LAST
 PICTURE = Path(__file__).resolve().parents[1] / "demo" / "lrfused-demo.png"
 
 

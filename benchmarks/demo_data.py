@@ -1,6 +1,7 @@
 """The demo's text: the Python standard library's own sources, as character indices."""
 
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +47,15 @@ def encode(text: str) -> Corpus:
     return Corpus(tokens[:split], tokens[split:], symbols.tobytes().decode("ascii"))
 
 
-def draw_batches(tokens: Tensor, count: int, size: int, block: int, seed: int) -> Tensor:
-    """``count`` batches of windows of ``block`` inputs and the target that follows each input.
+def draw_batches(tokens: Tensor, count: int, size: int, block: int, seed: int) -> Iterator[Tensor]:
+    """``count`` batches of random windows, a pure function of the arguments.
 
-    Returns:
-        Indices of shape (count, size, block + 1), a pure function of the arguments.
+    Yields:
+        Tensors of shape (size, block + 1): ``block`` inputs, each followed by its target.
     """
     if len(tokens) <= block:
         raise ValueError(f"tokens: must be more than block ({block}), got {len(tokens)}")
     generator = torch.Generator().manual_seed(seed)
-    starts = torch.randint(len(tokens) - block, (count, size, 1), generator=generator)
-    return tokens[starts + torch.arange(block + 1)]
+    offsets = torch.arange(block + 1)
+    for _ in range(count):
+        yield tokens[torch.randint(len(tokens) - block, (size, 1), generator=generator) + offsets]

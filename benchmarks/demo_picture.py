@@ -8,6 +8,7 @@ from demo_training import Run, Settings, loss_differences
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 # The first run is a broad pale line, the second a thin dark one on top of it: both are seen
 # where they coincide.
@@ -79,6 +80,9 @@ def _norms(panel: Axes, runs: tuple[Run, Run], settings: Settings) -> None:
     _overlay(panel, runs, [[report.grad_norm for report in run.reports] for run in runs])
     panel.axhline(settings.max_grad_norm, label="clip threshold", **LIMIT_STYLE)
     panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_title("gradient norm before the clip")
     panel.legend(loc="upper right")
 

@@ -2,7 +2,9 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any, Protocol
 
 import torch
@@ -180,10 +182,8 @@ def train(pipeline_type: type[Pipeline], settings: Settings, corpus: Corpus) -> 
     model = GPT(settings.shape).to(settings.device)
     pipeline = pipeline_type(model, settings)
     run = Run(pipeline.name)
-    batches = draw_batches(
-        corpus.train, settings.steps, settings.batch, settings.shape.block, settings.seed
-    )
-    progress = tqdm(batches, desc=f"{run.name:>8}", unit="step")
+    batches = _batches(corpus.train, settings.steps, settings)
+    progress = tqdm(batches, desc=f"{run.name:>8}", total=settings.steps, unit="step")
     for windows in progress:
         started = _now(settings.device)
         loss = _loss(model, windows, settings)
@@ -201,6 +201,10 @@ def train(pipeline_type: type[Pipeline], settings: Settings, corpus: Corpus) -> 
     return run
 
 
+def _batches(tokens: Tensor, count: int, settings: Settings) -> Iterator[Tensor]:
+    return draw_batches(tokens, count, settings.batch, settings.shape.block, settings.seed)
+
+
 def _loss(model: GPT, windows: Tensor, settings: Settings) -> Tensor:
     with torch.autocast(settings.device.type, torch.float16, enabled=settings.half):
         return model.loss(windows.to(settings.device))
@@ -208,14 +212,8 @@ def _loss(model: GPT, windows: Tensor, settings: Settings) -> Tensor:
 
 @torch.no_grad()
 def _validate(model: GPT, settings: Settings, corpus: Corpus) -> float:
-    batches = draw_batches(
-        corpus.validation,
-        settings.validation_batches,
-        settings.batch,
-        settings.shape.block,
-        settings.seed,
-    )
-    return sum(_loss(model, windows, settings).item() for windows in batches) / len(batches)
+    batches = _batches(corpus.validation, settings.validation_batches, settings)
+    return mean(_loss(model, windows, settings).item() for windows in batches)
 
 
 def _now(device: torch.device) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused import checkpoint
+from lrfused import loading, saving
 from lrfused.arguments import GROUP_ARGUMENTS, group_options, group_sources, optimizer_options
 from lrfused.device_state import Field
 from lrfused.engine import Engine
@@ -276,8 +276,9 @@ class AdamW(torch.optim.AdamW):
 
     def state_dict(self) -> dict[str, Any]:
         """torch's state_dict with one more key a group, "lrfused": counters, scale, schedules."""
-        return checkpoint.state_dict(self, super().state_dict)
+        return saving.state_dict(self, super().state_dict)
 
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
         """Load a checkpoint of this class or of ``torch.optim.AdamW``.
 
@@ -289,9 +290,9 @@ class AdamW(torch.optim.AdamW):
             load_schedules: take the stored schedules instead.
 
         Raises:
-            ValueError: the groups or their sizes differ.
+            ValueError: the checkpoint does not fit or is damaged; nothing was changed.
         """
-        checkpoint.load_state_dict(self, super().load_state_dict, state_dict, load_schedules)
+        loading.load_state_dict(self, state_dict, load_schedules)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_engine", "_group_defaults", "_max_grad_norm", "_step_supports_amp_scaling")

@@ -8,9 +8,10 @@ from torch import Tensor
 from lrfused import native, reference
 from lrfused.cpu import CpuStep
 from lrfused.device_state import DeviceState, Field
+from lrfused.gradients import check_pair
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.options import Error, GroupOptions, Options, Slot
-from lrfused.table import DTYPES, Entry, Operand, check_no_shared_memory, make_entry
+from lrfused.table import Entry, Operand, check_no_shared_memory, make_entry
 from lrfused.work import Work
 
 BACKENDS = ("auto", "reference", "cpu")
@@ -78,7 +79,14 @@ class Engine:
         if not with_gradient:
             return
         for param in with_gradient:
-            _check_pair(param, param.grad)
+            check_pair(param, param.grad)
+        if self._only_allocates(groups, states, with_gradient):
+            for group in groups:
+                for param in group["params"]:
+                    if param.grad is not None:
+                        allocate(states[param], param, group["amsgrad"])
+            self._move_counts(groups, states)
+            return
         work = self._current_work(groups, states, with_gradient)
         work.gradients = {
             index: Operand.of(entry.param.grad, entry.order)
@@ -102,6 +110,18 @@ class Engine:
             operand.write_back()
         work.gradients = {}
         self.measured = self.options.measures(self.groups)
+
+    @staticmethod
+    def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor]) -> bool:
+        """torch.distributed.checkpoint's way to have state allocated: nothing may move.
+
+        It writes every lr as 0, fills all gradients with zeros and calls step().
+        """
+        return (
+            not any(states.values())
+            and all(float(group["lr"]) == 0.0 for group in groups)
+            and not any(p.grad is not None and bool(p.grad.any()) for p in with_gradient)
+        )
 
     def _current_work(self, groups: Groups, states: States, with_gradient: list[Tensor]) -> Work:
         changed = self.hyper.collect(groups)
@@ -274,39 +294,3 @@ def _check_input(tensor: Tensor, name: str, device: torch.device) -> None:
         raise ValueError(
             f"{name}: the tensor must be on the parameters' device {device}, got {tensor.device}"
         )
-
-
-def _check_pair(param: Tensor, gradient: Tensor) -> None:
-    """Refuse what no kernel can read."""
-    name = f"a parameter of shape {tuple(param.shape)}"
-    if type(param) not in (Tensor, torch.nn.Parameter) or type(gradient) is not Tensor:
-        raise TypeError(
-            f"params: {name} or its gradient is of type {type(param).__name__} / "
-            f"{type(gradient).__name__}; only Tensor and Parameter are supported"
-        )
-    if gradient.is_sparse or gradient.layout != torch.strided:
-        raise RuntimeError(
-            f"gradient of {name} is sparse ({gradient.layout}); only dense ones work"
-        )
-    for tensor, what in ((param, "params: "), (gradient, "gradient of ")):
-        if tensor.is_meta:
-            raise ValueError(f"{what}{name} is on the meta device: it has no values")
-        if real_dtype(tensor) not in DTYPES:
-            raise TypeError(f"{what}{name} has dtype {tensor.dtype}; supported are {DTYPES}")
-        if tensor.numel() and tensor.data_ptr() == 0:
-            raise ValueError(f"{what}{name} has no memory (its storage was freed)")
-    if param.is_complex() != gradient.is_complex():
-        raise TypeError(f"gradient of {name} is {gradient.dtype}, the parameter {param.dtype}")
-    if param.device != gradient.device:
-        raise ValueError(f"gradient of {name} is on {gradient.device}, not on {param.device}")
-
-
-def real_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype of a tensor's real numbers."""
-    if tensor.is_complex():
-        return {
-            torch.complex128: torch.float64,
-            torch.complex64: torch.float32,
-            torch.complex32: torch.float16,
-        }[tensor.dtype]
-    return tensor.dtype

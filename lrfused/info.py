@@ -1,10 +1,10 @@
 """Which backends there are, and why not the others."""
 
-import importlib
 import platform
 import sys
 from dataclasses import dataclass
-from types import ModuleType
+
+import torch
 
 from lrfused import native
 from lrfused._version import __version__
@@ -33,8 +33,7 @@ class Info:
     def __str__(self) -> str:
         rows = [("lrfused", self.version), ("python", self.python), ("torch", self.torch)]
         for name, backend in self.backends.items():
-            detail = f": {backend.detail}" if backend.detail else ""
-            rows.append((name, ("yes" if backend.available else "no") + detail))
+            rows.append((name, f"{'yes' if backend.available else 'no'}: {backend.detail}"))
         return "\n".join(f"{label:<10} {value}" for label, value in rows)
 
     __repr__ = __str__
@@ -46,32 +45,22 @@ def info() -> Info:
     >>> info()["reference"].available
     True
     """
-    torch, why_no_torch = _import_torch()
     not_yet = Backend(False, "not implemented yet")
     return Info(
         version=__version__,
         python=f"{platform.python_version()}, {sys.platform} {platform.machine()}",
-        torch=str(torch.__version__) if torch else why_no_torch,
+        torch=str(torch.__version__),
         backends={
-            "reference": Backend(True, "") if torch else Backend(False, "needs torch"),
-            "cpu": _cpu(torch),
+            "reference": Backend(True, "plain torch operations"),
+            "cpu": _cpu(),
             "triton": not_yet,
             "cuda": not_yet,
         },
     )
 
 
-def _import_torch() -> tuple[ModuleType | None, str]:
-    try:
-        return importlib.import_module("torch"), ""
-    except ImportError as error:
-        return None, f"cannot be imported ({error})"
-
-
-def _cpu(torch: ModuleType | None) -> Backend:
+def _cpu() -> Backend:
     if native.cpu is None:
         return Backend(False, native.why_not_cpu or "")
-    if torch is None:
-        return Backend(False, "needs torch")
     sets = ", ".join(native.cpu.instruction_sets())
     return Backend(True, f"{sets}; {torch.get_num_threads()} threads")

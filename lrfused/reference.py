@@ -12,23 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrfused.device_state import DeviceState, Field
-from lrfused.elementary import power_integer
+from lrfused.device_state import Field
 from lrfused.norm import combine, sums_of_squares
-from lrfused.options import (
-    BiasCorrection,
-    DecayMode,
-    Error,
-    GroupOptions,
-    Nonfinite,
-    Options,
-    Slot,
+from lrfused.options import Error, Nonfinite, Slot
+from lrfused.plan import (
+    GroupPlan,
+    agc_coefficient,
+    clip_coefficient,
+    count_step,
+    count_update,
+    group_plan,
+    propagating_maximum,
+    update_loss_scale,
+    usable,
 )
 from lrfused.table import Entry, Operand
 from lrfused.work import Work
-
-LARGEST_FLOAT32 = 3.4028234663852886e38
-UNIT_NORM_FLOOR = 1e-3
 
 
 @dataclass
@@ -39,22 +38,6 @@ class Measured:
     clipped: Tensor | None
     param: Tensor | None
     largest: Tensor  # absolute values by unit; nan if there is a nan
-
-
-@dataclass
-class GroupPlan:
-    """The scalars of a group, in float64."""
-
-    active: bool
-    lr: float
-    decay: float
-    beta1: float
-    one_minus_beta1: float
-    beta2: float
-    one_minus_beta2: float
-    eps: float
-    bound: float
-    agc: float
 
 
 @dataclass
@@ -167,52 +150,12 @@ def begin(work: Work) -> list[GroupPlan] | None:
     return [group_plan(values[g], options, now) for g, options in enumerate(work.groups)]
 
 
-def usable(slot: Slot, value: float) -> bool:
-    """Thresholds may be infinite; betas lie in [0, 1); the rest must be finite in float32."""
-    if slot in (Slot.CLIP_VALUE, Slot.AGC, Slot.MAX_GRAD_NORM):
-        return bool(value >= 0.0)
-    if slot in (Slot.BETA1, Slot.BETA2):
-        return bool(0.0 <= value < 1.0)
-    return bool(abs(value) <= LARGEST_FLOAT32)
-
-
-def group_plan(values: np.ndarray, options: GroupOptions, now: int) -> GroupPlan:
-    """The scalars of one group."""
-    lr, weight_decay = values[Slot.LR], values[Slot.WEIGHT_DECAY]
-    if options.decay_mode == DecayMode.LR:
-        decay = 1.0 - lr * weight_decay
-    elif options.decay_mode == DecayMode.INDEPENDENT:
-        decay = 1.0 - weight_decay
-    else:
-        decay = 1.0 - weight_decay * (lr / options.peak_lr)
-    beta1, beta2 = values[Slot.BETA1], values[Slot.BETA2]
-    return GroupPlan(
-        active=now >= options.start_step,
-        lr=lr,
-        decay=decay,
-        beta1=beta1,
-        one_minus_beta1=1.0 - beta1,
-        beta2=beta2,
-        one_minus_beta2=1.0 - beta2,
-        eps=values[Slot.EPS],
-        bound=values[Slot.CLIP_VALUE],
-        agc=values[Slot.AGC],
-    )
-
-
-def agc_coefficients(work: Work, entry: Entry, group: GroupPlan, sums: Measured) -> np.ndarray:
-    """min(1, threshold * max(|p|, 1e-3) / |g|) for each unit (a tensor is one unit)."""
-    effective = unscaled(work, sums)
-    coefficients = np.ones(len(effective))
+def agc_coefficients(work: Work, group: GroupPlan, sums: Measured) -> np.ndarray:
+    """What adaptive clipping multiplies each unit by (a tensor is one unit)."""
     if sums.param is None:
-        return coefficients
-    for unit in range(len(effective)):
-        norm = np.sqrt(combine(effective[unit]))
-        size = np.sqrt(combine(sums.param[unit]))
-        limit = group.agc * (size if size > UNIT_NORM_FLOOR else UNIT_NORM_FLOOR)
-        if norm > limit:
-            coefficients[unit] = limit / norm
-    return coefficients
+        return np.ones(len(sums.raw))
+    pairs = zip(unscaled(work, sums), sums.param, strict=True)
+    return np.array([agc_coefficient(group.agc, combine(g), combine(p)) for g, p in pairs])
 
 
 def unscaled(work: Work, sums: Measured) -> Tensor:
@@ -255,17 +198,12 @@ def norms(
     return before, float(np.sqrt(combine(torch.cat(seen)))), largest
 
 
-def propagating_maximum(x: float, y: float) -> float:
-    """The larger; nan if either is."""
-    return x if x > y or x != x else y
-
-
 def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> Plan:
     """Decide: proceed or skip, the multipliers, the bias corrections, the next loss scale."""
     options, state = work.options, work.state
     active = [i for i in work.gradients if groups[work.entries[i].group].active]
     agc = {
-        i: agc_coefficients(work, work.entries[i], groups[work.entries[i].group], sums)
+        i: agc_coefficients(work, groups[work.entries[i].group], sums)
         for i, sums in measured.items()
     }
     nonfinite, coefficient = False, 1.0
@@ -277,8 +215,7 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
             state.words[Field.ERROR_STEP] = state.words[Field.STEP]
             return Plan(False, groups, {}, {}, {}, {})
         if options.clip_norm:
-            ratio = np.float64(work.max_grad_norm()) / np.float64(seen + 1e-6)
-            coefficient = float(ratio) if ratio < 1.0 or ratio != ratio else 1.0
+            coefficient = clip_coefficient(work.max_grad_norm(), seen)
         state.floats[Field.GRAD_NORM] = norm
         state.floats[Field.LARGEST_GRADIENT] = largest
     state.floats[Field.CLIP_COEFFICIENT] = coefficient
@@ -297,10 +234,12 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
             else:
                 decision.before[index] = sign * ((inverse * factors) * coefficient)
                 decision.after[index] = np.ones(len(factors))
-            correct_bias(work, index, groups[entry.group], decision)
-    count_step(work, skip, coefficient)
+            decision.step_size[index], decision.root_bias_correction2[index] = count_update(
+                state, index, groups[entry.group], group_options.bias_correction
+            )
+    count_step(state, skip, coefficient, options.advance_schedule_on_skip)
     if options.loss_scale is not None and options.loss_scale.dynamic:
-        update_loss_scale(state, options, skip)
+        update_loss_scale(state, options.loss_scale, skip)
     return decision
 
 
@@ -309,62 +248,6 @@ def overflows(work: Work, index: int, sums: Measured) -> bool:
     like = torch.zeros(1, dtype=compute_type(work.entries[index].p.flat))
     inverse = scalar(inverse_scale(work), like)
     return not bool(torch.isfinite(sums.largest.cpu().to(like.dtype) * inverse).all())
-
-
-def correct_bias(work: Work, index: int, group: GroupPlan, decision: Plan) -> None:
-    """Count the parameter's update; lr / (1 - beta1**count) and sqrt(1 - beta2**count)."""
-    state = work.state
-    shown = float(state.steps[index])
-    if shown != float(np.float32(int(state.counts[index]))):
-        state.counts[index] = int(shown)  # somebody wrote state["step"]: it counts
-    state.counts[index] += 1
-    count = np.array([int(state.counts[index])])
-    state.steps[index] = float(np.float32(count[0]))
-    state.products[index, 0] *= group.beta1
-    state.products[index, 1] *= group.beta2
-    if work.groups[work.entries[index].group].bias_correction == BiasCorrection.PRODUCT:
-        product1, product2 = (float(x) for x in state.products[index])
-    else:
-        product1 = float(power_integer(np.array([group.beta1]), count)[0])
-        product2 = float(power_integer(np.array([group.beta2]), count)[0])
-    decision.step_size[index] = float(np.float64(group.lr) / np.float64(1.0 - product1))
-    decision.root_bias_correction2[index] = float(np.sqrt(1.0 - product2))
-
-
-def count_step(work: Work, skip: bool, coefficient: float) -> None:
-    """Move the counters: a skipped step leaves the schedule where it is, unless told otherwise."""
-    words = work.state.words
-    if skip:
-        words[Field.SKIPPED_STEPS] += 1
-        words[Field.CONSECUTIVE_SKIPS] += 1
-        words[Field.STEP] += int(work.options.advance_schedule_on_skip)
-        return
-    words[Field.CONSECUTIVE_SKIPS] = 0
-    words[Field.CLIPPED_STEPS] += int(coefficient < 1.0)
-    words[Field.STEP] += 1
-
-
-def update_loss_scale(state: DeviceState, options: Options, bad: bool) -> None:
-    """Growth and backoff; every product is rounded to float32, as GradScaler's are."""
-    policy = options.loss_scale
-    assert policy is not None
-    words, scale = state.words, float(state.loss_scale[0])
-    if bad:
-        words[Field.GROWTH_TRACKER] = 0
-        words[Field.HYSTERESIS_TRACKER] -= 1
-        if words[Field.HYSTERESIS_TRACKER] <= 0:
-            lower = scale * policy.backoff_factor
-            scale = lower if lower > policy.minimum else policy.minimum
-    else:
-        words[Field.HYSTERESIS_TRACKER] = policy.hysteresis
-        words[Field.GROWTH_TRACKER] += 1
-        if words[Field.GROWTH_TRACKER] >= policy.growth_interval:
-            words[Field.GROWTH_TRACKER] = 0
-            higher = scale * policy.growth_factor
-            if higher <= LARGEST_FLOAT32:
-                scale = higher if higher < policy.maximum else policy.maximum
-    state.loss_scale[0] = scale
-    state.floats[Field.LOSS_SCALE] = float(state.loss_scale[0])
 
 
 # apply

@@ -53,12 +53,6 @@ def test_missing_module_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> Non
     assert info()["reference"].available
 
 
-def test_missing_torch_leaves_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert not any(info()[name].available for name in BACKENDS)
-    assert "torch      cannot be imported" in str(info())
-
-
 def test_command_prints_the_same() -> None:
     run = subprocess.run([sys.executable, "-m", "lrfused"], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")

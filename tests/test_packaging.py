@@ -45,7 +45,7 @@ def run(*command: str | Path, cwd: Path, ok: bool = True, **variables: str) -> s
 
 def info_of(folder: Path, cwd: Path) -> str:
     """What the lrfused in `folder` says of itself."""
-    code = "import lrfused.info as i; print(i.__file__); print(i.info())"
+    code = "import lrfused; print(lrfused.__file__); print(lrfused.info())"
     file, text = run(sys.executable, "-c", code, cwd=cwd, PYTHONPATH=str(folder)).split("\n", 1)
     assert Path(file).is_relative_to(folder)
     return text

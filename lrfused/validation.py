@@ -1,0 +1,207 @@
+"""A checkpoint, checked: read whatever torch's AdamW or ours wrote, refuse the rest."""
+
+import math
+import numbers
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lrfused.device_state import PERSISTENT
+from lrfused.engine import MOMENTS
+from lrfused.options import Slot
+from lrfused.saving import KEY, VERSION
+from lrfused.schedules import Schedule
+
+if TYPE_CHECKING:
+    from lrfused.adamw import AdamW
+
+EXTRA_KEYS = {"counters", "loss_scale", "counts", "products", "schedules", "inputs", "options"}
+COUNTERS = tuple(field.name.lower() for field in PERSISTENT)
+
+
+@dataclass
+class Loaded:
+    """A checked checkpoint, in terms of this optimizer's parameters."""
+
+    groups: list[dict[str, Any]]
+    states: dict[Tensor, dict[str, Any]]
+    counts: list[int]
+    products: list[Tensor]
+    extras: list[dict[str, Any] | None]
+    schedules: list[dict[Slot, Schedule]]
+
+
+def check(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> Loaded:
+    """Read a checkpoint of ours or of torch's AdamW.
+
+    Raises:
+        ValueError: it does not fit this optimizer, or a value in it cannot be.
+    """
+    for key, kind in (("state", dict), ("param_groups", list)):
+        if not isinstance(saved.get(key), kind):
+            raise ValueError(f"state_dict: {key!r} must be a {kind.__name__}")
+    groups, saved_groups = opt.param_groups, saved["param_groups"]
+    if len(groups) != len(saved_groups):
+        raise ValueError(
+            f"state_dict: has {len(saved_groups)} parameter groups, the optimizer {len(groups)}"
+        )
+    for g, (group, other) in enumerate(zip(groups, saved_groups, strict=True)):
+        if not isinstance(other, dict) or not isinstance(other.get("params"), list):
+            raise ValueError(f"state_dict: group {g} has no list 'params'")
+        if len(group["params"]) != len(other["params"]):
+            raise ValueError(
+                f"state_dict: group {g} has {len(other['params'])} parameters, "
+                f"the optimizer's {len(group['params'])}"
+            )
+    places = dict(
+        zip(
+            chain.from_iterable(g["params"] for g in saved_groups),
+            chain.from_iterable(g["params"] for g in groups),
+            strict=True,
+        )
+    )
+    states = {}
+    for key, state in saved["state"].items():
+        param = places.get(key, key)
+        states[param] = _check_state(key, param, state) if key in places else state
+    extras = [_check_extra(g, other) for g, other in enumerate(saved_groups)]
+    counts, products = _check_counts(opt, states, saved_groups, extras)
+    return Loaded(
+        [_check_group(g, *pair) for g, pair in enumerate(zip(groups, saved_groups, strict=True))],
+        states,
+        counts,
+        products,
+        extras,
+        [_stored_schedules(opt, e, load_schedules) for e in extras],
+    )
+
+
+def _check_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The group as it will be; what an older checkpoint does not have stays."""
+    new = {**group, **deepcopy({k: v for k, v in other.items() if k not in ("params", KEY)})}
+    betas = new["betas"]
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"state_dict: betas of group {g} must be a pair, got {betas!r}")
+    new["betas"] = tuple(betas)
+    for name, value in (("lr", new["lr"]), ("weight_decay", new["weight_decay"]),
+                        ("eps", new["eps"]), ("betas", betas[0]), ("betas", betas[1])):  # fmt: skip
+        single = isinstance(value, Tensor) and value.numel() == 1
+        if not (single or isinstance(value, numbers.Real)):
+            raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
+    return new
+
+
+def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
+    """The state of a parameter, with tensors on its device."""
+    if not isinstance(state, dict):
+        raise ValueError(f"state_dict: state of parameter {key} must be a dictionary")
+    if not state:
+        return {}
+    if missing := {"step", *MOMENTS[:2]} - state.keys():
+        raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
+    step = state["step"]
+    try:
+        count = float(step)
+    except (TypeError, ValueError, RuntimeError):
+        count = math.nan
+    if not (count >= 0 and count == math.floor(count) and count < 2**63):
+        raise ValueError(f"state_dict: step of parameter {key} must be a count, got {step!r:.80}")
+    checked: dict[str, Any] = {"step": count}
+    for name, value in state.items():
+        if name in MOMENTS:
+            if not isinstance(value, Tensor) or value.shape != param.shape:
+                shape = tuple(value.shape) if isinstance(value, Tensor) else value
+                raise ValueError(
+                    f"state_dict: {name} of parameter {key} must have shape "
+                    f"{tuple(param.shape)}, got {shape!r:.80}"
+                )
+            if value.is_complex() != param.is_complex() or not (
+                value.is_floating_point() or value.is_complex()
+            ):
+                raise ValueError(f"state_dict: {name} of parameter {key} has dtype {value.dtype}")
+        if name != "step":
+            checked[name] = value.to(param.device) if isinstance(value, Tensor) else value
+    return checked
+
+
+def _check_extra(g: int, group: dict[str, Any]) -> dict[str, Any] | None:
+    """Our part of a group; None in a checkpoint of torch's."""
+    extra = group.get(KEY)
+    if extra is None:
+        return None
+    where = f"state_dict: {KEY!r} of group {g}"
+    if not isinstance(extra, dict) or extra.get("version") != VERSION:
+        version = extra.get("version") if isinstance(extra, dict) else extra
+        raise ValueError(f"{where} must have version {VERSION}, got {version!r:.80}")
+    if missing := EXTRA_KEYS - extra.keys():
+        raise ValueError(f"{where} lacks {sorted(missing)}")
+    try:
+        counters = {name: int(extra["counters"][name]) for name in COUNTERS}
+        scale = float(extra["loss_scale"])
+        counts = [int(count) for count in extra["counts"]]
+        products = [(float(a), float(b)) for a, b in extra["products"]]
+        inputs = {str(k): float(v) for k, v in extra["inputs"].items()}
+        options, schedules = dict(extra["options"]), dict(extra["schedules"])
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{where} is damaged: {error!r}") from error
+    if not all(-(2**62) < n < 2**62 for n in (*counters.values(), *counts)):
+        raise ValueError(f"{where} is damaged: a counter is out of range")
+    if min([counters["step"], counters["skipped_steps"], *counts]) < 0 or not 0 < scale < math.inf:
+        raise ValueError(f"{where} is damaged: step, counts and loss_scale must not be negative")
+    if len(counts) != len(group["params"]) or len(products) != len(counts):
+        raise ValueError(f"{where} has {len(counts)} counts for {len(group['params'])} parameters")
+    return {
+        "counters": counters,
+        "loss_scale": scale,
+        "counts": counts,
+        "products": products,
+        "inputs": inputs,
+        "options": options,
+        "schedules": schedules,
+    }
+
+
+def _check_counts(
+    opt: "AdamW",
+    states: dict[Any, dict[str, Any]],
+    groups: list[dict[str, Any]],
+    extras: list[dict[str, Any] | None],
+) -> tuple[list[int], list[Tensor]]:
+    """The count of every parameter, and the products of its betas."""
+    counts, products = [], []
+    for group, saved, extra in zip(opt.param_groups, groups, extras, strict=True):
+        betas = [float(b) for b in saved.get("betas", group["betas"])]
+        for i, param in enumerate(group["params"]):
+            count = int(states.get(param, {}).get("step", 0))
+            product = [beta**count for beta in betas]
+            # A float32 step is exact only up to 2**24; ours is, if it is the same number.
+            if extra is not None and float(torch.tensor(float(extra["counts"][i]))) == count:
+                count, product = extra["counts"][i], extra["products"][i]
+            counts.append(count)
+            products.append(torch.tensor(product, dtype=torch.float64))
+    return counts, products
+
+
+def inputs_by_name(opt: "AdamW") -> dict[str, Tensor]:
+    """The tensors that the schedules read, by name."""
+    programs = opt._engine.hyper.programs
+    payloads = [node._payload for _, _, schedule in programs for node in schedule.inputs]
+    return {name: tensor for tensor, name in payloads}
+
+
+def _stored_schedules(
+    opt: "AdamW", extra: dict[str, Any] | None, needed: bool
+) -> dict[Slot, Schedule]:
+    """The stored schedules that can be made with the inputs that there are."""
+    made = {}
+    for name, data in (extra["schedules"] if extra else {}).items():
+        try:
+            made[Slot[str(name).upper()]] = Schedule.from_dict(data, inputs_by_name(opt))
+        except (KeyError, TypeError, ValueError) as error:
+            if needed:
+                raise ValueError(f"state_dict: schedule of {name}: {error}") from error
+    return made

@@ -1,0 +1,211 @@
+"""What ``state_dict`` holds."""
+
+import io
+
+import pytest
+import torch
+
+import lrfused
+from lrfused import schedules
+
+from .helpers import (
+    assert_near,
+    both_backends,
+    make_parameters,
+    run,
+    twin,
+    warmup,
+)
+
+
+def through_a_file(saved, **options):
+    """Saved and loaded, with pickled objects refused."""
+    file = io.BytesIO()
+    torch.save(saved, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True, **options)
+
+
+def everything(rng, **more):
+    """An optimizer with all that a checkpoint may have to hold."""
+    gate = torch.tensor(0.5, dtype=torch.float64)
+    lr = warmup() * schedules.input(gate, "gate")
+    decay = schedules.from_function(lambda step: 0.1 / (step + 1), steps=5000)
+    opt = lrfused.AdamW(
+        make_parameters(rng),
+        lr=lr,
+        betas=(schedules.linear(0.8, 0.9, 10), 0.99),
+        weight_decay=decay,
+        amsgrad=True,
+        max_grad_norm=schedules.linear(2.0, 1.0, 10),
+        clip_value=3.0,
+        agc=0.5,
+        loss_scale=lrfused.LossScale(init=1024.0, growth_interval=2),
+        bias_correction="product",
+        **more,
+    )
+    return opt, gate
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_keys_are_torchs_and_one_more_a_group(rng, amsgrad):
+    """state_dict has torch's keys everywhere and one more per group, "lrfused"."""
+    params = make_parameters(rng)
+    theirs = torch.optim.AdamW(twin(params), amsgrad=amsgrad)
+    ours = lrfused.AdamW(params, lr=warmup(), amsgrad=amsgrad, loss_scale="dynamic")
+    ours.add_param_group({"params": make_parameters(rng)})
+    theirs.add_param_group({"params": make_parameters(rng)})
+    run(rng, 2, ours, theirs)
+    a, b = ours.state_dict(), theirs.state_dict()
+    assert list(a) == list(b)
+    assert list(a["state"]) == list(b["state"])
+    for mine, other in zip(a["state"].values(), b["state"].values(), strict=True):
+        assert set(mine) == set(other)
+        assert all(isinstance(value, torch.Tensor) for value in mine.values())
+    for mine, other in zip(a["param_groups"], b["param_groups"], strict=True):
+        assert set(mine) == set(other) | {"lrfused"}
+        assert mine["params"] == other["params"]
+    assert all("lrfused" not in group for group in ours.param_groups)
+
+
+def test_it_loads_under_weights_only(rng):
+    """Numbers, strings, lists and tensors only: torch.load(weights_only=True) takes it."""
+    opt, _ = everything(rng)
+    run(rng, 3, opt, )
+    saved = through_a_file(opt.state_dict())
+    assert saved["param_groups"][0]["lrfused"]["counters"]["step"] == 3
+    plain(saved["param_groups"][0]["lrfused"])
+
+
+def plain(value):
+    """Only what every loader knows."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            assert type(key) is str
+            plain(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            plain(inner)
+    else:
+        assert type(value) in (int, float, str, bool, torch.Tensor, type(None)), value
+
+
+def test_long_tables_are_float64_tensors(rng):
+    """A long table is stored as one float64 tensor, not as a list."""
+    opt, _ = everything(rng)
+
+    def lists(value):
+        if isinstance(value, dict):
+            return max(map(lists, value.values()), default=0)
+        if isinstance(value, list):
+            return max([len(value), *map(lists, value)])
+        return 0
+
+    def tensors(value):
+        if isinstance(value, torch.Tensor):
+            return [value]
+        inner = value.values() if isinstance(value, dict) else value
+        return [t for v in inner for t in tensors(v)] if isinstance(value, (dict, list)) else []
+
+    stored = opt.state_dict()["param_groups"][0]["lrfused"]["schedules"]["weight_decay"]
+    assert lists(stored) < 100
+    (table,) = tensors(stored)
+    assert table.dtype == torch.float64 and table.numel() == 5000
+
+
+@both_backends
+def test_step_counts_are_clones(rng, backend):
+    """state["step"] in a state_dict is a copy: whoever loads it cannot count in our memory."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), backend=backend)
+    run(rng, 3, opt)
+    saved = opt.state_dict()
+    other = torch.optim.AdamW(twin(opt.param_groups[0]["params"]))
+    other.load_state_dict(saved)
+    for state in saved["state"].values():
+        state["step"].fill_(99.0)
+    run(rng, 2, other)
+    assert [float(s["step"]) for s in opt.state.values()] == [3.0] * 4
+    run(rng, 1, opt)
+    assert [float(s["step"]) for s in opt.state.values()] == [4.0] * 4
+
+
+@both_backends
+def test_torch_continues_from_our_checkpoint(rng, backend):
+    """torch.optim.AdamW loads our state_dict, "lrfused" and all, and goes on as we do."""
+    ours = lrfused.AdamW(make_parameters(rng), lr=0.02, amsgrad=True, backend=backend)
+    run(rng, 10, ours)
+    theirs = torch.optim.AdamW(twin(ours.param_groups[0]["params"]))
+    theirs.load_state_dict(through_a_file(ours.state_dict()))
+    assert theirs.param_groups[0]["lr"] == 0.02
+    run(rng, 20, ours, theirs)
+    assert_near(ours, theirs)
+
+
+@both_backends
+def test_we_continue_from_torchs_checkpoint(rng, backend):
+    """lrfused.AdamW loads torch's state_dict and goes on as torch does."""
+    theirs = torch.optim.AdamW(make_parameters(rng), lr=0.02, amsgrad=True)
+    run(rng, 10, theirs)
+    ours = lrfused.AdamW(twin(theirs.param_groups[0]["params"]), backend=backend)
+    ours.load_state_dict(through_a_file(theirs.state_dict()))
+    assert ours.param_groups[0]["lr"] == 0.02 and ours.param_groups[0]["amsgrad"]
+    run(rng, 20, theirs, ours)
+    assert_near(ours, theirs)
+
+
+def test_a_torch_checkpoint_sets_the_counter_to_the_largest_step(rng):
+    """Without "lrfused": the counter is the largest step, the loss scale its initial value."""
+    params = make_parameters(rng)
+    theirs = torch.optim.AdamW(twin(params))
+    for step in range(6):
+        for i, p in enumerate(theirs.param_groups[0]["params"]):
+            p.grad = torch.ones_like(p) if (step + i) % 2 else None
+        theirs.step()
+    theirs.param_groups[0]["params"][1].grad = torch.ones(13)
+    theirs.step()
+    lr = warmup()
+    ours = lrfused.AdamW(params, lr=lr, loss_scale=lrfused.LossScale(init=8.0, growth_interval=1))
+    run(rng, 2, ours)
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.metrics()["steps"] == 4 and ours.metrics()["loss_scale"] == 8.0
+    assert ours.param_groups[0]["lr"] == lr(4)
+    counts = [float(ours.state[p]["step"]) for p in ours.param_groups[0]["params"]]
+    assert counts == [3.0, 4.0, 3.0, 3.0]
+
+
+def test_saving_changes_nothing(rng):
+    """A run that is saved at every step equals one that is not."""
+    opt, _ = everything(rng)
+    other = lrfused.AdamW(twin(opt.param_groups[0]["params"]))
+    other.load_state_dict(opt.state_dict(), load_schedules=False)
+    before = {k: str(v) for k, v in opt.param_groups[0].items() if k != "params"}
+    opt.state_dict()
+    assert before == {k: str(v) for k, v in opt.param_groups[0].items() if k != "params"}
+
+
+def test_state_dict_hooks_work(rng):
+    """State_dict pre- and post-hooks and load_state_dict pre- and post-hooks are called as by
+    torch, and a hook that raises leaves the groups as they were."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup())
+    run(rng, 1, opt)
+    calls = []
+    handles = [
+        opt.register_state_dict_pre_hook(lambda o: calls.append("pre")),
+        opt.register_state_dict_post_hook(lambda o, s: {**s, "mine": 1}),
+        opt.register_load_state_dict_pre_hook(lambda o, s: {k: s[k] for k in s if k != "mine"}),
+        opt.register_load_state_dict_post_hook(lambda o: calls.append("loaded")),
+    ]
+    saved = opt.state_dict()
+    assert saved["mine"] == 1 and saved["param_groups"][0]["lrfused"]
+    opt.load_state_dict(saved)
+    assert calls == ["pre", "loaded"] and opt.metrics()["steps"] == 1
+    for handle in handles:
+        handle.remove()
+
+    def refuse(_):
+        raise KeyError("no")
+
+    opt.register_state_dict_pre_hook(refuse)
+    with pytest.raises(KeyError, match="no"):
+        opt.state_dict()
+    assert "lrfused" not in opt.param_groups[0]
