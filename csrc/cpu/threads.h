@@ -1,8 +1,13 @@
 // A parallel loop with the floating-point mode that the arithmetic is defined in.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
+#if !defined(_OPENMP)
+#include <thread>
+#include <vector>
+#endif
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
@@ -26,21 +31,34 @@ class FloatingPointMode {
 bool forked_after_parallel();
 void note_parallel_region();
 
-// body(i) for i in [0, count), handed out one by one; serial where threads is 1.
+// body() in each of so many threads: OpenMP's pool, which torch's kernels share, or else
+// threads of our own.
 template <class Body>
-void parallel_for(int64_t count, int threads, Body body) {
-    if (threads <= 1 || count <= 1 || forked_after_parallel()) {
-        FloatingPointMode mode;
-        for (int64_t i = 0; i < count; ++i) body(i);
-        return;
-    }
+void run_in_threads(int threads, Body body) {
+#if defined(_OPENMP)
     note_parallel_region();
 #pragma omp parallel num_threads(threads)
-    {
+    body();
+#else
+    std::vector<std::thread> team;
+    for (int i = 1; i < threads; ++i) team.emplace_back(body);
+    body();
+    for (std::thread& thread : team) thread.join();
+#endif
+}
+
+// body(i) for i in [0, count), handed out one by one; by the caller alone where threads is 1.
+template <class Body>
+void parallel_for(int64_t count, int threads, Body body) {
+    std::atomic<int64_t> next{0};
+    auto work = [&] {
         FloatingPointMode mode;
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < count; ++i) body(i);
-    }
+        for (int64_t i = next++; i < count; i = next++) body(i);
+    };
+    if (threads <= 1 || count <= 1 || forked_after_parallel())
+        work();
+    else
+        run_in_threads(threads, work);
 }
 
 }  // namespace lrfused

@@ -171,13 +171,19 @@ def test_a_tensor_lr_is_read_at_every_step(rng, backend):
 
 @both_backends
 def test_a_tensor_written_over_a_schedule_wins(rng, backend):
-    """A Tensor put in the place of a scheduled lr leads, with a warning."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), backend=backend)
+    """A Tensor put in the place of a scheduled lr leads, with a warning, until the mirrored value
+    is written back."""
+    lr = warmup()
+    opt = lrfused.AdamW(make_parameters(rng), lr=lr, backend=backend)
     run(rng, 2, opt)
+    mirrored = opt.param_groups[0]["lr"]
     opt.param_groups[0]["lr"] = torch.tensor(0.5)
     with pytest.warns(UserWarning, match="lr") as seen:
         assert lrs_used(rng, opt, 3) == [0.5] * 3
     assert len(seen) == 1
+    opt.param_groups[0]["lr"] = mirrored
+    run(rng, 2, opt)
+    assert opt.param_groups[0]["lr"] == lr(7)
 
 
 @both_backends

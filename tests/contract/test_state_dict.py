@@ -10,6 +10,7 @@ from lrfused import schedules
 
 from .helpers import (
     assert_near,
+    assert_same_run,
     both_backends,
     make_parameters,
     run,
@@ -26,13 +27,13 @@ def through_a_file(saved, **options):
     return torch.load(file, weights_only=True, **options)
 
 
-def everything(rng, **more):
+def everything(rng, params=None):
     """An optimizer with all that a checkpoint may have to hold."""
     gate = torch.tensor(0.5, dtype=torch.float64)
     lr = warmup() * schedules.input(gate, "gate")
     decay = schedules.from_function(lambda step: 0.1 / (step + 1), steps=5000)
     opt = lrfused.AdamW(
-        make_parameters(rng),
+        params or make_parameters(rng),
         lr=lr,
         betas=(schedules.linear(0.8, 0.9, 10), 0.99),
         weight_decay=decay,
@@ -42,7 +43,6 @@ def everything(rng, **more):
         agc=0.5,
         loss_scale=lrfused.LossScale(init=1024.0, growth_interval=2),
         bias_correction="product",
-        **more,
     )
     return opt, gate
 
@@ -71,7 +71,7 @@ def test_keys_are_torchs_and_one_more_a_group(rng, amsgrad):
 def test_it_loads_under_weights_only(rng):
     """Numbers, strings, lists and tensors only: torch.load(weights_only=True) takes it."""
     opt, _ = everything(rng)
-    run(rng, 3, opt, )
+    run(rng, 3, opt)
     saved = through_a_file(opt.state_dict())
     assert saved["param_groups"][0]["lrfused"]["counters"]["step"] == 3
     plain(saved["param_groups"][0]["lrfused"])
@@ -110,7 +110,7 @@ def test_long_tables_are_float64_tensors(rng):
     stored = opt.state_dict()["param_groups"][0]["lrfused"]["schedules"]["weight_decay"]
     assert lists(stored) < 100
     (table,) = tensors(stored)
-    assert table.dtype == torch.float64 and table.numel() == 5000
+    assert table.dtype == torch.float64 and table.numel() >= 5000
 
 
 @both_backends
@@ -161,6 +161,7 @@ def test_a_torch_checkpoint_sets_the_counter_to_the_largest_step(rng):
         for i, p in enumerate(theirs.param_groups[0]["params"]):
             p.grad = torch.ones_like(p) if (step + i) % 2 else None
         theirs.step()
+    theirs.zero_grad()
     theirs.param_groups[0]["params"][1].grad = torch.ones(13)
     theirs.step()
     lr = warmup()
@@ -175,12 +176,13 @@ def test_a_torch_checkpoint_sets_the_counter_to_the_largest_step(rng):
 
 def test_saving_changes_nothing(rng):
     """A run that is saved at every step equals one that is not."""
-    opt, _ = everything(rng)
-    other = lrfused.AdamW(twin(opt.param_groups[0]["params"]))
-    other.load_state_dict(opt.state_dict(), load_schedules=False)
+    params = make_parameters(rng)
+    opt, other = everything(rng, params)[0], everything(rng, twin(params))[0]
     before = {k: str(v) for k, v in opt.param_groups[0].items() if k != "params"}
     opt.state_dict()
     assert before == {k: str(v) for k, v in opt.param_groups[0].items() if k != "params"}
+    run(rng, 5, opt, other, after=lambda _: opt.state_dict())
+    assert_same_run(opt, other)
 
 
 def test_state_dict_hooks_work(rng):
