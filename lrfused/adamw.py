@@ -234,7 +234,8 @@ class AdamW(torch.optim.AdamW):
         """
         if self._engine.options.loss_scale is None:
             return loss
-        scale = self._engine.state(self.param_groups).loss_scale[0]
+        # A copy: backward may come after a step has changed the scale in place.
+        scale = self._engine.state(self.param_groups).loss_scale[0].clone()
         return loss * scale.to(device=loss.device)
 
     def metrics(self) -> dict[str, Any]:
@@ -255,7 +256,7 @@ class AdamW(torch.optim.AdamW):
         """
         engine = self._engine
         reading = engine.state(self.param_groups).read()
-        self._mirror()
+        engine.hyper.mirror(self.param_groups, int(reading[Field.STEP]))
         largest = float(reading[Field.LARGEST_GRADIENT])
         rows = reading.hyperparameters
         return {

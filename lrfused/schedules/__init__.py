@@ -23,6 +23,7 @@ from lrfused.schedules.expression import (
     step,
     table,
 )
+from lrfused.schedules.from_torch import from_torch
 from lrfused.schedules.phases import (
     join,
     one_cycle,
@@ -58,6 +59,7 @@ __all__ = [
     "exponential",
     "floor",
     "from_function",
+    "from_torch",
     "input",
     "inverse_sqrt",
     "join",

@@ -1,7 +1,7 @@
 """Every named schedule once: two settings that differ in numbers alone, and its arguments.
 
 A new named schedule needs a row here (test_named_list.py says so), and then has its size, shape,
-arguments, arithmetic, picture of itself and storage tested.
+arguments, copies and storage tested.
 """
 
 from collections.abc import Callable
@@ -171,9 +171,9 @@ ROWS = {
     ),
 }
 
-# The names of the module that are not schedules by themselves: leaves and operations.
+# The names of the module that are not schedules by themselves: leaves, operations, conversion.
 BUILDING_BLOCKS = {
-    *("Schedule", "step", "input", "table", "from_function"),
+    *("Schedule", "step", "input", "table", "from_function", "from_torch"),
     *("cos", "equal", "exp", "floor", "less", "less_equal", "log"),
     *("maximum", "minimum", "select", "sqrt"),
 }

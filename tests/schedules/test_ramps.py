@@ -57,7 +57,7 @@ def test_cosine(start, end, n):
 def test_cosine_to_zero_stays_accurate_at_its_very_end(start, n, before):
     """Relative to the small value itself, where (1 + cos) / 2 would have lost half its digits."""
     want = start * math.sin(math.pi / 2 * before / n) ** 2
-    assert S.cosine(start, 0.0, n)(n - before) == pytest.approx(want, rel=1e-15 * n)
+    assert S.cosine(start, 0.0, n)(n - before) == pytest.approx(want, rel=1e-15 * n, abs=0.0)
 
 
 @given(start=positives, end=positives, n=lengths)
