@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def compare(settings: Settings, corpus: Corpus, picture: Path) -> int:
     """Both runs, the table, the picture and the verdict as an exit code."""
-    print(describe(settings, corpus))
+    print(describe(settings, corpus), flush=True)
     torch_run = train(TorchPipeline, settings, corpus)
     fused_run = train(FusedPipeline, settings, corpus)
     print(table(torch_run, fused_run, settings))

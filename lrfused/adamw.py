@@ -14,6 +14,7 @@ from lrfused.hyperparameters import Value
 from lrfused.loss_scale import LossScale
 from lrfused.options import Slot
 from lrfused.schedules import Schedule
+from lrfused.schedules.check import boolean
 
 
 class AdamW(torch.optim.AdamW):
@@ -117,6 +118,9 @@ class AdamW(torch.optim.AdamW):
         amp_scaling: bool = True,
         backend: str = "auto",
     ):
+        boolean("amsgrad", amsgrad)
+        boolean("maximize", maximize)
+        boolean("amp_scaling", amp_scaling)
         if differentiable:
             raise ValueError("differentiable: must be False, the fused step has no gradient")
         options = optimizer_options(
@@ -162,15 +166,25 @@ class AdamW(torch.optim.AdamW):
             self.defaults["fused"] = fused
             for group in self.param_groups:
                 group["fused"] = fused
+        self._torch_defaults = dict(self.defaults)
         self._step_supports_amp_scaling = amp_scaling
 
     # Groups
+
+    def _changed_defaults(self) -> dict[str, Any]:
+        """Defaults that the caller changed in ``defaults``: later groups start from them."""
+        before = self.__dict__.get("_torch_defaults", {})
+        return {
+            name: self.defaults[name]
+            for name in ("lr", "betas", "eps", "weight_decay")
+            if name in before and self.defaults[name] is not before[name]
+        }
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; besides torch's keys it may hold Schedules and this class's options."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
-        own = {k: param_group.get(k, default) for k, default in self._group_defaults.items()}
+        own = {**self._group_defaults, **self._changed_defaults(), **param_group}
         sources = group_sources(own, self._max_grad_norm)
         options = group_options(own)
         group = {k: v for k, v in param_group.items() if k not in GROUP_ARGUMENTS}
@@ -296,7 +310,13 @@ class AdamW(torch.optim.AdamW):
         loading.load_state_dict(self, state_dict, load_schedules)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_engine", "_group_defaults", "_max_grad_norm", "_step_supports_amp_scaling")
+        kept = (
+            "_engine",
+            "_group_defaults",
+            "_max_grad_norm",
+            "_torch_defaults",
+            "_step_supports_amp_scaling",
+        )
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

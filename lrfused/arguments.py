@@ -9,7 +9,7 @@ from lrfused.hyperparameters import Value
 from lrfused.loss_scale import LossScale
 from lrfused.options import Agc, BiasCorrection, DecayMode, GroupOptions, Nonfinite, Options, Slot
 from lrfused.schedules import Schedule
-from lrfused.schedules.check import nonnegative, one_of, positive, whole
+from lrfused.schedules.check import boolean, nonnegative, one_of, positive, whole
 
 # Keys of a parameter group that torch does not know; they are held outside param_groups.
 GROUP_ARGUMENTS = (
@@ -24,7 +24,14 @@ GROUP_ARGUMENTS = (
 
 
 def source(name: str, value: Any, *, infinite: bool = False, below_one: bool = False) -> Value:
-    """A hyperparameter: a Schedule, a one-element Tensor, or a number that is checked."""
+    """A hyperparameter: a Schedule, a one-element Tensor, or a number; values are checked."""
+
+    def number(name: str, value: Any) -> float:
+        checked = nonnegative(name, value)
+        if below_one and checked >= 1.0:
+            raise ValueError(f"{name}: must be less than 1, got {value}")
+        return checked
+
     if isinstance(value, Schedule):
         return value
     if isinstance(value, Tensor):
@@ -32,13 +39,11 @@ def source(name: str, value: Any, *, infinite: bool = False, below_one: bool = F
             raise ValueError(
                 f"{name}: a Tensor must have one element, got shape {tuple(value.shape)}"
             )
+        number(name, float(value))
         return value
     if infinite and isinstance(value, float) and value == math.inf:
         return value
-    number = nonnegative(name, value)
-    if below_one and number >= 1.0:
-        raise ValueError(f"{name}: must be less than 1, got {value}")
-    return number
+    return number(name, value)
 
 
 def group_sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
@@ -112,9 +117,9 @@ def optimizer_options(
         nonfinite=Nonfinite[policy.upper()],
         accumulation_steps=whole("accumulation_steps", accumulation_steps, minimum=1),
         loss_scale=loss_scale,
-        advance_schedule_on_skip=bool(advance_schedule_on_skip),
-        write_grads=bool(write_grads),
-        always_measure=bool(always_measure),
+        advance_schedule_on_skip=boolean("advance_schedule_on_skip", advance_schedule_on_skip),
+        write_grads=boolean("write_grads", write_grads),
+        always_measure=boolean("always_measure", always_measure),
     )
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from lrfused import native, reference
 from lrfused.cpu import CpuStep
 from lrfused.device_state import DeviceState, Field
-from lrfused.gradients import check_pair
+from lrfused.gradients import check_moment, check_pair
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.options import Error, GroupOptions, Options, Slot
-from lrfused.table import Entry, Operand, check_no_shared_memory, make_entry
+from lrfused.table import Entry, Operand, check_no_shared_memory, idle_entry, make_entry
 from lrfused.work import Work
 
 BACKENDS = ("auto", "reference", "cpu")
@@ -146,7 +146,7 @@ class Engine:
                 if (
                     entry.param is not param
                     or entry.group != g
-                    or entry.pointer != param.data_ptr()
+                    or (entry.pointer is not None and entry.pointer != param.data_ptr())
                     or not self._state_is_current(index, entry, states)
                 ):
                     return False
@@ -164,7 +164,7 @@ class Engine:
 
     def _use_cpu(self) -> bool:
         assert self._work is not None
-        devices = {e.param.device.type for e in self._work.entries}
+        devices = {e.param.device.type for e in self._work.entries if e.pointer is not None}
         if self.backend == "cpu" and devices - {"cpu"}:
             raise ValueError(f"backend: 'cpu' takes parameters on the cpu, got {sorted(devices)}")
         return self.backend != "reference" and native.cpu is not None and devices <= {"cpu"}
@@ -176,13 +176,21 @@ class Engine:
         inputs = [node._payload for _, _, sch in self.hyper.programs for node in sch.inputs]
         for tensor, name in inputs:
             _check_input(tensor, name, state.words.device)
-        entries = [make_entry(p, g, self.groups[g].agc, {}) for g, p in params]
+        gradients = {id(p) for p in with_gradient}
+        used = [id(p) in gradients or bool(states.get(p)) for _, p in params]
+        entries = [
+            make_entry(p, g, self.groups[g].agc, {}) if use else idle_entry(p, g)
+            for (g, p), use in zip(params, used, strict=True)
+        ]
         check_no_shared_memory(entries)
+        for (_, param), use in zip(params, used, strict=True):
+            for key in MOMENTS if use else ():
+                if key in states.get(param, {}):
+                    check_moment(key, states[param][key], param, param.device)
         self._inputs = [(tensor, tensor.data_ptr()) for tensor, _ in inputs]
         self._move_counts(groups, states)
-        gradients = {id(p) for p in with_gradient}
         for index, (g, param) in enumerate(params):
-            if id(param) in gradients or states.get(param):
+            if used[index]:
                 allocate(states[param], param, self.groups[g].amsgrad)
                 states[param]["step"] = self._steps[index]
                 entries[index] = make_entry(param, g, self.groups[g].agc, states[param])
@@ -198,9 +206,11 @@ class Engine:
         state.set_tensors(len(params))
         for new, (g, param) in enumerate(params):
             old, shown = before.get(id(param)), states.get(param, {}).get("step")
-            if old is not None and (shown is None or shown is views[old]):
+            if shown is None:
+                continue  # no state, no updates so far
+            if old is not None and shown is views[old]:
                 state.set_count(new, int(counts[old]), products[old])
-            elif shown is not None:
+            else:
                 betas = torch.tensor([float(b) for b in groups[g]["betas"]], dtype=torch.float64)
                 state.set_count(new, int(shown), betas ** int(shown))
         self._params = [p for _, p in params]
@@ -237,12 +247,14 @@ class Engine:
     ) -> None:
         """Take over loaded counts, exactly, with the products of the betas (pairs of float64)."""
         state = self.state(groups)
-        self._params = [p for group in groups for p in group["params"]]
-        state.set_tensors(len(self._params))
+        params = [p for group in groups for p in group["params"]]
+        # In place where it can be: captured graphs know these addresses.
+        if [id(p) for p in params] != [id(p) for p in self._params]:
+            self._params = params
+            state.set_tensors(len(params))
         for index, count in enumerate(counts):
             state.set_count(index, count, products[index])
         self._bind_steps(states)
-        self.forget_table()
 
     def copied(self, states: States) -> None:
         """After a deepcopy or unpickling: the views into our memory are views no more."""

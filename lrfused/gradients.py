@@ -1,5 +1,7 @@
 """What a step accepts as a parameter and its gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,3 +43,27 @@ def check_pair(param: Tensor, gradient: Tensor) -> None:
         raise TypeError(f"gradient of {name} is {gradient.dtype}, the parameter {param.dtype}")
     if param.device != gradient.device:
         raise ValueError(f"gradient of {name} is on {gradient.device}, not on {param.device}")
+    if param.shape != gradient.shape:
+        raise ValueError(f"gradient of {name} has another shape, {tuple(gradient.shape)}")
+
+
+def check_moment(key: str, moment: Any, param: Tensor, device: torch.device) -> None:
+    """Refuse a state tensor that does not belong to its parameter.
+
+    Raises:
+        TypeError: not a dense tensor of real (or complex) numbers, like the parameter.
+        ValueError: another shape, another device, or no memory behind it.
+    """
+    what = f"{key} of a parameter of shape {tuple(param.shape)}"
+    if not isinstance(moment, Tensor):
+        raise TypeError(f"{what} must be a tensor, got {type(moment).__name__}")
+    if moment.layout != torch.strided or moment.is_complex() != param.is_complex():
+        raise TypeError(f"{what} is {moment.dtype} ({moment.layout}), the parameter {param.dtype}")
+    if REAL.get(moment.dtype, moment.dtype) not in DTYPES:
+        raise TypeError(f"{what} has dtype {moment.dtype}; supported are {DTYPES}")
+    if moment.shape != param.shape:
+        raise ValueError(f"{what} has another shape, {tuple(moment.shape)}")
+    if moment.device != device:
+        raise ValueError(f"{what} must be on {device}, got {moment.device}")
+    if moment.numel() and moment.data_ptr() == 0:
+        raise ValueError(f"{what} has no memory (its storage was freed)")

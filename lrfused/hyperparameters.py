@@ -4,7 +4,7 @@ torch's world reads and writes host numbers in ``param_groups``. A scheduled val
 there; a number that the caller writes over a mirror leads, as long as it differs from it.
 """
 
-import warnings
+import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from lrfused.options import Slot
 from lrfused.schedules import Schedule
 from lrfused.schedules import input as schedule_input
+from lrfused.warn import warn
 
 Value = float | Tensor | Schedule
 IN_GROUPS = (Slot.LR, Slot.WEIGHT_DECAY, Slot.BETA1, Slot.BETA2, Slot.EPS)
@@ -25,16 +26,27 @@ BETAS = (Slot.BETA1, Slot.BETA2)
 class Cell:
     """Where one hyperparameter of one group comes from.
 
-    A number: no schedule. A tensor in the group itself (``lr``, as torch has it): a schedule
-    that reads it, and no mirror. Anything else scheduled: ``mirror`` is the number that was
-    last written to the group.
+    ``schedule`` is what the constructor was given, if it was not a number; ``mirror`` the number
+    that was last written to the group for it. ``tensor`` is one that stands in the group itself
+    (``lr``, as torch has it, or written there by the caller), read by ``reader``; it leads.
     """
 
     schedule: Schedule | None = None
     value: float = 0.0
-    tensor: Tensor | None = None
     mirror: float | None = None
+    tensor: Tensor | None = None
+    reader: Schedule | None = None
     warned: bool = False
+
+    def read_from(self, tensor: Tensor | None, slot: Slot) -> None:
+        """Another tensor in the group, or none any more."""
+        self.tensor = tensor
+        self.reader = None if tensor is None else schedule_input(tensor, slot.name.lower())
+
+    @property
+    def source(self) -> Schedule | None:
+        """What a program is needed for."""
+        return self.schedule if self.reader is None else self.reader
 
 
 def read_group(group: dict[str, Any], slot: Slot) -> Any:
@@ -54,6 +66,21 @@ def write_group(group: dict[str, Any], slot: Slot, value: float) -> None:
         group[slot.name.lower()] = value
 
 
+def _checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
+    """What stands in a group, if it can be a hyperparameter."""
+    name = "betas" if slot in BETAS else slot.name.lower()
+    where = f"param_groups[{g}]: {name}"
+    if slot in BETAS and not (isinstance(group[name], (tuple, list)) and len(group[name]) == 2):
+        raise TypeError(f"{where} must be a pair, got {group[name]!r}")
+    value = read_group(group, slot)
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise TypeError(f"{where} must have one element, got shape {tuple(value.shape)}")
+    elif isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{where} must be a number or a Tensor, got {value!r}")
+    return value
+
+
 class Hyperparameters:
     """The matrix of cells, a row a group, a column a :class:`Slot`."""
 
@@ -67,21 +94,19 @@ class Hyperparameters:
         row = []
         for slot in Slot:
             source = sources.get(slot, float("inf"))
-            if isinstance(source, Tensor):
-                in_group = slot == Slot.LR
-                row.append(
-                    Cell(
-                        schedule_input(source, slot.name.lower()),
-                        tensor=source if in_group else None,
-                    )
-                )
+            cell = Cell()
+            if isinstance(source, Tensor) and slot == Slot.LR:
+                cell.read_from(source, slot)
+            elif isinstance(source, Tensor):
+                cell.schedule = schedule_input(source, slot.name.lower())
             elif isinstance(source, Schedule):
-                row.append(Cell(source))
+                cell.schedule = source
             else:
-                row.append(Cell(value=float(source)))
+                cell.value = float(source)
+            row.append(cell)
         self.rows.append(row)
         self.values = np.vstack([self.values, [[cell.value for cell in row]]])
-        self.given = np.vstack([self.given, [[cell.schedule is None for cell in row]]])
+        self.given = np.vstack([self.given, [[cell.source is None for cell in row]]])
 
     def replace(self, g: int, slot: Slot, schedule: Schedule) -> None:
         """Another schedule for one place."""
@@ -97,7 +122,7 @@ class Hyperparameters:
     @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
         """The places that a program fills."""
-        return [(g, s, c.schedule) for g, s, c in self.cells() if c.schedule is not None]
+        return [(g, s, c.source) for g, s, c in self.cells() if c.source is not None]
 
     def mirror(self, groups: list[dict[str, Any]], step: int, reset: bool = False) -> None:
         """Write the schedules' values at ``step`` to the groups, except over a caller's value.
@@ -114,35 +139,35 @@ class Hyperparameters:
                     write_group(groups[g], slot, cell.mirror)
 
     def collect(self, groups: list[dict[str, Any]]) -> bool:
-        """Take in what the caller wrote; True if a cell changed its kind (new programs)."""
+        """Take in what the caller wrote; True if a program has to be made for another tensor.
+
+        Raises:
+            TypeError: something that is not a number or a tensor stands in a group.
+        """
+        hosts = [[_checked(g, slot, group) for slot in IN_GROUPS] for g, group in enumerate(groups)]
         changed = False
         for g, row in enumerate(self.rows):
-            for slot in IN_GROUPS:
-                cell, host = row[slot], read_group(groups[g], slot)
-                if isinstance(host, Tensor):
-                    if host is not cell.tensor:
-                        row[slot] = Cell(schedule_input(host, slot.name.lower()), tensor=host)
-                        self.given[g, slot] = False
-                        changed = True
-                    continue
-                if cell.tensor is not None:
-                    row[slot] = cell = Cell()
+            for slot, host in zip(IN_GROUPS, hosts[g], strict=True):
+                cell = row[slot]
+                tensor = host if isinstance(host, Tensor) else None
+                if tensor is not cell.tensor:
+                    cell.read_from(tensor, slot)
                     changed = True
-                leads = cell.schedule is not None and host == cell.mirror
+                leads = tensor is not None or (cell.schedule is not None and host == cell.mirror)
                 self.given[g, slot] = not leads
                 if not leads:
                     self.values[g, slot] = host
+                if cell.schedule is not None and host is not cell.mirror and host != cell.mirror:
                     self._warn(cell, g, slot, host)
         return changed
 
     @staticmethod
-    def _warn(cell: Cell, g: int, slot: Slot, host: float) -> None:
-        if cell.schedule is not None and not cell.warned:
+    def _warn(cell: Cell, g: int, slot: Slot, host: Any) -> None:
+        if not cell.warned:
             cell.warned = True
-            warnings.warn(
+            warn(
                 f"param_groups[{g}]: {slot.name.lower()} was set to {host} and overrides its "
-                f"schedule until the mirrored value {cell.mirror} is written back",
-                stacklevel=4,
+                f"schedule until the mirrored value {cell.mirror} is written back"
             )
 
     def evaluate(self, step: int) -> np.ndarray:

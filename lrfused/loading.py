@@ -4,7 +4,6 @@ Moments keep the dtype they were saved in and are copied into the memory that is
 addresses in captured graphs stay valid.
 """
 
-import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from lrfused.engine import MOMENTS
 from lrfused.options import Slot
 from lrfused.saving import plain_options
 from lrfused.validation import COUNTERS, Loaded, check, inputs_by_name
+from lrfused.warn import warn
 
 if TYPE_CHECKING:
     from lrfused.adamw import AdamW
@@ -39,10 +39,9 @@ def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
     if different:
-        warnings.warn(
+        warn(
             f"load_state_dict: the checkpoint was written with other values of "
-            f"{', '.join(different)}; those of this optimizer are kept",
-            stacklevel=3,
+            f"{', '.join(different)}; those of this optimizer are kept"
         )
 
 
@@ -54,10 +53,11 @@ def _differences(opt: "AdamW", loaded: Loaded, load_schedules: bool) -> list[str
             continue
         for slot, cell in zip(Slot, opt._engine.hyper.rows[g], strict=True):
             name = slot.name.lower()
-            here = cell.schedule if cell.tensor is None else None
             if load_schedules and slot in made:
                 continue
-            if here != made.get(slot) or (here is None and name in extra["schedules"]):
+            if cell.schedule != made.get(slot) or (
+                cell.schedule is None and name in extra["schedules"]
+            ):
                 different.append(f"{name} of group {g}")
         now = plain_options(opt, g)
         different += [

@@ -84,11 +84,12 @@ def units_of(entry: Entry, flat: Tensor) -> Tensor:
 
 def step(work: Work) -> None:
     """One optimizer step: measure, plan, apply."""
-    groups = begin(work)
-    if groups is None:
-        return
-    measured = measure(work, groups)
-    decision = plan(work, groups, measured)
+    with np.errstate(all="ignore"):  # IEEE semantics: infinities and nan are values
+        groups = begin(work)
+        if groups is None:
+            return
+        measured = measure(work, groups)
+        decision = plan(work, groups, measured)
     if decision.proceed:
         apply(work, decision)
 

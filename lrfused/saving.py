@@ -41,7 +41,7 @@ def describe(opt: "AdamW", g: int) -> dict[str, Any]:
     schedules = {
         slot.name.lower(): cell.schedule
         for slot, cell in zip(Slot, row, strict=True)
-        if cell.schedule is not None and cell.tensor is None
+        if cell.schedule is not None
     }
     return {
         "version": VERSION,
@@ -63,6 +63,8 @@ def plain_options(opt: "AdamW", g: int) -> dict[str, Any]:
     """The options that a resumed run should share, as plain data."""
     engine = opt._engine
     plain = {**vars(engine.groups[g]), **vars(engine.options)}
+    for name in ("amsgrad", "maximize"):  # torch's group has them
+        del plain[name]
     policy = plain.pop("loss_scale")
     if policy is not None:
         plain |= {f"loss_scale.{k}": v for k, v in vars(policy).items()}

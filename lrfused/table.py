@@ -5,8 +5,7 @@ memory order is used where it is; any other is staged: copied before the step in
 in that order and, if the step wrote it, copied back after.
 """
 
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -84,15 +83,18 @@ class Entry:
     m: Operand | None = None
     v: Operand | None = None
     x: Operand | None = None
-    pointer: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pointer = self.param.data_ptr()
+    pointer: int | None = None
 
     @property
     def operands(self) -> list[Operand]:
         """Those that exist: without a gradient so far there is no state."""
         return [o for o in (self.p, self.m, self.v, self.x) if o is not None]
+
+
+def idle_entry(param: Tensor, group: int) -> Entry:
+    """A parameter that has no gradient and no state: whatever it is, it is not looked at."""
+    nothing = torch.empty(0)
+    return Entry(param, group, 0, nothing, Operand(nothing, nothing), pointer=None)
 
 
 def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) -> Entry:
@@ -103,7 +105,7 @@ def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) ->
     """
     data = param.detach()
     real = real_view(data)
-    if any(st == 0 and size > 1 for st, size in zip(real.stride(), real.shape, strict=True)):
+    if _overlaps_itself(real):
         raise ValueError(
             f"params: elements of a parameter of shape {tuple(param.shape)} share memory "
             f"(strides {param.stride()})"
@@ -113,11 +115,43 @@ def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) ->
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
     order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
-    entry = Entry(param, group, unit, order, Operand.of(data, order))
+    entry = Entry(param, group, unit, order, Operand.of(data, order), pointer=param.data_ptr())
     for name, key in (("m", "exp_avg"), ("v", "exp_avg_sq"), ("x", "max_exp_avg_sq")):
         if key in state:
             setattr(entry, name, Operand.of(state[key], order))
     return entry
+
+
+def _overlaps_itself(tensor: Tensor) -> bool:
+    """Two elements may share memory; False for every slice of a dense tensor."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First byte and the byte after the last."""
+    strides = zip(tensor.stride(), tensor.shape, strict=True)
+    last = sum(stride * (size - 1) for stride, size in strides)
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def _share_memory(x: Tensor, y: Tensor) -> bool:
+    """Some byte belongs to both: the bytes of x marked, then looked at through y's strides."""
+    start = min(_span(x)[0], _span(y)[0])
+    marks = torch.zeros(max(_span(x)[1], _span(y)[1]) - start, dtype=torch.bool)
+
+    def bytes_of(tensor: Tensor) -> Tensor:
+        size = tensor.element_size()
+        strides = [stride * size for stride in tensor.stride()]
+        return marks.as_strided((*tensor.shape, size), (*strides, 1), tensor.data_ptr() - start)
+
+    bytes_of(x).fill_(True)
+    return bool(bytes_of(y).any())
 
 
 def check_no_shared_memory(entries: list[Entry]) -> None:
@@ -126,14 +160,16 @@ def check_no_shared_memory(entries: list[Entry]) -> None:
     Raises:
         ValueError: two of them do.
     """
-    spans = sorted(
-        (str(e.param.device), e.p.flat.data_ptr(), e.p.flat.nbytes, e.param.shape)
-        for e in entries
-        if e.p.staged is None and e.p.flat.numel()
-    )
-    for (device, start, size, shape), following in pairwise(spans):
-        if device == following[0] and following[1] < start + size:
-            raise ValueError(
-                f"params: two parameters share memory, of shapes {tuple(shape)} and "
-                f"{tuple(following[3])}; pass the tensor once"
-            )
+    tensors = [real_view(e.param.detach()) for e in entries if e.p.flat.numel()]
+    tensors.sort(key=lambda tensor: (str(tensor.device), _span(tensor)))
+    open_spans: list[Tensor] = []
+    for tensor in tensors:
+        start = _span(tensor)[0]
+        open_spans = [x for x in open_spans if x.device == tensor.device and _span(x)[1] > start]
+        for other in open_spans:
+            if _share_memory(other, tensor):
+                raise ValueError(
+                    f"params: two parameters share memory, of shapes {tuple(other.shape)} and "
+                    f"{tuple(tensor.shape)}; pass the tensor once"
+                )
+        open_spans.append(tensor)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lrfused.device_state import PERSISTENT
 from lrfused.engine import MOMENTS
+from lrfused.gradients import check_moment
 from lrfused.options import Slot
 from lrfused.saving import KEY, VERSION
 from lrfused.schedules import Schedule
@@ -92,6 +93,8 @@ def _check_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[s
         single = isinstance(value, Tensor) and value.numel() == 1
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
+        if not math.isfinite(float(value)):
+            raise ValueError(f"state_dict: {name} of group {g} must be finite, got {value!r:.80}")
     return new
 
 
@@ -113,16 +116,8 @@ def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
     checked: dict[str, Any] = {"step": count}
     for name, value in state.items():
         if name in MOMENTS:
-            if not isinstance(value, Tensor) or value.shape != param.shape:
-                shape = tuple(value.shape) if isinstance(value, Tensor) else value
-                raise ValueError(
-                    f"state_dict: {name} of parameter {key} must have shape "
-                    f"{tuple(param.shape)}, got {shape!r:.80}"
-                )
-            if value.is_complex() != param.is_complex() or not (
-                value.is_floating_point() or value.is_complex()
-            ):
-                raise ValueError(f"state_dict: {name} of parameter {key} has dtype {value.dtype}")
+            device = value.device if isinstance(value, Tensor) else param.device
+            check_moment(f"state_dict: state of parameter {key}: {name}", value, param, device)
         if name != "step":
             checked[name] = value.to(param.device) if isinstance(value, Tensor) else value
     return checked

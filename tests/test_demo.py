@@ -133,6 +133,21 @@ def test_both_pipelines_show_the_same_training(corpus, rng, half, loss_bound, no
     assert ours.clipped_steps > 0
 
 
+def test_an_overflow_is_skipped_by_both_and_their_schedules_wait(corpus, rng, monkeypatch):
+    loss = GPT.loss
+    monkeypatch.setattr(GPT, "loss", lambda model, windows: 64.0 * loss(model, windows))
+    settings = small(corpus, rng, steps=14, half=True)
+    ours, theirs = train(FusedPipeline, settings, corpus), train(TorchPipeline, settings, corpus)
+    skips = [report.skipped for report in ours.reports]
+    assert skips == [report.skipped for report in theirs.reports]
+    assert skips[0] and not skips[-1] and ours.skipped_steps == theirs.skipped_steps == sum(skips)
+    updates = [sum(not skipped for skipped in skips[:step]) for step in range(14)]
+    schedule = schedules.warmup_cosine(1e-3, 7, 14, 1e-4, start="1/n")
+    for run in (ours, theirs):
+        rates = [report.lr for report in run.reports]
+        assert rates == pytest.approx([schedule(step) for step in updates], rel=1e-12)
+
+
 def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end(corpus, rng):
     settings = small(corpus, rng, steps=11)
     rates = [report.lr for report in train(TorchPipeline, settings, corpus).reports]

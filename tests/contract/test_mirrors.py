@@ -1,6 +1,7 @@
 """Schedules, their mirrors in ``param_groups``, and what the caller writes over them."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +84,8 @@ def test_a_written_value_wins_with_one_warning(rng, backend):
     with pytest.warns(UserWarning, match=r"param_groups\[0\].*lr") as seen:
         assert lrs_used(rng, opt, 5) == [written] * 5
     assert len(seen) == 1
+    # The line that called step(), not one of the library or of torch's wrappers.
+    assert Path(seen[0].filename).parent == Path(__file__).parent
     assert opt.param_groups[0]["lr"] == written
 
 

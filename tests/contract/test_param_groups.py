@@ -171,7 +171,7 @@ def test_changed_defaults_hold_for_later_groups(rng):
 def test_a_schedule_is_not_a_number():
     """A Schedule has no ordering and bool() of it raises."""
     lr = warmup()
-    for forbidden in (lambda: bool(lr), lambda: lr < 1.0, lambda: 0.0 <= lr, lambda: lr >= lr):
+    for forbidden in (lambda: bool(lr), lambda: lr < 1.0, lambda: lr >= 0.0, lambda: lr >= lr):
         with pytest.raises(TypeError):
             forbidden()
 

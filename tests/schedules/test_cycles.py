@@ -11,7 +11,7 @@ from lrfused import schedules as S
 from .comparing import assert_follows, assert_same_bits
 
 lows = st.floats(1e-8, 10.0) | st.just(0.0)
-extras = st.floats(0.0, 100.0)
+extras = st.floats(1e-8, 100.0) | st.just(0.0)
 lengths = st.integers(1, 12)
 
 

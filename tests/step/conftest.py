@@ -13,8 +13,9 @@ def backend(request):
 
 
 @pytest.fixture(autouse=True)
-def threads_come_back():
-    """A test may set torch's thread count; the next one does not notice."""
+def one_thread():
+    """Threads would only wait for each other here; a test that wants some says so."""
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

@@ -17,9 +17,7 @@ FEW = [(), (3,), (5, 13), (65,)]
 SMALL = [(), (0,), (1,), (63,), (5, 13), (3, 2, 2, 2), (65,)]
 EDGES = [(0, 3), (64,), (511,), (512,), (513,), (65535,), (65536,), (), (65537,), (3, 43691), (0,)]
 
-needs_cpp = pytest.mark.skipif(
-    native.cpu is None, reason=f"no C++ backend: {native.why_not_cpu}"
-)
+needs_cpp = pytest.mark.skipif(native.cpu is None, reason=f"no C++ backend: {native.why_not_cpu}")
 BACKENDS = ["reference", pytest.param("cpu", marks=needs_cpp)]
 INSTRUCTION_SETS = native.cpu.instruction_sets() if native.cpu else []
 
@@ -45,8 +43,8 @@ def random_problem(
 ) -> Problem:
     """Normal values; gradients of a magnitude that changes from step to step.
 
-    Without ``gradient_dtypes`` a gradient has its parameter's dtype. Every parameter has a
-    gradient at the first step.
+    Without ``gradient_dtypes`` a gradient has its parameter's dtype. At the first step every
+    parameter has a gradient, at the others at least one that has elements.
     """
 
     def normal(shape, dtype):
@@ -58,15 +56,16 @@ def random_problem(
         for dtype in chosen
     ]
     values = [normal(shape, dtype) for shape, dtype in zip(shapes, chosen, strict=True)]
+    full = [i for i, value in enumerate(values) if value.numel()]
     gradients = []
     for step in range(steps):
         size = 10.0 ** rng.numpy.uniform(*exponents)
+        present = rng.numpy.random(len(shapes)) >= (none if step else 0.0)
+        present[rng.numpy.choice(full)] = True
         gradients.append(
             [
-                normal(shape, torch.float64).mul(size).to(dtype)
-                if step == 0 or rng.numpy.random() >= none
-                else None
-                for shape, dtype in zip(shapes, of_gradient, strict=True)
+                normal(shape, torch.float64).mul(size).to(dtype) if there else None
+                for shape, dtype, there in zip(shapes, of_gradient, present, strict=True)
             ]
         )
     return Problem(values, gradients)
@@ -84,16 +83,14 @@ def parameters(values) -> list[torch.nn.Parameter]:
 
 
 def set_gradients(params, gradients) -> None:
-    """Copies (a deep copy keeps the strides), so that no other run sees what a step does to them."""
+    """Copies with the same strides, so that no other run sees what a step does to them."""
     for p, g in zip(params, gradients, strict=True):
         p.grad = copy.deepcopy(g)
 
 
 def alternating(params, *options) -> list[dict[str, Any]]:
     """Parameters dealt out to as many groups as there are option dictionaries."""
-    return [
-        {"params": params[i :: len(options)], **chosen} for i, chosen in enumerate(options)
-    ]
+    return [{"params": params[i :: len(options)], **chosen} for i, chosen in enumerate(options)]
 
 
 # Runs

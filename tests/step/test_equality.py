@@ -13,9 +13,9 @@ from .helpers import (
     INSTRUCTION_SETS,
     SMALL,
     advance,
-    alternating,
     assert_same_run,
     needs_cpp,
+    parameters,
     random_problem,
     run,
     start,
@@ -169,21 +169,18 @@ def test_a_parameter_whose_first_gradient_comes_late(rng):
 
 
 def test_groups_that_are_added_and_options_that_change_in_mid_run(rng):
-    problem = random_problem(rng, SMALL, 30)
+    problem = random_problem(rng, SMALL, 30, none=0.1)
 
     def changing(backend):
-        begun = start(problem.values, backend, lr=LR, max_grad_norm=1.0)
-        late = start(random_values, backend).params
+        made = start(problem.values[:5], backend, lr=LR, max_grad_norm=1.0)
+        late = parameters(problem.values[5:])
         for step, gradients in enumerate(problem.gradients):
             if step == 10:
-                begun.opt.add_param_group({**alternating(late, {"clip_value": 0.3})[0]})
-                begun.params.extend(late)
+                made.opt.add_param_group({"params": late, "clip_value": 0.3})
+                made.params.extend(late)
             if step == 20:
-                begun.opt.param_groups[0].update(amsgrad=True, maximize=True, weight_decay=0.5)
-            extra = [] if step < 10 else [g[: len(v)] for g, v in zip(more[step], late)]
-            advance(begun, gradients + extra)
-        return begun
+                made.opt.param_groups[0].update(amsgrad=True, maximize=True, weight_decay=0.5)
+            advance(made, gradients[: len(made.params)])
+        return made
 
-    random_values = random_problem(rng, [(3,), (66,)], 1).values
-    more = random_problem(rng, [(3,), (66,)], 30, none=0.0).gradients
     assert_same_run(changing("cpu"), changing("reference"))

@@ -1,0 +1,204 @@
+"""from_torch: the schedule of one of torch's schedulers."""
+
+import copy
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer, lr_scheduler
+
+from lrfused.program import MAX_INSTRUCTIONS
+from lrfused.schedules.check import one_of, whole
+from lrfused.schedules.expression import Schedule, table
+from lrfused.schedules.torch_forms import FACTORS, HORIZON, NoExpression, momentum, piecewise, rate
+
+COMPOUND = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
+CYCLING_MOMENTUM = (lr_scheduler.CyclicLR, lr_scheduler.OneCycleLR)
+KNOWN = {
+    *FACTORS,
+    *COMPOUND,
+    *CYCLING_MOMENTUM,
+    lr_scheduler.CosineAnnealingLR,
+    lr_scheduler.CosineAnnealingWarmRestarts,
+    lr_scheduler.LambdaLR,
+    lr_scheduler.MultiplicativeLR,
+}
+
+
+def from_torch(
+    scheduler: lr_scheduler.LRScheduler, steps: int | None = None, *, what: str = "lr"
+) -> Schedule | list[Schedule]:
+    """The schedule of one of torch's schedulers that has not been stepped yet.
+
+    StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR, CosineAnnealingLR,
+    CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR and SequentialLR of these become
+    expressions. Anything else (LambdaLR, MultiplicativeLR, ChainedScheduler, a SequentialLR of
+    these, a scale_fn, the momentum of a SequentialLR) is sampled: a copy is stepped, and the last
+    value holds. The scheduler and its optimizer are left as they are.
+
+    Args:
+        scheduler: as its constructor left it, with the lrs that it wrote.
+        steps: the last step that is sampled, >= 0; only where something has to be.
+        what: "lr", or "momentum" for what CyclicLR and OneCycleLR do with the momentum (beta1
+            in Adam).
+
+    Returns:
+        One Schedule where all parameter groups agree, else a list, one a group.
+
+    Raises:
+        TypeError: not one of torch's schedulers, or one unknown here.
+        ValueError: it was stepped; ``steps`` is missing; the momentum is not cycled; or it is
+            ReduceLROnPlateau, which follows a number that no schedule can know in advance.
+
+    Example:
+        >>> import torch
+        >>> from lrfused import schedules
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=0.1)
+        >>> halving = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.5)
+        >>> schedules.from_torch(halving)
+        Schedule(0.1 * 0.5**floor(step / 10))
+    """
+    one_of("what", what, ("lr", "momentum"))
+    if steps is not None:
+        whole("steps", steps, minimum=0)
+    _check(scheduler)
+    if what == "momentum" and not any(_cycles_momentum(s) for s in _parts(scheduler)):
+        raise ValueError(f"what: {type(scheduler).__name__} leaves the momentum alone")
+    try:
+        schedules = _expressions(scheduler, what)
+    except NoExpression as reason:
+        if steps is None:
+            raise ValueError(f"steps: must be given, the last step to sample: {reason}") from None
+        schedules = _sampled(scheduler, steps, what)
+    return schedules[0] if len(set(schedules)) == 1 else schedules
+
+
+def _parts(scheduler: Any) -> Iterator[Any]:
+    """The scheduler and all that it is made of."""
+    yield scheduler
+    if isinstance(scheduler, COMPOUND):
+        for part in scheduler._schedulers:
+            yield from _parts(part)
+
+
+def _cycles_momentum(scheduler: Any) -> bool:
+    return isinstance(scheduler, CYCLING_MOMENTUM) and scheduler.cycle_momentum
+
+
+def _check(scheduler: Any) -> None:
+    """Raise unless it is a scheduler known here, as its constructor left it."""
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        raise ValueError(
+            "scheduler: ReduceLROnPlateau follows a metric, not the step; multiply a schedule "
+            'by schedules.input(tensor, "name") and change the tensor when the metric says so'
+        )
+    for part in _parts(scheduler):
+        if type(part) not in KNOWN:
+            raise TypeError(
+                f"scheduler: must be one of torch.optim.lr_scheduler's own, got "
+                f"{type(part).__module__}.{type(part).__qualname__}; "
+                f"schedules.from_function(fn, steps) samples any function"
+            )
+    if _last_epoch(scheduler):
+        raise ValueError(
+            f"scheduler: must be as its constructor left it, at last_epoch 0, "
+            f"got last_epoch {_last_epoch(scheduler)}"
+        )
+    current = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+    written = [float(lr) for lr in scheduler.get_last_lr()]
+    if current != written:
+        raise ValueError(
+            f"scheduler: the lrs must be those that it wrote, {written}; they are now {current}"
+        )
+
+
+def _last_epoch(scheduler: Any) -> int:
+    """The first one that is not 0, where there are several."""
+    if isinstance(scheduler, lr_scheduler.ChainedScheduler):  # it keeps no count of its own
+        return next(filter(None, map(_last_epoch, scheduler._schedulers)), 0)
+    return int(scheduler.last_epoch)
+
+
+def _expressions(scheduler: Any, what: str) -> list[Schedule]:
+    schedules = []
+    for g, group in enumerate(scheduler.optimizer.param_groups):
+        if what == "momentum":
+            schedule = momentum(scheduler, g)
+        elif isinstance(scheduler, lr_scheduler.SequentialLR):
+            schedule = _sequence(scheduler, g, float(group["lr"]))
+        elif isinstance(scheduler, lr_scheduler.ChainedScheduler):
+            raise NoExpression("ChainedScheduler has no expression")
+        else:
+            schedule = rate(scheduler, g, float(group["lr"]))
+        try:
+            _ = schedule.program
+        except ValueError:
+            name = type(scheduler).__name__
+            raise NoExpression(f"{name} needs more than {MAX_INSTRUCTIONS} instructions") from None
+        schedules.append(schedule)
+    return schedules
+
+
+def _sequence(scheduler: Any, group: int, start: float) -> Schedule:
+    """SequentialLR: each part on its own clock, begun anew from its base lr at its milestone."""
+    parts, milestones = scheduler._schedulers, [int(m) for m in scheduler._milestones]
+    if milestones != sorted(scheduler._milestones):
+        raise NoExpression(
+            f"SequentialLR's milestones {scheduler._milestones} are not whole numbers in order"
+        )
+    if len({id(part) for part in parts}) < len(parts):
+        raise NoExpression("SequentialLR has the same scheduler twice")
+    first = bisect_right(milestones, 0)
+    begins = [0, *milestones[first:]]
+    ends = [*begins[1:], begins[-1] + HORIZON]
+    pieces = []
+    for part, begin, end in zip(parts[first:], begins, ends, strict=True):
+        if isinstance(part, COMPOUND):
+            raise NoExpression(f"SequentialLR of a {type(part).__name__} has no expression")
+        piece = rate(part, group, None if begin else start, max(end - begin, 1))
+        pieces.append(piece.shifted(begin) if begin else piece)
+    return piecewise(pieces, begins[1:])
+
+
+class _Optimizer:
+    """What a scheduler needs of its optimizer: groups of its own, without the parameters."""
+
+    def __init__(self, optimizer: Optimizer):
+        self.param_groups = [
+            {
+                name: value.clone() if isinstance(value, Tensor) else value
+                for name, value in group.items()
+                if name != "params"
+            }
+            for group in optimizer.param_groups
+        ]
+        self.defaults = optimizer.defaults
+        # Schedulers warn where these say that the optimizer was not stepped before them.
+        self._opt_called = True
+        self.step = lambda: None
+        self.step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+
+
+def _sampled(scheduler: Any, steps: int, what: str) -> list[Schedule]:
+    """Tables of what a copy sets when it is stepped."""
+    optimizer = _Optimizer(scheduler.optimizer)
+    # The copy gets this optimizer in place of the real one; parameters, which a function of the
+    # step may hold on to, are not worth copying.
+    memo: dict[int, Any] = {id(scheduler.optimizer): optimizer}
+    memo |= {id(p): p for group in scheduler.optimizer.param_groups for p in group["params"]}
+    scheduler = copy.deepcopy(scheduler, memo)
+    rows = [_values(optimizer, what)]
+    for _ in range(steps):
+        scheduler.step()
+        rows.append(_values(optimizer, what))
+    return [table(column) for column in zip(*rows, strict=True)]
+
+
+def _values(optimizer: _Optimizer, what: str) -> list[float]:
+    if what == "lr":
+        return [float(group["lr"]) for group in optimizer.param_groups]
+    return [
+        float(group["betas"][0] if "betas" in group else group["momentum"])
+        for group in optimizer.param_groups
+    ]

@@ -1,0 +1,77 @@
+"""grad_scale and found_inf, the attributes through which torch's GradScaler speaks."""
+
+import copy
+
+import pytest
+import torch
+
+import lrfused
+
+from .helpers import (
+    assert_same_run,
+    assert_unchanged,
+    both_backends,
+    give_gradients,
+    make_parameters,
+    parameters_of,
+    run,
+    snapshot,
+    twin,
+    warmup,
+)
+
+
+@both_backends
+@pytest.mark.parametrize(
+    "grad_scale", [4.0, torch.tensor(4.0), torch.tensor([4.0], dtype=torch.float64), 4]
+)
+def test_a_users_grad_scale_divides_the_gradients(rng, backend, grad_scale):
+    """grad_scale set by hand, as number or tensor: the gradients are divided by it."""
+    params = make_parameters(rng)
+    plain = lrfused.AdamW(twin(params), backend=backend)
+    opt = lrfused.AdamW(params, backend=backend)
+    opt.grad_scale = grad_scale
+    for _ in range(3):
+        give_gradients(rng, opt, plain)
+        for p in parameters_of(opt):
+            p.grad *= 4.0
+        opt.step()
+        plain.step()
+    assert_same_run(opt, plain)
+
+
+@both_backends
+@pytest.mark.parametrize("kind", [int, float, bool, torch.tensor, lambda x: torch.tensor([x] * 1)])
+@pytest.mark.parametrize("value", [0, 1, 2])
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_found_inf_other_than_zero_skips(rng, backend, kind, value, scale):
+    """found_inf != 0 means skip, as int, float, bool or tensor, also with grad_scale None."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), backend=backend)
+    run(rng, 1, opt)
+    before = snapshot(opt)
+    opt.grad_scale, opt.found_inf = scale, kind(value)
+    run(rng, 1, opt)
+    if value:
+        assert opt.metrics()["skipped_steps"] == 1
+        before["metrics"]["skipped_steps"] = 1
+        for group in before["groups"]:
+            group["lrfused"]["counters"].update(skipped_steps=1, consecutive_skips=1)
+        assert_unchanged(opt, before)
+    else:
+        assert opt.metrics()["steps"] == 2
+
+
+def test_found_inf_none_is_an_ordinary_step(rng):
+    """found_inf None or absent: a step."""
+    opt = lrfused.AdamW(make_parameters(rng))
+    opt.found_inf = None
+    run(rng, 2, opt)
+    assert opt.metrics()["steps"] == 2
+
+
+def test_amp_scaling_can_be_switched_off(rng):
+    """_step_supports_amp_scaling is True, False with amp_scaling=False; copies keep it."""
+    assert lrfused.AdamW(make_parameters(rng))._step_supports_amp_scaling is True
+    off = lrfused.AdamW(make_parameters(rng), amp_scaling=False)
+    assert off._step_supports_amp_scaling is False
+    assert copy.deepcopy(off)._step_supports_amp_scaling is False

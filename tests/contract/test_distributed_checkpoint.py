@@ -1,0 +1,212 @@
+"""torch.distributed.checkpoint: its allocation of state, and round trips."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+import lrfused
+from lrfused import schedules
+
+from .helpers import (
+    assert_near,
+    assert_same_run,
+    both_backends,
+    make_parameters,
+    parameters_of,
+    run,
+    twin,
+    warmup,
+)
+
+
+def make_model(rng):
+    """A small model of random weights."""
+    torch.manual_seed(int(rng.numpy.integers(2**31)))
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+
+
+def own(model, **options):
+    return lrfused.AdamW(model.parameters(), lr=warmup(), max_grad_norm=1.0, **options)
+
+
+def allocate(opt):
+    """What torch.distributed.checkpoint does to allocate an optimizer's state."""
+    for p in parameters_of(opt):
+        p.grad = torch.zeros_like(p)
+    lrs = [group["lr"] for group in opt.param_groups]
+    for group in opt.param_groups:
+        group["lr"] = torch.tensor(0.0) if isinstance(group["lr"], torch.Tensor) else 0.0
+    opt.step(closure=None)
+    for group, lr in zip(opt.param_groups, lrs, strict=True):
+        group["lr"] = lr
+    opt.zero_grad(set_to_none=True)
+
+
+LRS = {"schedule": warmup, "number": lambda: 0.1, "tensor": lambda: torch.tensor(0.1)}
+
+
+@both_backends
+@pytest.mark.parametrize("make_lr", LRS.values(), ids=LRS)
+def test_the_allocation_trick_only_allocates(rng, backend, make_lr):
+    """Every lr written as 0, every gradient 0, no state: a step allocates the state; nothing moves,
+    no counter advances, no warning, and the schedule still leads."""
+    params = make_parameters(rng)
+    plain = lrfused.AdamW(twin(params), lr=make_lr(), backend=backend, loss_scale="dynamic")
+    opt = lrfused.AdamW(params, lr=make_lr(), backend=backend, loss_scale="dynamic")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        allocate(opt)
+    assert all(torch.equal(p, q) for p, q in zip(params, parameters_of(plain), strict=True))
+    assert opt.metrics()["steps"] == 0
+    for p in params:
+        assert sorted(opt.state[p]) == ["exp_avg", "exp_avg_sq", "step"]
+        assert not any(value.any() for value in opt.state[p].values())
+    run(rng, 4, opt, plain)
+    assert_same_run(opt, plain)
+    assert float(opt.param_groups[0]["lr"]) == float(plain.param_groups[0]["lr"])
+    assert opt.metrics() == plain.metrics()
+
+
+def test_a_warmup_from_zero_is_an_ordinary_step(rng):
+    """lr 0 with real gradients, and lr 0 with zero gradients and existing state: a step counts."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=schedules.linear(0.0, 1.0, 10))
+    theirs = torch.optim.AdamW(twin(parameters_of(opt)), lr=0.0)
+    run(rng, 1, opt, theirs)
+    assert opt.metrics()["steps"] == 1
+    assert_near(opt, theirs)
+    number = lrfused.AdamW(make_parameters(rng), lr=0.0)
+    run(rng, 1, number)
+    for p in parameters_of(number):
+        p.grad.zero_()
+    number.step()
+    assert number.metrics()["steps"] == 2
+
+
+def test_zero_gradients_under_a_schedule_are_an_ordinary_step(rng):
+    """All gradients zero but lr not 0: the step counts, as in torch."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=schedules.linear(1.0, 0.0, 10))
+    for p in parameters_of(opt):
+        p.grad = torch.zeros_like(p)
+    opt.step()
+    assert opt.metrics()["steps"] == 1
+    assert {float(s["step"]) for s in opt.state.values()} == {1.0}
+
+
+def through_dcp(saved, like, folder):
+    """Saved by torch.distributed.checkpoint and read into a state_dict of the same form."""
+    dcp.save({"optimizer": saved}, checkpoint_id=folder, no_dist=True)
+    into = {"optimizer": like}
+    dcp.load(into, checkpoint_id=folder, no_dist=True)
+    return into["optimizer"]
+
+
+quiet_dcp = pytest.mark.filterwarnings("ignore::UserWarning:torch.distributed")
+
+
+@quiet_dcp
+@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_own_to_own(rng, tmp_path, flatten, on_disk):
+    """get_optimizer_state_dict, (dcp.save, dcp.load,) set_optimizer_state_dict into a fresh
+    optimizer: it goes on bit-equal."""
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+    model = make_model(rng)
+    opt = own(model)
+    run(rng, 5, opt)
+    saved = copy.deepcopy(get_optimizer_state_dict(model, opt, options=options))
+    other_model = copy.deepcopy(model)
+    other = own(other_model)
+    if on_disk:
+        like = get_optimizer_state_dict(other_model, other, options=options)
+        saved = through_dcp(saved, like, tmp_path)
+    set_optimizer_state_dict(other_model, other, saved, options=options)
+    assert_same_run(other, opt)
+    run(rng, 5, opt, other)
+    assert_same_run(other, opt)
+    assert other.metrics()["steps"] == 10
+    assert other.param_groups[0]["lr"] == warmup()(10)
+
+
+@quiet_dcp
+@pytest.mark.parametrize("flatten", [False, True])
+def test_torch_to_own(rng, flatten):
+    """torch.optim.AdamW's distributed state loads: counter = largest step, the schedule leads."""
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+    model = make_model(rng)
+    theirs = torch.optim.AdamW(model.parameters(), lr=0.3)
+    run(rng, 5, theirs)
+    saved = copy.deepcopy(get_optimizer_state_dict(model, theirs, options=options))
+    other_model = copy.deepcopy(model)
+    ours = lrfused.AdamW(other_model.parameters(), lr=warmup())
+    set_optimizer_state_dict(other_model, ours, saved, options=options)
+    assert ours.metrics()["steps"] == 5 and ours.param_groups[0]["lr"] == warmup()(5)
+    assert_near(ours, theirs)
+    plain_model = copy.deepcopy(model)
+    plain = lrfused.AdamW(plain_model.parameters())
+    set_optimizer_state_dict(plain_model, plain, saved, options=options)
+    assert plain.param_groups[0]["lr"] == 0.3
+    run(rng, 5, plain, theirs)
+    assert_near(plain, theirs)
+
+
+@quiet_dcp
+@pytest.mark.parametrize("flatten", [False, True])
+def test_own_to_torch(rng, flatten):
+    """Our distributed state loads into torch.optim.AdamW, which goes on as we do."""
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+    model = make_model(rng)
+    ours = lrfused.AdamW(model.parameters(), lr=0.02)
+    run(rng, 5, ours)
+    saved = copy.deepcopy(get_optimizer_state_dict(model, ours, options=options))
+    other_model = copy.deepcopy(model)
+    theirs = torch.optim.AdamW(other_model.parameters())
+    set_optimizer_state_dict(other_model, theirs, saved, options=options)
+    run(rng, 5, ours, theirs)
+    assert_near(ours, theirs)
+
+
+@quiet_dcp
+@pytest.mark.parametrize("flatten", [False, True])
+def test_saving_before_the_first_step(rng, flatten):
+    """A distributed state taken from a fresh optimizer: the run starts as if it had not been."""
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+    model = make_model(rng)
+    other_model = copy.deepcopy(model)
+    opt, plain = own(model), own(other_model)
+    saved = get_optimizer_state_dict(model, opt, options=options)
+    set_optimizer_state_dict(model, opt, saved, options=options)
+    run(rng, 4, opt, plain)
+    assert_same_run(opt, plain)
+
+
+@quiet_dcp
+def test_two_groups_keep_their_own_schedules(rng):
+    """Groups with schedules of their own, through the distributed state."""
+
+    def build(model):
+        first, second = model
+        return lrfused.AdamW(
+            [
+                {"params": first.parameters(), "lr": warmup(0.1)},
+                {"params": second.parameters(), "lr": warmup(0.3)},
+            ]
+        )
+
+    model = make_model(rng)
+    opt = build(model)
+    run(rng, 3, opt)
+    saved = copy.deepcopy(get_optimizer_state_dict(model, opt))
+    other_model = copy.deepcopy(model)
+    other = build(other_model)
+    set_optimizer_state_dict(other_model, other, saved)
+    run(rng, 3, opt, other)
+    assert_same_run(other, opt)
+    assert [g["lr"] for g in other.param_groups] == [warmup(0.1)(6), warmup(0.3)(6)]

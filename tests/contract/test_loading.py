@@ -1,0 +1,218 @@
+"""``load_state_dict``: older checkpoints, in place, schedules, refused input."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+import lrfused
+from lrfused import schedules
+
+from .helpers import (
+    assert_same_run,
+    assert_unchanged,
+    both_backends,
+    make_parameters,
+    parameters_of,
+    run,
+    snapshot,
+    twin,
+    warmup,
+)
+
+
+def fresh_like(opt, **options):
+    """A new optimizer over equal parameters."""
+    return lrfused.AdamW(twin(parameters_of(opt)), **options)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [int, float, lambda s: s.double(), lambda s: s.long(), lambda s: s.clone().reshape(1)],
+    ids=["int", "float", "float64", "int64", "one element"],
+)
+def test_older_step_counts_load(rng, convert):
+    """Steps that are Python numbers, float64, int64 or one-element tensors load."""
+    lr = warmup()
+    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    run(rng, 5, opt)
+    saved = opt.state_dict()
+    for group in saved["param_groups"]:
+        del group["lrfused"]
+    for state in saved["state"].values():
+        state["step"] = convert(state["step"])
+    other = fresh_like(opt, lr=lr)
+    other.load_state_dict(saved)
+    for state in other.state.values():
+        assert state["step"].dtype == torch.float32 and state["step"].shape == ()
+    assert_same_run(other, opt)
+    run(rng, 3, opt, other)
+    assert_same_run(other, opt)
+
+
+def test_checkpoints_of_older_torch_versions_load(rng):
+    """Groups without amsgrad, maximize, foreach, capturable, fused, ... get their defaults."""
+    opt = lrfused.AdamW(make_parameters(rng))
+    run(rng, 3, opt)
+    saved = opt.state_dict()
+    known = ("params", "lr", "betas", "eps", "weight_decay")
+    saved["param_groups"] = [{k: g[k] for k in known} for g in saved["param_groups"]]
+    other = fresh_like(opt)
+    other.load_state_dict(saved)
+    run(rng, 2, opt, other)
+    assert_same_run(other, opt)
+    assert sorted(other.param_groups[0]) == sorted(opt.param_groups[0])
+
+
+@both_backends
+def test_an_empty_dictionary_loads(rng, backend):
+    """load_state_dict({}) changes nothing."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), backend=backend)
+    run(rng, 3, opt)
+    before = snapshot(opt)
+    opt.load_state_dict({})
+    assert_unchanged(opt, before)
+
+
+def test_a_fresh_optimizer_loads_its_own_state(rng):
+    """accelerate's load_state_dict(state_dict()) on a fresh optimizer: as if it had not been."""
+    params = make_parameters(rng)
+    other = lrfused.AdamW(twin(params), lr=warmup(), loss_scale="dynamic")
+    opt = lrfused.AdamW(params, lr=warmup(), loss_scale="dynamic")
+    opt.load_state_dict(opt.state_dict())
+    assert not opt.state
+    run(rng, 4, opt, other)
+    assert_same_run(opt, other)
+    assert opt.param_groups[0]["lr"] == other.param_groups[0]["lr"]
+
+
+@both_backends
+def test_loading_copies_in_place(rng, backend):
+    """Moments and step counts keep their addresses, so a captured graph stays valid."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), amsgrad=True, backend=backend)
+    run(rng, 3, opt)
+    saved = copy.deepcopy(opt.state_dict())
+    held = {
+        k: v for i, s in enumerate(opt.state.values()) for k, v in ((f"{i}{n}", s[n]) for n in s)
+    }
+    addresses = {k: v.data_ptr() for k, v in held.items()}
+    run(rng, 2, opt)
+    opt.load_state_dict(saved)
+    now = {
+        k: v for i, s in enumerate(opt.state.values()) for k, v in ((f"{i}{n}", s[n]) for n in s)
+    }
+    assert {k: v.data_ptr() for k, v in now.items()} == addresses
+    assert [float(s["step"]) for s in opt.state.values()] == [3.0] * 4
+    assert opt.param_groups[0]["lr"] == warmup()(3)
+
+
+@both_backends
+def test_loaded_state_is_our_own_memory(rng, backend):
+    """Two optimizers that loaded one state_dict do not move each other."""
+    opt = lrfused.AdamW(make_parameters(rng), backend=backend)
+    run(rng, 3, opt)
+    saved = opt.state_dict()
+    kept = copy.deepcopy(saved)
+    a, b = fresh_like(opt, backend=backend), fresh_like(opt, backend=backend)
+    a.load_state_dict(saved)
+    run(rng, 3, a)
+    b.load_state_dict(kept)
+    assert_same_run(b, opt)
+
+
+def test_loading_keeps_the_dtype_of_the_state(rng):
+    """Moments that were float32 beside bfloat16 parameters stay float32."""
+    opt = lrfused.AdamW(make_parameters(rng, torch.bfloat16))
+    run(rng, 1, opt)
+    for state in opt.state.values():
+        for key in ("exp_avg", "exp_avg_sq"):
+            state[key] = state[key].float()
+    run(rng, 2, opt)
+    other = fresh_like(opt)
+    other.load_state_dict(copy.deepcopy(opt.state_dict()))
+    assert_same_run(other, opt)
+    run(rng, 2, opt, other)
+    assert_same_run(other, opt)
+
+
+def test_the_constructors_schedules_win_with_one_warning(rng):
+    """Stored schedules and options that differ: the constructor's stay, one warning names them."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(0.1), clip_value=1.0)
+    run(rng, 3, opt)
+    other = fresh_like(opt, lr=warmup(0.2), max_grad_norm=1.0)
+    with pytest.warns(UserWarning, match=r"lr of group 0.*clip") as seen:
+        other.load_state_dict(opt.state_dict())
+    assert [w.filename for w in seen] == [__file__]
+    assert other.param_groups[0]["lr"] == warmup(0.2)(3)
+    run(rng, 1, other)
+    assert other.param_groups[0]["lr"] == warmup(0.2)(4)
+
+
+def test_load_schedules_takes_the_stored_ones(rng):
+    """load_schedules=True takes the stored schedules, of lr and all others."""
+    decay = schedules.linear(0.5, 0.0, 30)
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(0.1), weight_decay=decay)
+    run(rng, 3, opt)
+    other = fresh_like(opt, lr=warmup(0.2))
+    other.load_state_dict(opt.state_dict(), load_schedules=True)
+    assert other.param_groups[0]["lr"] == warmup(0.1)(3)
+    assert other.param_groups[0]["weight_decay"] == decay(3)
+    run(rng, 5, opt, other)
+    assert_same_run(other, opt)
+
+
+def test_equal_schedules_load_without_a_warning(rng):
+    """The same schedules and options, built anew: nothing to warn of."""
+    options = {"max_grad_norm": 1.0, "agc": 0.1, "amsgrad": True, "maximize": True}
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), **options)
+    run(rng, 3, opt)
+    other = fresh_like(opt, lr=warmup(), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other.load_state_dict(opt.state_dict())
+        run(rng, 3, opt, other)
+    assert_same_run(other, opt)
+
+
+def test_inputs_get_their_values_back(rng):
+    """The values of a schedule's inputs are restored."""
+
+    def build(params):
+        gate = torch.tensor(1.0)
+        return lrfused.AdamW(params, lr=warmup() * schedules.input(gate, "gate")), gate
+
+    opt, gate = build(make_parameters(rng))
+    gate.fill_(0.25)
+    run(rng, 3, opt)
+    other, other_gate = build(twin(parameters_of(opt)))
+    other.load_state_dict(opt.state_dict())
+    assert other_gate == 0.25
+    run(rng, 3, opt, other)
+    assert_same_run(other, opt)
+
+
+def test_loaded_values_are_not_a_callers_write(rng):
+    """The loaded lr differs from the mirror, yet the schedule leads: mirrors are reset at load."""
+    lr = warmup()
+    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    run(rng, 3, opt)
+    theirs = torch.optim.AdamW(twin(parameters_of(opt)), lr=123.0)
+    run(rng, 5, theirs)
+    opt.load_state_dict(theirs.state_dict())
+    assert opt.param_groups[0]["lr"] == lr(5)
+    run(rng, 1, opt)
+    assert opt.param_groups[0]["lr"] == lr(6)
+
+
+def test_an_override_ends_at_load(rng):
+    """A value written over a schedule does not outlive load_state_dict."""
+    lr = warmup()
+    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    run(rng, 3, opt)
+    opt.param_groups[0]["lr"] = 0.5
+    with pytest.warns(UserWarning, match="lr"):
+        run(rng, 1, opt)
+    opt.load_state_dict(opt.state_dict())
+    run(rng, 1, opt)
+    assert opt.param_groups[0]["lr"] == lr(5)

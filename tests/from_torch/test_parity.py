@@ -1,0 +1,162 @@
+"""from_torch against the stepped scheduler: whole runs and past the end, random settings."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler as torch_lr
+
+from lrfused import schedules as S
+
+from . import random_schedulers as random
+from .stepping import assert_parity, optimizer, stepped
+
+STEPS = 130
+some = settings(max_examples=40)
+base_lrs = st.lists(random.rates, min_size=1, max_size=3)
+
+
+def build(make, opt):
+    """The scheduler, where torch's own constructor does not divide by zero."""
+    try:
+        return make(opt)
+    except ZeroDivisionError:
+        assume(False)
+
+
+def assert_parity_or_refusal(scheduler, steps):
+    """Two kinds of schedulers have no expression when the lr does not start at its base lr."""
+    try:
+        assert_parity(scheduler, steps)
+    except ValueError as refused:
+        assert re.search("T_max is .* and the lr starts at|the factor starts at 0", str(refused))
+
+
+@pytest.mark.parametrize("strategy", [*random.FACTORS, *random.COSINES], ids=lambda s: s.__name__)
+@some
+@given(data=st.data(), lrs=base_lrs)
+def test_schedulers_of_the_lr(strategy, data, lrs):
+    assert_parity(data.draw(strategy())(optimizer(*lrs)), STEPS)
+
+
+@pytest.mark.parametrize("strategy", random.CYCLES, ids=lambda s: s.__name__)
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+@some
+@given(data=st.data(), lrs=base_lrs)
+def test_schedulers_of_the_lr_and_the_momentum(strategy, kind, data, lrs):
+    options = {"momentum": 0.5} if kind is torch.optim.SGD else {}
+    make = data.draw(strategy(len(lrs)))
+    scheduler = build(make, optimizer(*lrs, kind=kind, **options))
+    assert_parity(scheduler, STEPS, "lr", "momentum")
+
+
+@some
+@given(make=random.any_scheduler(), before=random.any_scheduler(), lrs=base_lrs)
+def test_a_first_lr_that_another_scheduler_wrote(make, before, lrs):
+    """The second constructor finds an lr that is not the group's initial_lr."""
+    opt = optimizer(*lrs)
+    build(before, opt)
+    scheduler = build(make, opt)
+    assert_parity_or_refusal(scheduler, STEPS)
+
+
+@some
+@given(
+    parts=st.lists(random.any_scheduler(), min_size=1, max_size=4),
+    lengths=st.lists(st.integers(0, 25), min_size=3, max_size=3),
+    lrs=base_lrs,
+)
+def test_sequences(parts, lengths, lrs):
+    """Phases of no step, phases that end early and phases long past their own end."""
+    opt = optimizer(*lrs)
+    built = [build(make, opt) for make in parts]
+    milestones = np.cumsum(lengths)[: len(parts) - 1].tolist()
+    assert_parity_or_refusal(torch_lr.SequentialLR(opt, built, milestones), STEPS)
+
+
+@some
+@given(make=random.any_scheduler(), lrs=base_lrs)
+def test_lrs_that_are_tensors(make, lrs):
+    opt = optimizer(*[torch.tensor(lr, dtype=torch.float64) for lr in lrs], foreach=False)
+    assert_parity(build(make, opt), STEPS)
+
+
+def test_a_float32_lr_drifts_in_torch_only():
+    """torch multiplies in float32; the schedule begins at the same number and stays exact."""
+    opt = optimizer(torch.tensor(0.1), foreach=False)
+    scheduler = torch_lr.ExponentialLR(opt, 0.99)
+    schedule = S.from_torch(scheduler)
+    first = float(np.float32(0.1))
+    expected = first * 0.99 ** np.arange(200.0)
+    np.testing.assert_allclose(schedule.values(range(200)), expected, rtol=1e-13)
+    np.testing.assert_allclose(stepped(scheduler, 200)[:, 0], expected, rtol=200 * 2.0**-24)
+
+
+LONG = {
+    "linear": lambda o: torch_lr.LinearLR(o, 1e-3, 0.5, total_iters=19_000),
+    "polynomial": lambda o: torch_lr.PolynomialLR(o, 19_000, power=2.0),
+    "exponential": lambda o: torch_lr.ExponentialLR(o, 0.9995),
+    "cosine": lambda o: torch_lr.CosineAnnealingLR(o, 4_000, eta_min=1e-4),
+    "restarts": lambda o: torch_lr.CosineAnnealingWarmRestarts(o, 7, 3, eta_min=1e-6),
+    "cyclic": lambda o: torch_lr.CyclicLR(o, 0.0, 1.0, 13, 29, "triangular", cycle_momentum=False),
+    "one cycle": lambda o: torch_lr.OneCycleLR(o, 1.0, 19_999, three_phase=True),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_runs(name):
+    assert_parity(LONG[name](optimizer(0.3)), 20_000)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5, 7, 4096])
+@pytest.mark.parametrize("first", [1, 10, 1000])
+def test_restarts_pick_the_right_cycle_up_to_two_to_the_forty(first, factor):
+    schedule = S.from_torch(
+        torch_lr.CosineAnnealingWarmRestarts(optimizer(2.0), first, factor, eta_min=1.0)
+    )
+    assert len(schedule.program.code) <= 100
+    begin, length = 0, first
+    while begin < 2**40:
+        middle = begin + length // 2
+        expected = 1.0 + (1 + math.cos(math.pi * (middle - begin) / length)) / 2
+        assert schedule(begin) == 2.0
+        assert schedule(middle) == pytest.approx(expected, rel=1e-12)
+        assert begin == 0 or schedule(begin - 1) < 2.0 or length <= first * factor**2
+        begin, length = begin + length, length * factor
+
+
+def test_a_periodic_cosine_is_exact_at_steps_torch_never_gets_to():
+    schedule = S.from_torch(torch_lr.CosineAnnealingLR(optimizer(2.0), 7, eta_min=1.0))
+    turns = 14 * (2**40 // 14)
+    assert [schedule(turns + t) for t in (0, 7, 14)] == pytest.approx([2.0, 1.0, 2.0], rel=1e-15)
+
+
+def test_a_constant_lr_of_factor_zero_is_what_its_formula_says():
+    """torch divides by the factor when it ends, and raises there."""
+    scheduler = torch_lr.ConstantLR(optimizer(2.0), factor=0.0, total_iters=3)
+    assert S.from_torch(scheduler).values(range(5)).tolist() == [0.0, 0.0, 0.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("anneal", ["cos", "linear"])
+def test_one_cycle_holds_its_end_where_torch_raises(anneal):
+    opt = optimizer(1.0)
+    scheduler = torch_lr.OneCycleLR(opt, 1.0, 10, anneal_strategy=anneal)
+    schedule, beta1 = S.from_torch(scheduler), S.from_torch(scheduler, what="momentum")
+    assert schedule.values([11, 12, 2**40]).tolist() == [opt.param_groups[0]["min_lr"]] * 3
+    assert beta1.values([11, 12, 2**40]).tolist() == [0.95] * 3
+    assert len(stepped(scheduler, 20)) == 11
+
+
+def test_groups_that_agree_are_one_schedule_others_a_list():
+    same = S.from_torch(torch_lr.StepLR(optimizer(1.0, 1.0), 10))
+    assert isinstance(same, S.Schedule)
+    two = S.from_torch(torch_lr.StepLR(optimizer(1.0, 0.5), 10))
+    assert isinstance(two, list)
+    assert [schedule(0) for schedule in two] == [1.0, 0.5]
+    cyclic = torch_lr.CyclicLR(optimizer(1.0, 0.5), [0.1, 0.2], 1.0, 5)
+    assert isinstance(S.from_torch(cyclic), list)
+    assert isinstance(S.from_torch(cyclic, what="momentum"), S.Schedule)

@@ -1,0 +1,141 @@
+"""What groups and counts do: averages over micro-batches, start_step, None gradients."""
+
+import pytest
+import torch
+
+from lrfused import schedules as S
+
+from .helpers import (
+    SMALL,
+    advance,
+    assert_same_bits,
+    assert_same_contents,
+    assert_within,
+    contents,
+    numpy_of,
+    random_problem,
+    run,
+    start,
+)
+
+LATE = ({}, {"start_step": 4})
+
+
+def of(run, index):
+    """What belongs to one parameter, gradients apart."""
+    tail = f"[{index}]"
+    return {k: v for k, v in contents(run).items() if k.endswith(tail) and not k.startswith("grad")}
+
+
+@pytest.mark.parametrize("steps", [2, 4, 64])
+def test_micro_batches_are_averaged_exactly_by_powers_of_two(rng, backend, steps):
+    problem = random_problem(rng, SMALL, 8)
+    averages = problem.map_gradients(lambda g: g / steps)
+    summed = run(problem, backend, accumulation_steps=steps, max_grad_norm=0.3)
+    averaged = run(averages, backend, max_grad_norm=0.3)
+    assert summed.metrics[-1]["grad_norm"] == averaged.metrics[-1]["grad_norm"]
+    for i in range(len(SMALL)):
+        assert_same_contents(of(summed, i), of(averaged, i))
+
+
+def test_micro_batches_are_averaged(rng, backend):
+    """By 3 within rounding: 1e-12 in float64."""
+    problem = random_problem(rng, SMALL, 20, (torch.float64,))
+    averages = problem.map_gradients(lambda g: g / 3)
+    summed = run(problem, backend, accumulation_steps=3)
+    for a, b in zip(summed.params, run(averages, backend).params, strict=True):
+        assert_within(numpy_of(a), numpy_of(b), 1e-12, numpy_of(b.abs() + 1))
+
+
+def test_a_group_is_left_alone_until_its_start_step(rng, backend):
+    """Neither norm, count nor values; afterwards it is as if it had just been made."""
+    problem = random_problem(rng, [(5, 13), (65,), (3,), (7,)], 12, none=0.0, exponents=(0, 1))
+    options = {"max_grad_norm": 0.5, "lr": S.linear(0.01, 0.001, 12)}
+    staged = start(problem.values, backend, groups=LATE, **options)
+    alone = start(problem.values[::2], backend, **options)
+    for gradients in problem.gradients[:4]:
+        advance(staged, gradients)
+        advance(alone, gradients[::2])
+        assert staged.metrics[-1]["grad_norm"] == alone.metrics[-1]["grad_norm"]
+    for mine, theirs in ((0, 0), (2, 1)):
+        assert_same_bits(staged.params[mine], alone.params[theirs])
+    for i in (1, 3):
+        assert_same_bits(staged.params[i], problem.values[i])
+        state = staged.opt.state.get(staged.params[i], {})
+        assert all(not torch.any(value) for value in state.values())
+    for gradients in problem.gradients[4:]:
+        advance(staged, gradients)
+    for i, p in enumerate(staged.params):
+        assert float(staged.opt.state[p]["step"]) == (8 if i % 2 else 12)
+        assert not torch.equal(p, problem.values[i])
+
+
+def test_a_late_group_starts_with_its_own_bias_correction(rng, backend):
+    """At its first step an Adam update is lr * sign(g), whatever the schedule's step is."""
+    problem = random_problem(rng, [(5,), (65,)], 5, (torch.float64,), none=0.0)
+    run = start(problem.values, backend, groups=LATE, lr=0.01, weight_decay=0.0, eps=0.0)
+    for gradients in problem.gradients:
+        advance(run, gradients)
+    want = problem.values[1] - 0.01 * problem.gradients[4][1].sign()
+    assert_within(numpy_of(run.params[1]), numpy_of(want), 1e-14, 1 + numpy_of(want.abs()))
+
+
+def test_a_late_groups_gradient_is_not_checked_before_its_start(rng, backend):
+    problem = random_problem(rng, [(5,), (65,)], 6, none=0.0)
+    for gradients in problem.gradients[:4]:
+        gradients[1][64] = torch.nan
+    got = run(problem, backend, groups=LATE, nonfinite="raise", max_grad_norm=1.0)
+    assert got.opt.metrics()["steps"] == 6
+    assert torch.isfinite(got.params[1]).all()
+
+
+def test_a_late_groups_hyperparameters_may_be_unusable_before_its_start(rng, backend):
+    problem = random_problem(rng, [(5,), (65,)], 6, none=0.0)
+    late = {
+        "start_step": 4,
+        "lr": 0.01 / S.step,
+        "weight_decay": 0.0,
+        "eps": S.sqrt(S.step - 3),
+        "clip_value": S.sqrt(S.step - 4),
+    }
+    got = run(problem, backend, groups=({}, late), max_grad_norm=1.0)
+    assert torch.isfinite(got.params[1]).all()
+
+
+def test_a_late_groups_schedule_follows_the_common_step(rng, backend):
+    problem = random_problem(rng, [(5,), (65,)], 6, none=0.0)
+    lr = S.linear(0.0, 0.01, 10)
+    got = run(problem, backend, groups=({}, {"start_step": 4, "lr": lr}))
+    assert [m["lr"][1] for m in got.metrics] == [lr(t) for t in range(6)]
+    relative = run(problem, backend, groups=({}, {"start_step": 4, "lr": lr.shifted(4)}))
+    assert relative.metrics[5]["lr"][1] == lr(1)
+
+
+def test_each_parameter_counts_its_own_updates(rng, backend):
+    problem = random_problem(rng, [(5,), (65,), (3,)], 30, none=0.5)
+    got = run(problem, backend)
+    for i, p in enumerate(got.params):
+        updates = sum(gradients[i] is not None for gradients in problem.gradients)
+        assert float(got.opt.state[p]["step"]) == updates
+    assert got.opt.metrics()["steps"] == 30
+
+
+def test_a_parameter_without_gradient_does_not_move(rng, backend):
+    problem = random_problem(rng, [(5,), (65,)], 3, none=0.0)
+    got = start(problem.values, backend, max_grad_norm=1.0)
+    advance(got, problem.gradients[0])
+    before = of(got, 1)
+    advance(got, [problem.gradients[1][0], None])
+    assert_same_contents(of(got, 1), before)
+
+
+def test_a_call_without_any_gradient_does_nothing(rng, backend):
+    problem = random_problem(rng, [(5,), (65,)], 2, none=0.0)
+    got = start(problem.values, backend, lr=S.linear(1, 0, 5))
+    advance(got, problem.gradients[0])
+    before, numbers = contents(got), got.opt.metrics()
+    got.opt.zero_grad()
+    got.opt.step()
+    after = contents(got)
+    assert_same_contents(after, {k: v for k, v in before.items() if k in after})
+    assert got.opt.metrics() == numbers

@@ -1,0 +1,140 @@
+"""Scheduled hyperparameters that are not usable: refused, nothing changed, usable again later."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from lrfused import schedules as S
+
+from .helpers import (
+    advance,
+    assert_same_contents,
+    contents,
+    host_numbers,
+    random_problem,
+    set_gradients,
+    start,
+    words,
+)
+
+INF, NAN = math.inf, math.nan
+FINITE = ("lr", "weight_decay", "eps")
+BETAS = ("beta1", "beta2")
+LIMITS = ("clip_value", "agc", "max_grad_norm")
+UNUSABLE = (
+    [(name, value) for name in FINITE for value in (INF, -INF, NAN, 1e39)]
+    + [(name, value) for name in BETAS for value in (INF, NAN, 1.0, -0.1)]
+    + [(name, value) for name in LIMITS for value in (NAN, -INF, -0.1)]
+)
+
+
+def argument(name, schedule):
+    """The constructor's argument that holds a hyperparameter."""
+    if name == "beta1":
+        return {"betas": (schedule, 0.99)}
+    return {"betas": (0.9, schedule)} if name == "beta2" else {name: schedule}
+
+
+def in_second_group(name, schedule):
+    """(groups, options) with the schedule in the second of two groups, if groups may have it."""
+    made = argument(name, schedule)
+    return (({}, {}), made) if name == "max_grad_norm" else (({}, made), {})
+
+
+def without_error(made):
+    """Everything that counts, without the gradients and the latched error."""
+    kept = {k: v for k, v in contents(made).items() if not k.startswith("grad")}
+    return {**kept, "counters": words(made)["integer words"][:6]}
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE)
+def test_refused_by_name_then_usable_again(rng, backend, name, value):
+    """An input becomes bad before the third step, and good again."""
+    problem = random_problem(rng, [(5, 13), (65,), ()], 6, none=0.0)
+    x = torch.tensor(0.5, dtype=torch.float64)
+    groups, options = in_second_group(name, S.input(x, "x"))
+    made, fine = (start(problem.values, backend, groups=groups, **options) for _ in range(2))
+    group = 0 if name == "max_grad_norm" else 1
+    for step, gradients in enumerate(problem.gradients):
+        if step == 2:
+            before, numbers = without_error(made), host_numbers(made)
+            x.fill_(value)
+            set_gradients(made.params, gradients)
+            for _ in range(2):
+                message = f"step 2: {name} of param_groups[{group}] is {value}, it must be"
+                with pytest.raises(RuntimeError, match=re.escape(message)):
+                    made.opt.step()
+                made.opt.metrics()
+            x.fill_(0.5)
+            made.opt.sync_mirrors()
+            assert_same_contents(without_error(made), before)
+            assert repr(host_numbers(made)) == repr(numbers)
+        advance(made, gradients)
+        advance(fine, gradients)
+    assert_same_contents(contents(made), contents(fine))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "value"),
+    [
+        (S.sqrt(2.5 - S.step), 3, "nan"),
+        (S.log(3 - S.step), 3, "-inf"),
+        (1 / (2 - S.step), 2, "inf"),
+    ],
+)
+@pytest.mark.parametrize("name", FINITE)
+def test_a_schedule_that_becomes_unusable(rng, backend, name, schedule, step, value):
+    """It stays refused: the counter does not move on."""
+    problem = random_problem(rng, [(5,)], 5, none=0.0)
+    made = start(problem.values, backend, **argument(name, 0.01 * schedule))
+    for gradients in problem.gradients[:step]:
+        advance(made, gradients)
+    before = without_error(made)
+    for gradients in problem.gradients[step:]:
+        set_gradients(made.params, gradients)
+        with pytest.raises(
+            RuntimeError, match=f"step {step}: {name} of param_groups.0. is {value}"
+        ):
+            made.opt.step()
+        assert_same_contents(without_error(made), before)
+    made.opt.param_groups[0][name] = 0.001  # the caller may take over, with one warning
+    with pytest.warns(UserWarning, match=f"{name} was set to 0.001 and overrides its schedule"):
+        advance(made, problem.gradients[0])
+    assert made.metrics[-1]["steps"] == step + 1
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_that_is_unusable_at_the_first_step(backend, name):
+    made = start([torch.ones(3)], backend, **argument(name, S.sqrt(S.step - 1)))
+    set_gradients(made.params, [torch.ones(3)])
+    with pytest.raises(RuntimeError, match=rf"step 0: {name} of param_groups\[0\] is nan"):
+        made.opt.step()
+    assert made.params[0].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", [*FINITE, *BETAS])
+def test_a_first_value_that_is_nan_is_refused_by_the_constructor(backend, name):
+    with pytest.raises(ValueError, match="nan"):
+        start([torch.ones(3)], backend, **argument(name, S.sqrt(S.step - 1)))
+
+
+@pytest.mark.parametrize("name", [*FINITE, *LIMITS])
+def test_a_tensor_that_becomes_nan(backend, name):
+    x = torch.tensor(0.5)
+    made = start([torch.ones(3)], backend, **argument(name, x))
+    set_gradients(made.params, [torch.ones(3)])
+    x.fill_(NAN)
+    with pytest.raises(RuntimeError, match=rf"step 0: {name} of param_groups\[0\] is nan"):
+        made.opt.step()
+    assert made.params[0].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_infinite_limit_is_usable(rng, backend, name):
+    problem = random_problem(rng, [(5,)], 3, none=0.0)
+    made = start(problem.values, backend, **argument(name, 1 / S.step))
+    for gradients in problem.gradients:
+        advance(made, gradients)
+    assert made.metrics[-1]["steps"] == 3

@@ -1,0 +1,210 @@
+"""Memory: strides, views, misalignment, complex numbers; what cannot work is refused."""
+
+import pytest
+import torch
+
+from .helpers import (
+    Problem,
+    advance,
+    alternating,
+    assert_same_bits,
+    assert_same_run,
+    assert_within,
+    contents,
+    numpy_of,
+    parameters,
+    random_problem,
+    run,
+    set_gradients,
+    start,
+)
+
+SHAPE = (6, 4, 5, 3)
+
+
+def inside(value, index):
+    """The same values as a view into larger memory."""
+    base = torch.full([2 * n + 3 for n in value.shape], 7.0, dtype=value.dtype)
+    view = base[index]
+    view.copy_(value)
+    return view
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "transposed": lambda x: x.transpose(0, 3).contiguous().transpose(0, 3),
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "every other": lambda x: inside(x, tuple(slice(0, 2 * n, 2) for n in x.shape)),
+    "slice": lambda x: inside(x, tuple(slice(1, 1 + n) for n in x.shape)),
+    "misaligned": lambda x: torch.cat([x.new_zeros(1), x.reshape(-1)])[1:].view(x.shape),
+}
+OPTIONS = {"max_grad_norm": 1.0, "clip_value": 0.5, "amsgrad": True, "agc": 0.2}
+
+
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+@pytest.mark.parametrize("of_parameter", LAYOUTS)
+def test_any_layout_of_parameter_and_gradient(rng, of_parameter, of_gradient):
+    """Both backends agree, and clip each output unit, whatever lies next to what in memory."""
+    problem = random_problem(rng, [SHAPE, SHAPE, (5,)], 3)
+    values = [LAYOUTS[of_parameter](x) for x in problem.values[:2]] + problem.values[2:]
+    assert values[0].stride() == parameters(values)[0].stride()
+    laid_out = Problem(values, problem.gradients).map_gradients(
+        lambda g: LAYOUTS[of_gradient](g) if g.dim() == 4 else g
+    )
+    want = run(laid_out, "reference", write_grads=True, **OPTIONS)
+    assert_same_run(run(laid_out, "cpu", write_grads=True, **OPTIONS), want)
+    plain = run(problem, "reference", write_grads=True, **OPTIONS)
+    for p, q in zip(want.params, plain.params, strict=True):
+        # Another order in memory is another order of additions in the norm.
+        assert_within(numpy_of(p), numpy_of(q), 1e-5, 1 + numpy_of(q.abs()))
+        if p.grad is not None:
+            assert_within(numpy_of(p.grad), numpy_of(q.grad), 1e-5, 1e-3 + numpy_of(q.grad.abs()))
+
+
+@pytest.mark.parametrize("of_gradient", ["every other", "channels last", "transposed"])
+def test_without_a_norm_the_layout_of_a_gradient_changes_no_bit(rng, backend, of_gradient):
+    problem = random_problem(rng, [SHAPE], 5)
+    got = run(problem.map_gradients(LAYOUTS[of_gradient]), backend)
+    assert_same_bits(got.params[0], run(problem, backend).params[0])
+
+
+def test_an_expanded_gradient(rng, backend):
+    """What sum().backward() gives: one number seen everywhere."""
+    problem = random_problem(rng, [SHAPE, (65,)], 1)
+    got, want = (start(problem.values, backend, max_grad_norm=1.0) for _ in range(2))
+    for made, change in ((got, lambda g: g), (want, torch.Tensor.contiguous)):
+        for p in made.params:
+            p.grad = change(torch.full((1,), 0.3).expand(p.shape))
+        made.opt.step()
+    for p, q in zip(got.params, want.params, strict=True):
+        assert_same_bits(p, q)
+        assert_same_bits(p.grad, q.grad)
+
+
+def test_memory_outside_a_view_is_not_touched(rng, backend):
+    problem = random_problem(rng, [SHAPE], 3)
+    base = torch.full([2 * n + 3 for n in SHAPE], 7.0)
+    view = base[tuple(slice(0, 2 * n, 2) for n in SHAPE)]
+    p = torch.nn.Parameter(view)
+    made = start([torch.zeros(1)], backend)
+    made.opt.add_param_group({"params": [p]})
+    for gradients in problem.gradients:
+        set_gradients([p], gradients)
+        made.opt.step()
+    assert torch.all(view != 7.0)
+    assert int((base == 7.0).sum()) == base.numel() - view.numel()
+
+
+def test_memory_at_an_odd_address(rng, backend):
+    problem = random_problem(rng, [(700,)], 3, none=0.0)
+    odd = torch.frombuffer(bytearray(4 * 700 + 1), dtype=torch.float32, offset=1)
+    odd.copy_(problem.values[0])
+    made = start([torch.zeros(0)], backend, max_grad_norm=1.0)
+    p = torch.nn.Parameter(odd)
+    made.opt.add_param_group({"params": [p]})
+    for gradients in problem.gradients:
+        p.grad = torch.frombuffer(bytearray(4 * 700 + 1), dtype=torch.float32, offset=1)
+        p.grad.copy_(gradients[0])
+        made.opt.step()
+    assert_same_bits(p, run(problem, backend, max_grad_norm=1.0).params[0])
+
+
+# Complex numbers are pairs of real ones.
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_numbers(rng, dtype):
+    def random(shape):
+        return torch.randn(shape, generator=rng.torch, dtype=dtype)
+
+    shapes = [(5, 13), (), (0,), (65,), (3, 2)]
+    gradients = [[random(shape) for shape in shapes] for _ in range(10)]
+    problem = Problem([random(shape) for shape in shapes], gradients)
+    want = run(problem, write_grads=True, **OPTIONS)
+    assert_same_run(run(problem, "cpu", write_grads=True, **OPTIONS), want)
+    plain, params = run(problem, weight_decay=0.2), parameters(problem.values)
+    opt = torch.optim.AdamW(params, foreach=False, weight_decay=0.2)
+    for step in gradients:
+        set_gradients(params, step)
+        opt.step()
+    bound = 1e-5 if dtype == torch.complex64 else 1e-13
+    for p, q in zip(plain.params, params, strict=True):
+        got, true = (numpy_of(torch.view_as_real(x.detach())) for x in (p, q))
+        assert_within(got, true, bound, 1 + abs(true))
+
+
+LAZY = {
+    "conjugate": lambda x: x.conj(),
+    "negative": lambda x: x.conj().imag,
+    "conjugate and every other": lambda x: x[::2].conj(),
+}
+
+
+@pytest.mark.parametrize("where", ["parameter", "gradient"])
+@pytest.mark.parametrize("bit", LAZY)
+def test_lazy_conjugates_and_negatives(rng, backend, bit, where):
+    x, y = (torch.randn(8, generator=rng.torch, dtype=torch.complex64) for _ in range(2))
+    value, gradient = (LAZY[bit](z).resolve_conj().resolve_neg().clone() for z in (x, y))
+    want = start([value], backend)
+    advance(want, [gradient])
+    lazy = torch.nn.Parameter(LAZY[bit](x) if where == "parameter" else value)
+    made = start([torch.zeros(0)], backend)
+    made.opt.add_param_group({"params": [lazy]})
+    lazy.grad = LAZY[bit](y) if where == "gradient" else gradient
+    made.opt.step()
+    resolved = lazy.detach().resolve_conj().resolve_neg()
+    assert_same_bits(resolved, want.params[0])
+
+
+# What is refused
+
+
+def test_elements_that_share_memory_are_refused(backend):
+    p = torch.nn.Parameter(torch.zeros(1).expand(3, 4))
+    made = start([torch.zeros(1)], backend)
+    made.opt.add_param_group({"params": [p]})
+    p.grad = torch.ones(3, 4)
+    with pytest.raises(ValueError, match=r"params: elements of a parameter of shape \(3, 4\)"):
+        made.opt.step()
+
+
+@pytest.mark.parametrize("overlap", [lambda b: b[:6], lambda b: b[4:], lambda b: b[5:6]])
+def test_parameters_that_share_memory_are_refused(rng, backend, overlap):
+    base = torch.randn(10, generator=rng.torch)
+    before = base.clone()
+    ps = [torch.nn.Parameter(base[2:8]), torch.nn.Parameter(overlap(base))]
+    made = start([torch.zeros(1)], backend)
+    for group in alternating(ps, {}):
+        made.opt.add_param_group(group)
+    for p in ps:
+        p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match="params: two parameters share memory"):
+        made.opt.step()
+    assert_same_bits(base, before)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "error", "message"),
+    [
+        (torch.ones(3).to_sparse(), RuntimeError, "sparse"),
+        (torch.ones(3, dtype=torch.int32), TypeError, "int32"),
+        (torch.ones(3, dtype=torch.complex64), TypeError, "complex64"),
+    ],
+)
+def test_gradients_that_no_kernel_can_read(rng, backend, gradient, error, message):
+    made = start([torch.zeros(3), torch.zeros(3)], backend)
+    advance(made, [torch.ones(3), torch.ones(3)])
+    before = contents(made)
+    made.params[0].grad_dtype = None
+    made.params[1].grad = gradient
+    with pytest.raises(error, match=message):
+        made.opt.step()
+    after = contents(made)
+    assert_same_run_values(after, before)
+
+
+def assert_same_run_values(after, before):
+    """Gradients apart."""
+    for name in before:
+        if not name.startswith("grad"):
+            assert_same_bits(after[name], before[name], name)

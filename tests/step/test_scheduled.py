@@ -1,0 +1,101 @@
+"""A schedule does what setting the number by hand before every step does, bit for bit."""
+
+import pytest
+import torch
+
+from lrfused import schedules as S
+
+from .helpers import (
+    DTYPES,
+    SMALL,
+    advance,
+    assert_same_contents,
+    contents,
+    random_problem,
+    run,
+    start,
+)
+
+STEPS = 40
+IN_GROUPS = {
+    "lr": S.warmup_cosine(1e-2, warmup_steps=10, total_steps=STEPS, end=1e-4),
+    "weight_decay": 0.2 * S.cosine(1.0, 0.1, STEPS),
+    "eps": S.exponential(1e-4, 1e-8, STEPS),
+    "betas": (S.linear(0.95, 0.8, STEPS), 1 - 1 / (S.step + 1.5)),
+}
+THRESHOLDS = {
+    "max_grad_norm": S.exponential(3.0, 0.03, STEPS),
+    "clip_value": S.linear(1.0, 0.05, STEPS),
+    "agc": S.cosine(0.5, 0.01, STEPS),
+}
+
+
+def alone_and_together(names):
+    """Each name in a list by itself, and all in one."""
+    return [[name] for name in names] + [list(names)]
+
+
+def number(value, step):
+    """What to write by hand."""
+    if isinstance(value, tuple):
+        return tuple(part(step) for part in value)
+    return value(step)
+
+
+@pytest.mark.parametrize("bias_correction", ["power", "product"])
+@pytest.mark.parametrize("names", alone_and_together(IN_GROUPS), ids="+".join)
+def test_numbers_written_to_the_groups(rng, backend, names, bias_correction):
+    problem = random_problem(rng, SMALL, STEPS, DTYPES)
+    scheduled = {name: IN_GROUPS[name] for name in names}
+    first = {name: number(value, 0) for name, value in scheduled.items()}
+    by_hand = start(problem.values, backend, bias_correction=bias_correction, **first)
+    for step, gradients in enumerate(problem.gradients):
+        for name, value in scheduled.items():
+            by_hand.opt.param_groups[0][name] = number(value, step)
+        advance(by_hand, gradients)
+    got = run(problem, backend, bias_correction=bias_correction, **scheduled)
+    assert_same_contents(contents(got), contents(by_hand))
+    assert [m["lr"] for m in got.metrics] == [m["lr"] for m in by_hand.metrics]
+
+
+@pytest.mark.parametrize("names", alone_and_together(THRESHOLDS), ids="+".join)
+def test_thresholds_written_to_tensors(rng, backend, names):
+    problem = random_problem(rng, SMALL, STEPS, DTYPES, exponents=(-1, 1))
+    scheduled = {name: THRESHOLDS[name] for name in names}
+    tensors = {name: torch.zeros((), dtype=torch.float64) for name in names}
+    by_hand = start(problem.values, backend, **tensors)
+    for step, gradients in enumerate(problem.gradients):
+        for name, value in scheduled.items():
+            tensors[name].fill_(value(step))
+        advance(by_hand, gradients)
+    got = run(problem, backend, **scheduled)
+    assert got.metrics == by_hand.metrics
+    assert_same_contents(contents(got), contents(by_hand))
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_a_constant_threshold_is_a_constant_schedule(rng, backend, name):
+    problem = random_problem(rng, SMALL, 10)
+    got = run(problem, backend, **{name: S.constant(0.1)})
+    assert_same_contents(contents(got), contents(run(problem, backend, **{name: 0.1})))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32]
+)
+def test_an_input_of_any_dtype(rng, backend, dtype):
+    """The same as the number that the tensor holds."""
+    problem = random_problem(rng, SMALL, 5)
+    x = torch.tensor(3, dtype=dtype) if not dtype.is_floating_point else torch.tensor(2.7).to(dtype)
+    got = run(problem, backend, weight_decay=S.input(x, "x") / 8)
+    want = run(problem, backend, weight_decay=float(x) / 8)
+    got_contents, want_contents = contents(got), contents(want)
+    assert_same_contents(got_contents, want_contents)
+
+
+def test_the_step_of_a_schedule_is_the_count_of_completed_steps(rng, backend):
+    lr = S.table([0.5, 0.25, 0.125, 0.0625])
+    problem = random_problem(rng, [(3,)], 4, none=0.0)
+    got = run(problem, backend, lr=lr)
+    assert [m["lr"] for m in got.metrics] == [[lr(t)] for t in range(4)]
+    assert got.opt.param_groups[0]["lr"] == lr(4)  # what the next step will use

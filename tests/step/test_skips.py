@@ -1,0 +1,185 @@
+"""A skipped step leaves no trace: the run equals the run without it, bit for bit."""
+
+import pytest
+import torch
+
+from lrfused import LossScale
+from lrfused import schedules as S
+
+from .helpers import (
+    Problem,
+    advance,
+    assert_same_bits,
+    assert_same_contents,
+    contents,
+    host_numbers,
+    parameters,
+    random_problem,
+    run,
+    set_gradients,
+    start,
+)
+
+INF, NAN = float("inf"), float("nan")
+SHAPES = [(5, 13), (), (0,), (600,), (65,)]
+BAD_STEPS = (0, 3, 4, 9, 15)
+FIRST, MIDDLE, LAST = 0, 0.5, 1
+COUNTERS = ("skipped_steps", "consecutive_skips")
+
+# The backoff of the last one moves the scale by powers of two, which no bit of a result shows.
+SKIPPING = {
+    "skip": {"nonfinite": "skip"},
+    "static": {"loss_scale": 64.0},
+    "dynamic at its minimum": {"loss_scale": LossScale(init=64.0, minimum=64.0)},
+    "dynamic": {"loss_scale": LossScale(init=2.0**20, growth_interval=4)},
+}
+OPTIONS = {
+    "lr": S.warmup_cosine(1e-2, 5, 14, 1e-4),
+    "weight_decay": S.linear(0.3, 0.0, 12),
+    "betas": (S.linear(0.95, 0.8, 10), 0.99),
+    "bias_correction": "product",
+    "max_grad_norm": S.linear(2.0, 0.5, 14),
+    "clip_value": 1.0,
+    "amsgrad": True,
+}
+
+
+def spoil(gradients, tensor, element, value):
+    """A step's gradients with one element that is not finite."""
+    gradients = [None if g is None else g.clone() for g in gradients]
+    full = [g for g in gradients if g is not None and g.numel()]
+    spoiled = full[round(tensor * (len(full) - 1))]
+    spoiled.view(-1)[round(element * (spoiled.numel() - 1))] = value
+    return gradients
+
+
+def with_and_without(rng, tensor, element, value, dtypes=(torch.float32,)):
+    """A problem with bad steps, and the problem that is left without them."""
+    problem = random_problem(rng, SHAPES, 16, dtypes)
+    everything = [
+        spoil(gradients, tensor, element, value) if step in BAD_STEPS else gradients
+        for step, gradients in enumerate(problem.gradients)
+    ]
+    good = [g for step, g in enumerate(problem.gradients) if step not in BAD_STEPS]
+    return Problem(problem.values, everything), Problem(problem.values, good)
+
+
+def run_scaled(problem, backend, **options):
+    """The gradients are those of the loss times the scale of the moment."""
+    made = start(problem.values, backend, **options)
+    for gradients in problem.gradients:
+        scale = float(made.opt.scale(torch.tensor(1.0)))
+        advance(made, [None if g is None else g * scale for g in gradients])
+    return made
+
+
+def lasting(made):
+    """Everything but the loss scale and what the test put into the gradients."""
+    kept = {k: v for k, v in contents(made).items() if not k.startswith(("grad", "loss_scale"))}
+    metrics = made.opt.metrics()
+    return kept, host_numbers(made), metrics["steps"], metrics["clipped_steps"]
+
+
+def assert_same_lasting(got, want):
+    __tracebackhide__ = True
+    (got_tensors, *got_rest), (want_tensors, *want_rest) = lasting(got), lasting(want)
+    assert_same_contents(got_tensors, want_tensors)
+    assert got_rest == want_rest
+
+
+@pytest.mark.parametrize("element", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize("tensor", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize("name", SKIPPING)
+def test_no_trace(rng, backend, name, tensor, element):
+    value = rng.numpy.choice([INF, -INF, NAN])
+    everything, good = with_and_without(rng, tensor, element, value)
+    options = {**OPTIONS, **SKIPPING[name]}
+    got = run_scaled(everything, backend, **options)
+    assert_same_lasting(got, run_scaled(good, backend, **options))
+    assert got.opt.metrics()["skipped_steps"] == len(BAD_STEPS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_no_trace_in_other_dtypes(rng, backend, dtype):
+    everything, good = with_and_without(rng, LAST, MIDDLE, NAN, (dtype,))
+    got, want = (run(x, backend, nonfinite="skip", **OPTIONS) for x in (everything, good))
+    assert_same_lasting(got, want)
+
+
+def test_found_inf_of_a_grad_scaler_leaves_no_trace(rng, backend):
+    everything, good = with_and_without(rng, FIRST, FIRST, 0.0)
+    got = start(everything.values, backend, **OPTIONS)
+    for step, gradients in enumerate(everything.gradients):
+        got.opt.found_inf = torch.tensor(float(step in BAD_STEPS))
+        advance(got, gradients)
+    assert_same_lasting(got, run(good, backend, **OPTIONS))
+
+
+def test_a_finite_gradient_that_overflows_when_unscaled_is_skipped(backend):
+    made = start([torch.zeros(3)], backend, loss_scale=2.0**-20)
+    advance(made, [torch.tensor([1.0, 1e35, 1.0])])
+    assert made.metrics[-1]["skipped_steps"] == 1
+    advance(made, [torch.tensor([1.0, 1e30, 1.0])])
+    assert made.metrics[-1]["skipped_steps"] == 1
+
+
+@pytest.mark.parametrize("name", ["skip", "static"])
+def test_advance_schedule_on_skip_moves_the_schedule_alone(rng, backend, name):
+    """As a run without the bad steps whose schedule is read at the numbers of the good ones."""
+    everything, good = with_and_without(rng, MIDDLE, LAST, INF)
+    numbers = [t for t in range(16) if t not in BAD_STEPS]
+    lr = OPTIONS["lr"]
+    picked = S.table([lr(t) for t in numbers])
+    got = run_scaled(everything, backend, lr=lr, advance_schedule_on_skip=True, **SKIPPING[name])
+    want = run_scaled(good, backend, lr=picked, **SKIPPING[name])
+    for i, (p, q) in enumerate(zip(got.params, want.params, strict=True)):
+        assert_same_bits(p, q, f"p[{i}]")
+        for key, value in want.opt.state[q].items():
+            assert_same_bits(got.opt.state[p][key], value, key)
+    metrics = got.opt.metrics()
+    assert (metrics["steps"], metrics["skipped_steps"]) == (16, len(BAD_STEPS))
+    assert got.opt.param_groups[0]["lr"] == lr(16)
+
+
+# nonfinite="raise"
+
+
+@pytest.mark.parametrize("element", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize("tensor", [FIRST, MIDDLE, LAST])
+def test_raise_names_the_step_and_changes_nothing(rng, backend, tensor, element):
+    problem = random_problem(rng, SHAPES, 8)
+    made = start(problem.values, backend, nonfinite="raise", **OPTIONS)
+    for step, gradients in enumerate(problem.gradients):
+        before, numbers = contents(made), host_numbers(made)
+        set_gradients(made.params, spoil(gradients, tensor, element, NAN if step % 2 else -INF))
+        with pytest.raises(RuntimeError, match=f"step {step}: a gradient is not finite"):
+            made.opt.step()
+        after = contents(made)
+        if step:  # at the first step zeros were allocated
+            kept = {k for k in after if not k.startswith("grad")}
+            assert_same_contents({k: after[k] for k in kept}, {k: before[k] for k in kept})
+        assert host_numbers(made) == numbers
+        advance(made, gradients)
+    plain = run(problem, backend, **OPTIONS)
+    assert_same_contents(contents(made), contents(plain))
+
+
+# nonfinite="propagate"
+
+
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_propagate_spreads_as_torchs_does(rng, backend, clip, value):
+    problem = random_problem(rng, SHAPES, 6, (torch.float64,), none=0.0)
+    problem.gradients[3] = spoil(problem.gradients[3], MIDDLE, MIDDLE, value)
+    made = run(problem, backend, max_grad_norm=clip)
+    params = parameters(problem.values)
+    opt = torch.optim.AdamW(params, foreach=False)
+    for gradients in problem.gradients:
+        set_gradients(params, gradients)
+        if clip:
+            torch.nn.utils.clip_grad_norm_(params, clip, foreach=False)
+        opt.step()
+    assert any(torch.isnan(p).any() for p in params)
+    for p, q in zip(made.params, params, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12, equal_nan=True)
