@@ -221,7 +221,7 @@ def power(x: Floats, y: Floats) -> Floats:
     """x**y: repeated squaring for integers below 2**53, else exp(y log x); specials as in C."""
     whole = (np.floor(y) == y) & (np.abs(y) < 2.0**53)
     by_squaring = power_integer(x, np.where(whole, y, 0.0).astype(np.int64))
-    # From 2**53 on every y is even, so the sign of x does not matter.
-    base = np.where(np.abs(y) >= 2.0**53, np.abs(x), x)
+    # From 2**53 on every y is even, so the sign of x does not matter; nor does that of -inf.
+    base = np.where((np.abs(y) >= 2.0**53) | (x == -np.inf), np.abs(x), x)
     by_exp = np.where(base == 1.0, 1.0, exp(y * log(base)))
     return np.where(whole, by_squaring, by_exp)

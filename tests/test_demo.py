@@ -151,9 +151,9 @@ def test_an_overflow_is_skipped_by_both_and_their_schedules_wait(corpus, rng, mo
 def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end(corpus, rng):
     settings = small(corpus, rng, steps=11)
     rates = [report.lr for report in train(TorchPipeline, settings, corpus).reports]
-    schedule = schedules.warmup_cosine(3e-3, 5, 11, 3e-4, start="1/n")
+    schedule = schedules.warmup_cosine(1e-3, 5, 11, 1e-4, start="1/n")
     assert rates == pytest.approx([schedule(step) for step in range(11)], rel=1e-12)
-    assert rates[4] == rates[5] == 3e-3
+    assert rates[4] == rates[5] == 1e-3
 
 
 def test_one_seed_is_one_training(corpus, rng):

@@ -174,8 +174,8 @@ LRF_HD inline double power_integer(double x, int64_t n) {
 LRF_HD inline double power(double x, double y) {
     double magnitude = y < 0.0 ? -y : y;
     if (floor_of(y) == y && magnitude < 0x1p53) return power_integer(x, static_cast<int64_t>(y));
-    // From 2^53 on every y is even, so the sign of x does not matter.
-    double base = magnitude >= 0x1p53 && x < 0.0 ? -x : x;
+    // From 2^53 on every y is even, so the sign of x does not matter; nor does that of -inf.
+    double base = (magnitude >= 0x1p53 && x < 0.0) || x == -infinity() ? -x : x;
     return base == 1.0 ? 1.0 : exponential(y * logarithm(base));
 }
 

@@ -5,14 +5,14 @@ import numbers
 from typing import Any
 
 
-def whole(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
-    """An integer in [minimum, maximum]."""
+def whole(name: str, value: Any, minimum: int, maximum: int = 2**53) -> int:
+    """An integer in [minimum, maximum]; up to 2**53 float64 knows them all."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: must be an integer, got {value!r} ({type(value).__name__})")
     number = int(value)
     if number < minimum:
         raise ValueError(f"{name}: must be at least {minimum}, got {number}")
-    if maximum is not None and number > maximum:
+    if number > maximum:
         raise ValueError(f"{name}: must be at most {maximum}, got {number}")
     return number
 
@@ -21,9 +21,13 @@ def finite(name: str, value: Any) -> float:
     """A finite real number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: must be a number, got {value!r} ({type(value).__name__})")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError(f"{name}: must be finite, got {value}")
-    return float(value)
+    return number
 
 
 def nonnegative(name: str, value: Any) -> float:

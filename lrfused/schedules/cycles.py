@@ -21,10 +21,10 @@ from lrfused.schedules.ramps import mix
 
 def _wave(low: float, high: float, up_steps: int, down_steps: int | None) -> tuple[Schedule, ...]:
     """(height in [0, 1], index of the cycle) of a triangle wave, after checking it."""
-    nonnegative("low", low)
+    low = nonnegative("low", low)
     if nonnegative("high", high) < low:
         raise ValueError(f"high: must be at least low ({low}), got {high}")
-    whole("up_steps", up_steps, minimum=1)
+    up_steps = whole("up_steps", up_steps, minimum=1)
     down = up_steps if down_steps is None else whole("down_steps", down_steps, minimum=1)
     cycle = floor(step / (up_steps + down))
     position = step - cycle * (up_steps + down)
@@ -137,10 +137,10 @@ def cosine_restarts(
 
     Source: Loshchilov and Hutter, SGDR, arXiv 1608.03983; torch's CosineAnnealingWarmRestarts.
     """
-    nonnegative("start", start)
-    nonnegative("end", end)
-    whole("period", period, minimum=1)
-    whole("factor", factor, minimum=1)
+    start = nonnegative("start", start)
+    end = nonnegative("end", end)
+    period = whole("period", period, minimum=1)
+    factor = whole("factor", factor, minimum=1)
     if cycles is not None:
         whole("cycles", cycles, minimum=1, maximum=50)
     elif factor > 1:

@@ -76,6 +76,9 @@ class Schedule:
         key = (kind, _payload_key(payload), tuple(a._hash for a in arguments))
         write(self, "_hash", hash(key))
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Schedule is immutable: cannot delete {name!r}")
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Schedule is immutable: cannot set {name!r}")
 
@@ -138,7 +141,8 @@ class Schedule:
             raise TypeError(f"steps: must be integers, got {array.dtype}")
         if array.size and (array.min() < 0 or array.max() > MAX_STEP):
             raise ValueError(f"steps: must lie in [0, 2**53], got {array.min()} to {array.max()}")
-        return self.program.evaluate(array.astype(np.float64), self._input_values())
+        values = self.program.evaluate(array.astype(np.float64), self._input_values())
+        return np.asarray(values, dtype=np.float64)
 
     # Composition
 
@@ -200,22 +204,34 @@ class Schedule:
     # Value semantics
 
     def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
         if not isinstance(other, Schedule):
             return NotImplemented
-        return (
-            self._hash == other._hash
-            and self._kind == other._kind
-            and _payload_key(self._payload) == _payload_key(other._payload)
-            and self._arguments == other._arguments
-        )
+        pairs, seen = [(self, other)], set()
+        while pairs:  # parts that are shared are compared once
+            x, y = pairs.pop()
+            if x is y or (id(x), id(y)) in seen:
+                continue
+            seen.add((id(x), id(y)))
+            if x._key() != y._key():
+                return False
+            pairs.extend(zip(x._arguments, y._arguments, strict=True))
+        return True
+
+    def _key(self) -> tuple[Any, ...]:
+        """What equal nodes have in common, apart from their arguments' own."""
+        return (self._hash, self._kind, _payload_key(self._payload), len(self._arguments))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Schedule, (self._kind, self._arguments, self._payload))
+        from lrfused.schedules.compiler import nodes_in_order
+
+        # A flat list: copying must not recurse as deep as the expression.
+        order = nodes_in_order(self)
+        index = {id(node): i for i, node in enumerate(order)}
+        rows = [(n._kind, n._payload, [index[id(a)] for a in n._arguments]) for n in order]
+        return (_rebuild, (rows,))
 
     def __bool__(self) -> bool:
         raise TypeError("a Schedule has no truth value: compare numbers, schedule(step)")
@@ -278,13 +294,28 @@ def _payload_key(payload: Any) -> Any:
     return payload
 
 
+def _rebuild(rows: list[tuple[Any, Any, list[int]]]) -> Schedule:
+    """The schedule that ``__reduce__`` took apart."""
+    nodes: list[Schedule] = []
+    for kind, payload, arguments in rows:
+        if isinstance(payload, np.ndarray):
+            payload.setflags(write=False)
+        nodes.append(Schedule(kind, tuple(nodes[i] for i in arguments), payload))
+    return nodes[-1]
+
+
 def as_schedule(value: "Schedule | float") -> Schedule:
     """A number as a constant expression (no check of its sign); a Schedule as it is."""
     if isinstance(value, Schedule):
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"schedule: operands are numbers or Schedules, got {type(value).__name__}")
-    return Schedule(CONSTANT, payload=float(value))
+    try:
+        return Schedule(CONSTANT, payload=float(value))
+    except OverflowError:
+        raise ValueError(
+            f"schedule: a number must fit in float64, got {str(value)[:20]}..."
+        ) from None
 
 
 def apply(op: Op, *arguments: Schedule, payload: Any = None) -> Schedule:
@@ -424,7 +455,12 @@ def table(values: ArrayLike) -> Schedule:
         >>> ramp(1), ramp(9), ramp.at(schedules.step / 2)(3)
         (1.0, 4.0, 2.5)
     """
-    array = np.array(values, dtype=np.float64)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"values: must be a list of numbers: {error}") from None
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"values: must be a non-empty list of numbers, got shape {array.shape}")
     if not np.isfinite(array).all():
@@ -446,6 +482,8 @@ def from_function(fn: Callable[[int], float], steps: int) -> Schedule:
         >>> schedules.from_function(lambda t: 1.0 / (1 + t), steps=100)(3)
         0.25
     """
+    if not callable(fn):
+        raise TypeError(f"fn: must be callable, got {type(fn).__name__}")
     whole("steps", steps, minimum=0)
     samples: Iterable[float] = (fn(t) for t in range(steps + 1))
     return table([finite(f"fn({t})", value) for t, value in enumerate(samples)])

@@ -1,22 +1,25 @@
 """The readable formula of a schedule."""
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import count
 
 from lrfused.program import Op
 from lrfused.schedules.compiler import nodes_in_order
 from lrfused.schedules.expression import CONSTANT, INPUT, STEP, Schedule
 
-# Symbol, precedence and whether the right operand needs brackets at equal precedence.
+# Symbol, precedence and whether the left operand needs brackets at equal precedence (the right
+# one does, but for powers: the order of roundings is part of the value).
 INFIX: dict[Op, tuple[str, int, bool]] = {
     Op.LESS: (" < ", 1, True),
     Op.LESS_EQUAL: (" <= ", 1, True),
     Op.EQUAL: (" == ", 1, True),
     Op.ADD: (" + ", 2, False),
-    Op.SUB: (" - ", 2, True),
+    Op.SUB: (" - ", 2, False),
     Op.MUL: (" * ", 3, False),
-    Op.DIV: (" / ", 3, True),
-    Op.MOD: (" % ", 3, True),
-    Op.POW: ("**", 4, False),
+    Op.DIV: (" / ", 3, False),
+    Op.MOD: (" % ", 3, False),
+    Op.POW: ("**", 4, True),
 }
 ATOM = 9
 MAX_OPERATIONS = 48
@@ -36,11 +39,18 @@ def formula(schedule: Schedule) -> str:
     shared = [node for node in operations if uses[id(node)] > 1 and node is not schedule]
     names: dict[int, str] = {}
     definitions = []
-    for name, node in zip(NAMES, shared, strict=False):
+    for name, node in zip(_names(), shared, strict=False):
         definitions.append(f"{name} = {_render(node, names)[0]}")
         names[id(node)] = name
     text = _render(schedule, names)[0]
     return f"{text} where {', '.join(definitions)}" if definitions else text
+
+
+def _names() -> Iterator[str]:
+    """x, y, z, u, ... and then x1, x2, ..."""
+    yield from NAMES
+    for i in count(1):
+        yield f"x{i}"
 
 
 def _render(node: Schedule, names: dict[int, str]) -> tuple[str, int]:
@@ -58,9 +68,9 @@ def _render(node: Schedule, names: dict[int, str]) -> tuple[str, int]:
         position, _ = _render(node._arguments[0], names)
         return f"table[{len(node._payload)}]({position})", ATOM
     if node._kind in INFIX:
-        symbol, precedence, bracket_right = INFIX[node._kind]
-        left = _bracketed(node._arguments[0], names, precedence, node._kind == Op.POW)
-        right = _bracketed(node._arguments[1], names, precedence, bracket_right)
+        symbol, precedence, bracket_left = INFIX[node._kind]
+        left = _bracketed(node._arguments[0], names, precedence, bracket_left)
+        right = _bracketed(node._arguments[1], names, precedence, node._kind != Op.POW)
         return f"{left}{symbol}{right}", precedence
     arguments = ", ".join(_render(a, names)[0] for a in node._arguments)
     return f"{Op(node._kind).name.lower()}({arguments})", ATOM

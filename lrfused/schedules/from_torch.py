@@ -69,7 +69,9 @@ def from_torch(
         schedules = _expressions(scheduler, what)
     except NoExpression as reason:
         if steps is None:
-            raise ValueError(f"steps: must be given, the last step to sample: {reason}") from None
+            raise ValueError(
+                f"steps: must be given, it is the last step to sample, because {reason}"
+            ) from None
         schedules = _sampled(scheduler, steps, what)
     return schedules[0] if len(set(schedules)) == 1 else schedules
 

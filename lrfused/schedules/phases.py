@@ -50,6 +50,10 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
     Source: optax.join_schedules, torch.optim.lr_scheduler.SequentialLR.
     """
+    if not isinstance(schedules, Sequence):
+        raise TypeError(f"schedules: must be a list of Schedules, got {type(schedules).__name__}")
+    if not hasattr(boundaries, "__len__"):
+        raise TypeError(f"boundaries: must be a list of steps, got {type(boundaries).__name__}")
     for i, schedule in enumerate(schedules):
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedules[{i}]: must be a Schedule, got {type(schedule).__name__}")
@@ -58,7 +62,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
             f"boundaries: must be one fewer than the schedules ({len(schedules)}), "
             f"got {len(boundaries)}"
         )
-    starts = [0, *(increasing("boundaries", boundaries) if boundaries else [])]
+    starts = [0, *(increasing("boundaries", boundaries) if len(boundaries) else [])]
     joined = _delayed(schedules[-1], starts[-1])
     for i in range(len(schedules) - 2, -1, -1):
         joined = select(less(step, starts[i + 1]), _delayed(schedules[i], starts[i]), joined)
@@ -107,9 +111,9 @@ def warmup(
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule: must be a Schedule, got {type(schedule).__name__}")
-    whole("steps", steps, minimum=0)
+    steps = whole("steps", steps, minimum=0)
     one_of("shape", shape, WARMUP_SHAPES)
-    positive("power", power)
+    power = positive("power", power)
     peak = schedule.at(0.0)
     if start == "1/n":
         first, intervals = peak / max(steps, 1), max(steps - 1, 0)
@@ -118,7 +122,7 @@ def warmup(
     else:
         check = positive if shape == "exponential" else nonnegative
         first, intervals = as_schedule(check("start", start)), steps
-    if shape == "exponential" and peak.is_constant:
+    if shape == "exponential" and not peak.inputs:
         positive("schedule(0)", peak(0))
     if steps == 0:
         return schedule
@@ -167,6 +171,7 @@ def warmup_cosine(
 
     Source: transformers.get_cosine_schedule_with_warmup.
     """
+    peak = nonnegative("peak", peak)
     decay_steps = _remaining(warmup_steps, total_steps)
     return warmup(cosine(peak, end, decay_steps), warmup_steps, start=start)
 
@@ -205,13 +210,14 @@ def warmup_linear(
 
     Source: transformers.get_linear_schedule_with_warmup.
     """
+    peak = nonnegative("peak", peak)
     decay_steps = _remaining(warmup_steps, total_steps)
     return warmup(linear(peak, end, decay_steps), warmup_steps, start=start)
 
 
 def _remaining(warmup_steps: int, total_steps: int) -> int:
-    whole("warmup_steps", warmup_steps, minimum=0)
-    whole("total_steps", total_steps, minimum=1)
+    warmup_steps = whole("warmup_steps", warmup_steps, minimum=0)
+    total_steps = whole("total_steps", total_steps, minimum=1)
     if total_steps <= warmup_steps:
         raise ValueError(
             f"total_steps: must be greater than warmup_steps ({warmup_steps}), got {total_steps}"
@@ -241,7 +247,8 @@ def warmup_constant(peak: float, warmup_steps: int, *, start: float | str = 0.0)
 
     Source: transformers.get_constant_schedule_with_warmup.
     """
-    return warmup(constant(peak), warmup_steps, start=start)
+    warmup_steps = whole("warmup_steps", warmup_steps, minimum=0)
+    return warmup(constant(nonnegative("peak", peak)), warmup_steps, start=start)
 
 
 def wsd(
@@ -290,8 +297,9 @@ def wsd(
     check = positive if shape == "exponential" else nonnegative
     check("peak", peak)
     check("end", end)
-    whole("stable_steps", stable_steps, minimum=0)
-    whole("decay_steps", decay_steps, minimum=1)
+    warmup_steps = whole("warmup_steps", warmup_steps, minimum=0)
+    stable_steps = whole("stable_steps", stable_steps, minimum=0)
+    decay_steps = whole("decay_steps", decay_steps, minimum=1)
     decay = ramp(float(peak), float(end), decay_steps, shape)
     plateau = join([constant(peak), decay], [stable_steps]) if stable_steps else decay
     return warmup(plateau, warmup_steps, start=start)
@@ -337,7 +345,7 @@ def one_cycle(
 
     Source: Smith and Topin, Super-Convergence, arXiv 1708.07120; torch's OneCycleLR.
     """
-    nonnegative("peak", peak)
+    peak = nonnegative("peak", peak)
     first = peak / positive("div_factor", div_factor)
     last = first / positive("final_div_factor", final_div_factor)
     values = [first, peak, first, last] if three_phase else [first, peak, last]
@@ -373,8 +381,8 @@ def one_cycle_momentum(
 
     Source: torch.optim.lr_scheduler.OneCycleLR with cycle_momentum.
     """
-    nonnegative("low", low)
-    nonnegative("high", high)
+    low = nonnegative("low", low)
+    high = nonnegative("high", high)
     values = [high, low, high, high] if three_phase else [high, low, high]
     return _cycle(values, total_steps, pct_start, shape, three_phase)
 
@@ -383,8 +391,8 @@ def _cycle(
     values: list[float], total_steps: int, pct_start: float, shape: str, three_phase: bool
 ) -> Schedule:
     """Ramps between the values; the ends of the phases may be fractions of a step, as torch's."""
-    whole("total_steps", total_steps, minimum=2)
-    positive("pct_start", pct_start)
+    total_steps = whole("total_steps", total_steps, minimum=2)
+    pct_start = positive("pct_start", pct_start)
     limit = 0.5 if three_phase else 1.0
     if pct_start >= limit:
         raise ValueError(f"pct_start: must be less than {limit}, got {pct_start}")
@@ -434,5 +442,5 @@ def per_round(schedule: Schedule, local_steps: int) -> Schedule:
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule: must be a Schedule, got {type(schedule).__name__}")
-    whole("local_steps", local_steps, minimum=1)
+    local_steps = whole("local_steps", local_steps, minimum=1)
     return schedule.at(floor(step / local_steps))

@@ -142,8 +142,8 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
 
     Source: torch.optim.lr_scheduler.ExponentialLR, optax.exponential_decay.
     """
-    positive("start", start)
-    positive("end", end)
+    start = positive("start", start)
+    end = positive("end", end)
     return _simple_ramp(start, end, steps, "exponential")
 
 
@@ -194,8 +194,8 @@ def inverse_sqrt(peak: float, warmup_steps: int) -> Schedule:
 
     Source: Vaswani et al., Attention Is All You Need, arXiv 1706.03762, section 5.3.
     """
-    nonnegative("peak", peak)
-    whole("warmup_steps", warmup_steps, minimum=1)
+    peak = nonnegative("peak", peak)
+    warmup_steps = whole("warmup_steps", warmup_steps, minimum=1)
     count = step + 1.0
     return peak * minimum(count / warmup_steps, sqrt(warmup_steps / count))
 
@@ -221,8 +221,8 @@ def noam(model_size: int, warmup_steps: int, factor: float = 1.0) -> Schedule:
 
     Source: Vaswani et al., Attention Is All You Need, arXiv 1706.03762, equation 3.
     """
-    whole("model_size", model_size, minimum=1)
-    whole("warmup_steps", warmup_steps, minimum=1)
+    model_size = whole("model_size", model_size, minimum=1)
+    warmup_steps = whole("warmup_steps", warmup_steps, minimum=1)
     peak = nonnegative("factor", factor) / math.sqrt(model_size * warmup_steps)
     return inverse_sqrt(peak, warmup_steps)
 
@@ -248,9 +248,9 @@ def step_decay(value: float, factor: float, every: int) -> Schedule:
 
     Source: torch.optim.lr_scheduler.StepLR.
     """
-    nonnegative("value", value)
-    nonnegative("factor", factor)
-    whole("every", every, minimum=1)
+    value = nonnegative("value", value)
+    factor = nonnegative("factor", factor)
+    every = whole("every", every, minimum=1)
     return value * as_schedule(float(factor)) ** floor(step / every)
 
 
@@ -275,8 +275,8 @@ def multi_step(value: float, factor: float, milestones: Sequence[int]) -> Schedu
 
     Source: torch.optim.lr_scheduler.MultiStepLR.
     """
-    nonnegative("value", value)
-    nonnegative("factor", factor)
+    value = nonnegative("value", value)
+    factor = nonnegative("factor", factor)
     passed = [less_equal(float(m), step) for m in increasing("milestones", milestones)]
     while len(passed) > 1:  # a balanced sum keeps the expression shallow
         passed = [
@@ -288,6 +288,8 @@ def multi_step(value: float, factor: float, milestones: Sequence[int]) -> Schedu
 
 def increasing(name: str, steps: Sequence[int]) -> list[int]:
     """A non-empty, strictly increasing list of whole numbers >= 1."""
+    if not hasattr(steps, "__len__"):
+        raise TypeError(f"{name}: must be a list of steps, got {type(steps).__name__}")
     checked = [whole(f"{name}[{i}]", s, minimum=1) for i, s in enumerate(steps)]
     if not checked:
         raise ValueError(f"{name}: must not be empty")
@@ -300,7 +302,7 @@ def increasing(name: str, steps: Sequence[int]) -> list[int]:
 
 
 def _simple_ramp(start: float, end: float, steps: int, shape: str, power: float = 1.0) -> Schedule:
-    nonnegative("start", start)
-    nonnegative("end", end)
-    whole("steps", steps, minimum=1)
+    start = nonnegative("start", start)
+    end = nonnegative("end", end)
+    steps = whole("steps", steps, minimum=1)
     return ramp(float(start), float(end), steps, shape, power)

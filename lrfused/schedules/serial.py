@@ -16,6 +16,11 @@ LONG_TABLE = 64
 def to_dict(schedule: Schedule) -> dict[str, Any]:
     """{"version", "nodes"}: a node is [kind, payload or None, indices of its arguments]."""
     order = nodes_in_order(schedule)
+    tensors: dict[str, torch.Tensor] = {}
+    for node in schedule.inputs:
+        tensor, name = node._payload
+        if tensors.setdefault(name, tensor) is not tensor:
+            raise ValueError(f"inputs: two tensors have the name {name!r}")
     index = {id(node): i for i, node in enumerate(order)}
     return {
         "version": VERSION,
@@ -53,13 +58,15 @@ def from_dict(data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = Non
         raise TypeError(f"data: must be a dictionary, got {type(data).__name__}")
     if data.get("version") != VERSION:
         raise ValueError(f"data: version must be {VERSION}, got {data.get('version')!r}")
+    if not isinstance(data.get("nodes"), (list, tuple)):
+        raise ValueError(f"data: nodes must be a list, got {data.get('nodes')!r:.80}")
     nodes: list[Schedule] = []
-    for i, entry in enumerate(data.get("nodes") or ()):
+    for i, entry in enumerate(data["nodes"]):
         try:
             kind, payload, indices = entry
             arguments = tuple(nodes[_earlier(j, i)] for j in indices)
             nodes.append(_node(kind, payload, arguments, inputs or {}))
-        except (TypeError, ValueError, KeyError, AssertionError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ValueError(f"data: node {i} {entry!r:.200}: {error}") from error
     if not nodes:
         raise ValueError("data: has no nodes")
@@ -75,6 +82,8 @@ def _earlier(j: Any, i: int) -> int:
 def _node(
     kind: str, payload: Any, arguments: tuple[Schedule, ...], inputs: dict[str, torch.Tensor]
 ) -> Schedule:
+    if kind in (STEP, CONSTANT, INPUT) and arguments:
+        raise ValueError(f"{kind} takes no arguments, got {len(arguments)}")
     if kind == STEP:
         return Schedule(STEP)
     if kind == CONSTANT:

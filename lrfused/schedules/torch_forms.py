@@ -243,7 +243,7 @@ def _one_cycle(scheduler: Any, group: int, what: str) -> Schedule:
 def _anneal(scheduler: Any, start: float, end: float, begin: float, finish: float) -> Schedule:
     if begin == finish:
         return as_schedule(end)
-    done = (step - begin) / (finish - begin)
+    done = (step - begin if begin else step) / (finish - begin)
     if scheduler._anneal_func_type == "linear":
         return mix(end, start, done)
     half_turn = cos(done * (math.pi / 2))

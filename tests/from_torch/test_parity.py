@@ -64,6 +64,18 @@ def test_a_first_lr_that_another_scheduler_wrote(make, before, lrs):
     assert_parity_or_refusal(scheduler, STEPS)
 
 
+@pytest.mark.parametrize(
+    "strategy", [*random.FACTORS, *random.COSINES, *random.CYCLES], ids=lambda s: s.__name__
+)
+@some
+@given(data=st.data(), milestone=st.integers(0, 9), lrs=base_lrs)
+def test_the_second_part_of_a_sequence(strategy, data, milestone, lrs):
+    """It begins from its closed form at the milestone, not from where the first part is."""
+    opt = optimizer(*lrs)
+    parts = [torch_lr.ConstantLR(opt, 0.5, 99), build(data.draw(strategy()), opt)]
+    assert_parity_or_refusal(torch_lr.SequentialLR(opt, parts, [milestone]), STEPS)
+
+
 @some
 @given(
     parts=st.lists(random.any_scheduler(), min_size=1, max_size=4),

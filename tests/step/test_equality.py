@@ -50,6 +50,8 @@ SINGLE = {
     "start_step": {"start_step": 10},
     "write_grads": {"write_grads": True, "max_grad_norm": 1.0},
     "always_measure": {"always_measure": True},
+    "not finite": {"amsgrad": True, "maximize": True},
+    "not finite, clipped": {"amsgrad": True, "clip_value": 0.5, "max_grad_norm": 1.0, "agc": 0.1},
     "scheduled": {
         "lr": LR,
         "weight_decay": S.linear(0.3, 0.0, 100),
@@ -61,6 +63,8 @@ SINGLE = {
     },
     "tensors": {"lr": torch.tensor(3e-3), "weight_decay": torch.tensor(0.1, dtype=torch.float64)},
 }
+
+POISONED = {"skip", "advance", "static scale", "dynamic scale", "not finite", "not finite, clipped"}
 
 
 def poison(rng, problem, probability):
@@ -79,7 +83,7 @@ def poison(rng, problem, probability):
 @pytest.mark.parametrize("name", SINGLE)
 def test_every_option_over_a_long_run(rng, name):
     problem = random_problem(rng, FEW, steps=200)
-    if name in ("skip", "advance", "static scale", "dynamic scale"):
+    if name in POISONED:
         problem = poison(rng, problem, 0.01)
     assert_same_run(run(problem, "cpu", **SINGLE[name]), run(problem, **SINGLE[name]))
 

@@ -80,8 +80,9 @@ def test_rows_are_summed_each_for_itself(rng):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 1000])
 def test_chunks_are_combined_in_the_documented_order(rng, count):
-    sums = torch.from_numpy(rng.numpy.random(count) * 10.0 ** rng.numpy.uniform(-5, 5, count))
-    assert combine(sums) == slow_combine(sums.tolist())
+    for _ in range(20):  # now and then another order gives the same sum
+        sums = torch.from_numpy(rng.numpy.random(count))
+        assert combine(sums) == slow_combine(sums.tolist())
 
 
 @pytest.mark.parametrize("trial", range(2))

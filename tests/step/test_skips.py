@@ -169,12 +169,13 @@ def test_raise_names_the_step_and_changes_nothing(rng, backend, tensor, element)
 
 @pytest.mark.parametrize("value", [INF, -INF, NAN])
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_propagate_spreads_as_torchs_does(rng, backend, clip, value):
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_propagate_spreads_as_torchs_does(rng, backend, amsgrad, clip, value):
     problem = random_problem(rng, SHAPES, 6, (torch.float64,), none=0.0)
     problem.gradients[3] = spoil(problem.gradients[3], MIDDLE, MIDDLE, value)
-    made = run(problem, backend, max_grad_norm=clip)
+    made = run(problem, backend, amsgrad=amsgrad, max_grad_norm=clip)
     params = parameters(problem.values)
-    opt = torch.optim.AdamW(params, foreach=False)
+    opt = torch.optim.AdamW(params, foreach=False, amsgrad=amsgrad)
     for gradients in problem.gradients:
         set_gradients(params, gradients)
         if clip:
@@ -183,3 +184,7 @@ def test_propagate_spreads_as_torchs_does(rng, backend, clip, value):
     assert any(torch.isnan(p).any() for p in params)
     for p, q in zip(made.params, params, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12, equal_nan=True)
+        for key, want in opt.state[q].items():  # torch's lerp makes nan of an infinite moment
+            got, finite = made.opt.state[p][key], torch.isfinite(want)
+            assert torch.equal(torch.isfinite(got), finite)
+            torch.testing.assert_close(got[finite], want[finite], rtol=1e-12, atol=1e-12)

@@ -1,0 +1,206 @@
+"""Any shape, layout, alignment and dtype: the backends agree in every bit, and with torch."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import lrfused
+
+from .helpers import (
+    Buffer,
+    Layout,
+    Run,
+    accepting,
+    assert_same_state,
+    bits,
+    everything,
+    needs_cpp,
+    normal,
+)
+
+REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+COMPLEX = (torch.complex64, torch.complex128)
+STEPS = 3
+# Longer than a chunk of 65536, in one unit, in a few, in units of many chunks.
+LONG = [(65537,), (3, 43691), (2, 32769), (1, 131073)]
+OPTIONS = [
+    {},
+    {"amsgrad": True},
+    {"maximize": True},
+    {"max_grad_norm": 1.0},
+    {"agc": 0.1},
+    {"agc": 0.1, "agc_by": "tensor", "clip_value": 0.5},
+    {"write_grads": True, "clip_value": 0.5, "maximize": True},
+    {"loss_scale": 4.0, "max_grad_norm": 0.5, "norm_type": float("inf")},
+]
+
+pytestmark = needs_cpp
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter: how it and its gradients lie in memory, and when it has a gradient."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    of_gradient: torch.dtype
+    layout: Layout
+    gradient_layout: Layout
+    expanded: int  # dimensions from the first on along which the gradient is one number
+    has_gradient: tuple[bool, ...]
+    group: int
+
+
+def layouts(draw, shape, dtype) -> Layout:
+    """Dense or not, in any order of the dimensions, anywhere."""
+    bit = draw(st.sampled_from(["", "", "", "conj", "neg"] if dtype.is_complex else ["", "", "neg"]))
+    order = tuple(range(len(shape)))
+    return Layout(
+        draw(st.permutations(order)) if draw(st.booleans()) else order,
+        draw(st.sampled_from([1, 1, 1, 2, 3])),
+        draw(st.sampled_from([0, 0, 1])),
+        draw(st.integers(0, 4)),
+        bit,
+    )
+
+
+@st.composite
+def specs(draw, same_dtype: bool = False):
+    """A parameter, mostly small."""
+    small = st.lists(st.sampled_from([0, 1, 1, 2, 3, 5, 8]), max_size=5).map(tuple)
+    shape = draw(st.one_of(*[small] * 7, st.sampled_from(LONG)))
+    dtype = draw(st.sampled_from(REAL + COMPLEX))
+    kin = (dtype,) if same_dtype else COMPLEX if dtype.is_complex else REAL
+    of_gradient = draw(st.sampled_from(kin))
+    return Spec(
+        shape,
+        dtype,
+        of_gradient,
+        layouts(draw, shape, dtype),
+        layouts(draw, shape, of_gradient),
+        draw(st.sampled_from([0, 0, 0, 1, 2])),
+        tuple(draw(st.booleans()) or draw(st.booleans()) for _ in range(STEPS)),
+        draw(st.integers(0, 1)),
+    )
+
+
+class Odd:
+    """Parameters as specified; the same values for every optimizer."""
+
+    def __init__(self, model: list[Spec], seed: int):
+        self.model = model
+        self.generator = torch.Generator().manual_seed(seed)
+        self.buffers = [Buffer(normal(self.generator, s.shape, s.dtype), s.layout) for s in model]
+        self.params = [accepting(b.view) for b in self.buffers]
+
+    def groups(self, **second):
+        """Two groups, the second with its own numbers."""
+        both = [[p for p, s in zip(self.params, self.model, strict=True) if s.group == g] for g in (0, 1)]
+        return [{"params": both[0]}, {"params": both[1], **second}]
+
+    def step(self, opt, step: int, expand: bool) -> None:
+        """One step with random gradients; only what may be written is."""
+        gradients: list[Buffer] = []
+        for p, s in zip(self.params, self.model, strict=True):
+            seen = s.shape
+            if expand:
+                seen = tuple(1 if d < s.expanded and n else n for d, n in enumerate(s.shape))
+            gradients.append(Buffer(normal(self.generator, seen, s.of_gradient), s.gradient_layout))
+            p.grad = gradients[-1].view.expand(s.shape) if s.has_gradient[step] else None
+        before = [g.memory.clone() for g in gradients]
+        opt.step()
+        writes = isinstance(opt, lrfused.AdamW) and opt._engine.options.write_grads
+        for gradient, memory in zip(gradients, before, strict=True):
+            gradient.assert_only_inside()
+            if not writes:
+                assert torch.equal(bits(gradient.memory), bits(memory)), "a gradient was written"
+        for buffer in self.buffers:
+            buffer.assert_only_inside()
+
+
+def run(model: list[Spec], seed: int, backend: str, options: dict) -> tuple[dict, list]:
+    """All steps with lrfused; what is left and the metrics of each step."""
+    odd, metrics = Odd(model, seed), []
+    opt = lrfused.AdamW(odd.groups(lr=0.02, weight_decay=0.3), backend=backend, **options)
+    for step in range(STEPS):
+        odd.step(opt, step, expand=not options.get("write_grads"))
+        metrics.append(opt.metrics())
+    return everything(Run(odd.params, opt)), metrics
+
+
+EMPTY, PAIR = (
+    Spec(shape, torch.float32, torch.bfloat16, Layout((0,)), Layout((0,)), 0, (True,) * STEPS, 0)
+    for shape in ((0,), (2,))
+)
+PATIENT = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@PATIENT
+@given(st.lists(specs(), max_size=4), st.integers(0, 2**32), st.sampled_from(OPTIONS))
+@example([EMPTY, PAIR], 1, OPTIONS[3])
+@example([PAIR, EMPTY, PAIR], 1, OPTIONS[5])
+@example([PAIR, EMPTY], 1, OPTIONS[6])
+@example([EMPTY, EMPTY], 1, OPTIONS[3])
+def test_both_backends_agree(model, seed, options):
+    """In every bit of parameters, gradients, state and metrics; nothing beside them is touched."""
+    got, metrics = run(model, seed, "cpu", options)
+    want, expected = run(model, seed, "reference", options)
+    assert_same_state(got, want)
+    assert repr(metrics) == repr(expected)
+
+
+# Absolute, of values of size 1 that move by 0.1 a step. torch rounds 16-bit numbers after every
+# operation, lrfused once a step.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.complex128: 1e-12,
+    torch.float32: 2e-5,
+    torch.complex64: 2e-5,
+    torch.float16: 1e-2,
+    torch.bfloat16: 8e-2,
+}
+
+
+@PATIENT
+@given(st.lists(specs(same_dtype=True), max_size=4), st.integers(0, 2**32), st.sampled_from(OPTIONS[:3]))
+def test_torch_agrees(model, seed, options):
+    """What torch.optim.AdamW does with the same tensors, within the tolerance of the dtype."""
+    ours, theirs = Odd(model, seed), Odd(model, seed)
+    mine = lrfused.AdamW(ours.groups(lr=0.2), lr=0.1, eps=1e-3, backend="cpu", **options)
+    other = torch.optim.AdamW(theirs.groups(lr=0.2), lr=0.1, eps=1e-3, foreach=False, **options)
+    for step in range(STEPS):
+        ours.step(mine, step, expand=True)
+        theirs.step(other, step, expand=True)
+    for p, q, spec in zip(ours.params, theirs.params, model, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=TOLERANCE[spec.dtype])
+        assert mine.state[p].keys() == other.state[q].keys()
+        for name, value in other.state[q].items():
+            torch.testing.assert_close(mine.state[p][name], value, rtol=0, atol=TOLERANCE[spec.dtype])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_moments_in_another_order_than_the_parameter(rng, backend):
+    """State that was put in place by somebody else, with strides of its own, is used where it is."""
+    values = normal(rng.torch, (4, 3, 5), torch.float32)
+    plain, odd = accepting(values.clone()), accepting(values.clone())
+    optimizers = [lrfused.AdamW([p], amsgrad=True, backend=backend) for p in (plain, odd)]
+    moved = []
+    for step in range(4):
+        gradient = normal(rng.torch, (4, 3, 5), torch.float32)
+        for p, opt in zip((plain, odd), optimizers, strict=True):
+            p.grad = gradient.clone()
+            opt.step()
+        if step == 1:
+            state = optimizers[1].state[odd]
+            for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+                moved.append(Buffer(state[name], Layout((2, 0, 1), step=2, offset=3)))
+                state[name] = moved[-1].view
+    for buffer in moved:
+        buffer.assert_only_inside()
+    runs = [Run([p], opt) for p, opt in zip((plain, odd), optimizers, strict=True)]
+    assert_same_state(everything(runs[1]), everything(runs[0]))
+    assert all(optimizers[1].state[odd][n] is b.view for n, b in zip(
+        ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), moved, strict=True))
