@@ -81,6 +81,13 @@ def _checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
     return value
 
 
+def _same(host: Any, mirror: float | None) -> bool:
+    """The caller left the mirrored number alone; nan equals itself here."""
+    if isinstance(host, Tensor):
+        return False
+    return bool(host == mirror or (host != host and mirror != mirror))
+
+
 class Hyperparameters:
     """The matrix of cells, a row a group, a column a :class:`Slot`."""
 
@@ -134,7 +141,7 @@ class Hyperparameters:
                 cell = row[slot]
                 if cell.schedule is None or cell.tensor is not None:
                     continue
-                if reset or cell.mirror is None or read_group(groups[g], slot) == cell.mirror:
+                if reset or cell.mirror is None or _same(read_group(groups[g], slot), cell.mirror):
                     cell.mirror = cell.schedule(step)
                     write_group(groups[g], slot, cell.mirror)
 
@@ -153,11 +160,12 @@ class Hyperparameters:
                 if tensor is not cell.tensor:
                     cell.read_from(tensor, slot)
                     changed = True
-                leads = tensor is not None or (cell.schedule is not None and host == cell.mirror)
+                mirrored = cell.schedule is not None and _same(host, cell.mirror)
+                leads = tensor is not None or mirrored
                 self.given[g, slot] = not leads
                 if not leads:
                     self.values[g, slot] = host
-                if cell.schedule is not None and host is not cell.mirror and host != cell.mirror:
+                if cell.schedule is not None and not mirrored:
                     self._warn(cell, g, slot, host)
         return changed
 
