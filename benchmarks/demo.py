@@ -1,6 +1,6 @@
 """Train a small GPT with torch's pipeline and with lrfused, compare, and draw a picture.
 
-    python benchmarks/demo.py [--steps 500] [--seed 0] [--device cpu] [--out picture.png]
+    python benchmarks/demo.py [--steps 600] [--seed 0] [--device cpu] [--out picture.png]
 
 Both runs start from the same seed and see the same batches; only rounding tells them apart.
 Exits with 1 if the losses differ by more than LIMIT at any step. Needs no download: the text
@@ -134,7 +134,7 @@ def make_deterministic() -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=_steps, default=500, help="updates of each run (500)")
+    parser.add_argument("--steps", type=_steps, default=600, help="updates of each run (600)")
     parser.add_argument("--seed", type=_seed, default=0, help="of weights and batches (0)")
     parser.add_argument(
         "--device",

@@ -79,7 +79,7 @@ class Engine:
         if not with_gradient:
             return
         for param in with_gradient:
-            check_pair(param, param.grad)
+            check_pair(param, param.grad, self.options.write_grads)
         if self._only_allocates(groups, states, with_gradient):
             for group in groups:
                 for param in group["params"]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused.table import DTYPES
+from lrfused.table import DTYPES, overlaps_itself
 
 REAL = {
     torch.complex128: torch.float64,
@@ -14,7 +14,7 @@ REAL = {
 }
 
 
-def check_pair(param: Tensor, gradient: Tensor) -> None:
+def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
     """Refuse what no kernel can read.
 
     Raises:
@@ -45,6 +45,11 @@ def check_pair(param: Tensor, gradient: Tensor) -> None:
         raise ValueError(f"gradient of {name} is on {gradient.device}, not on {param.device}")
     if param.shape != gradient.shape:
         raise ValueError(f"gradient of {name} has another shape, {tuple(gradient.shape)}")
+    if writes and overlaps_itself(gradient):
+        raise ValueError(
+            f"gradient of {name} cannot be written (write_grads=True): its elements share memory, "
+            f"strides {gradient.stride()}"
+        )
 
 
 def check_moment(key: str, moment: Any, param: Tensor, device: torch.device) -> None:

@@ -15,9 +15,14 @@ from lrfused.options import Agc
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
+def is_lazy(tensor: Tensor) -> bool:
+    """A conjugate or a sign that torch has not carried out: memory and values differ."""
+    return bool(tensor.is_conj() or tensor.is_neg())
+
+
 def real_view(tensor: Tensor) -> Tensor:
-    """Complex numbers as pairs of reals, lazy conjugates and signs made explicit."""
-    if tensor.is_conj() or tensor.is_neg():
+    """Complex numbers as pairs of reals; a copy where the tensor is lazy."""
+    if is_lazy(tensor):
         tensor = tensor.resolve_conj().resolve_neg()
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
@@ -52,7 +57,7 @@ class Operand:
     def of(tensor: Tensor, order: Tensor) -> "Operand":
         """The tensor as a vector in the memory order of ``order``, which is dense."""
         real = real_view(tensor)
-        if _same_order(real, order):
+        if _same_order(real, order) and not is_lazy(tensor):
             return Operand(tensor, real.as_strided((real.numel(),), (1,)))
         staged = torch.empty_strided(
             order.shape, order.stride(), dtype=real.dtype, device=real.device
@@ -68,7 +73,8 @@ class Operand:
     def write_back(self) -> None:
         """Carry what the step wrote to the tensor itself."""
         if self.staged is not None:
-            real_view(self.tensor).copy_(self.staged)
+            pairs = self.tensor.is_complex()
+            self.tensor.copy_(torch.view_as_complex(self.staged) if pairs else self.staged)
 
 
 @dataclass(eq=False)
@@ -105,7 +111,7 @@ def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) ->
     """
     data = param.detach()
     real = real_view(data)
-    if _overlaps_itself(real):
+    if overlaps_itself(real):
         raise ValueError(
             f"params: elements of a parameter of shape {tuple(param.shape)} share memory "
             f"(strides {param.stride()})"
@@ -122,7 +128,7 @@ def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) ->
     return entry
 
 
-def _overlaps_itself(tensor: Tensor) -> bool:
+def overlaps_itself(tensor: Tensor) -> bool:
     """Two elements may share memory; False for every slice of a dense tensor."""
     reach = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):

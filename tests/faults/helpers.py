@@ -1,4 +1,4 @@
-"""Tensors in odd places of memory, and runs that can be compared as a whole."""
+"""Tensors in odd places of memory, and runs that can be disturbed and compared as a whole."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +13,19 @@ from step.helpers import (  # the package beside this one
     contents,
     host_numbers,
     needs_cpp,
-    words,
 )
 from torch import Tensor
+
+import lrfused
+from lrfused import schedules as S
+from lrfused.device_state import PERSISTENT
 
 __all__ = [
     "INSTRUCTION_SETS",
     "Buffer",
     "Layout",
     "Run",
+    "Training",
     "accepting",
     "assert_same_bits",
     "assert_same_contents",
@@ -99,16 +103,75 @@ def _lazily(x: Tensor, bit: str) -> Tensor:
     return {"": lambda: x, "conj": x.conj, "neg": lambda: torch._neg_view(x)}[bit]()
 
 
-# Whole states
+# Runs
+
+
+class Training:
+    """A run with two groups, schedules, a loss scale, and a parameter with gaps in memory."""
+
+    def __init__(self, seed: int, backend: str, size: int = 4):
+        self.seed = seed
+        values = [self.random(-i, shape) for i, shape in enumerate([(3, 4), (size, 3), (5,)])]
+        values[1] = Buffer(values[1], Layout((0, 1), step=2)).view
+        self.params = [accepting(value) for value in values]
+        self.knob = torch.tensor(1.0)
+        self.opt = lrfused.AdamW(
+            [
+                {"params": self.params[:2], "lr": S.warmup_cosine(1e-2, 3, 30)},
+                {"params": self.params[2:], "lr": S.linear(0.1, 0.01, 20), "eps": 1e-5},
+            ],
+            betas=(S.linear(0.8, 0.9, 10) * S.input(self.knob, "knob"), 0.99),
+            max_grad_norm=1.0,
+            loss_scale=lrfused.LossScale(init=4.0, growth_interval=2),
+            bias_correction="product",
+            backend=backend,
+        )
+
+    def random(self, number: int, shape: tuple[int, ...]) -> torch.Tensor:
+        """The same values for the same number."""
+        generator = torch.Generator().manual_seed(self.seed + number)
+        return normal(generator, shape, torch.float32)
+
+    def loss(self, step: int) -> torch.Tensor:
+        """Its gradients are 3 x random numbers."""
+        products = [
+            (p * self.random(1000 * step + i, tuple(p.shape))).sum()
+            for i, p in enumerate(self.params)
+        ]
+        return 3 * torch.stack(products).sum()
+
+    def backward(self, step: int) -> torch.Tensor:
+        """Fresh gradients."""
+        self.opt.zero_grad()
+        loss = self.loss(step)
+        loss.backward()
+        return loss
+
+    def run(self, first: int, last: int) -> None:
+        """Undisturbed steps."""
+        for step in range(first, last):
+            self.backward(step)
+            self.opt.step()
+
+    def now(self) -> dict[str, Any]:
+        """Everything that a step may change."""
+        return everything(Run(self.params, self.opt))
 
 
 def everything(run: Run) -> dict[str, Any]:
     """All that a step may change: tensors, counters, metrics and the host's numbers."""
-    return {"tensors": {**contents(run), **words(run)}, "numbers": host_numbers(run)}
+    metrics = run.opt.metrics()
+    counters = run.opt._engine.state(run.opt.param_groups).words[list(PERSISTENT)].clone()
+    return {
+        "tensors": {**contents(run), "counters": counters},
+        "metrics": repr(metrics),
+        "numbers": repr(host_numbers(run)),
+    }
 
 
 def assert_same_state(got: dict[str, Any], want: dict[str, Any]) -> None:
     """The same in every bit."""
     __tracebackhide__ = True
     assert_same_contents(got["tensors"], want["tensors"])
-    assert repr(got["numbers"]) == repr(want["numbers"])
+    assert got["metrics"] == want["metrics"]
+    assert got["numbers"] == want["numbers"]

@@ -40,6 +40,15 @@ OPTIONS = [
 pytestmark = needs_cpp
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Waking threads for each of a thousand small operations would take most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Spec:
     """One parameter: how it and its gradients lie in memory, and when it has a gradient."""
@@ -197,7 +206,7 @@ def test_torch_agrees(model, seed, options):
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_moments_in_another_order_than_the_parameter(rng, backend):
-    """State that was put in place by somebody else, with strides of its own, is used where it is."""
+    """State that was put in place by somebody else, with other strides, is used where it is."""
     values = normal(rng.torch, (4, 3, 5), torch.float32)
     plain, odd = accepting(values.clone()), accepting(values.clone())
     optimizers = [lrfused.AdamW([p], amsgrad=True, backend=backend) for p in (plain, odd)]

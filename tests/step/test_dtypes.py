@@ -116,6 +116,7 @@ def test_set_flush_denormal_changes_nothing(rng, threads):
     def flushed():
         seen["supported"] = torch.set_flush_denormal(True)
         torch.set_num_threads(threads)
+        torch.ones(2**20).mul_(2.0)  # makes the workers
         seen["run"] = run(problem, "cpu", **options)
         seen["still on"] = float(torch.tensor(1e-39) * 1.0) == 0.0
         torch.set_flush_denormal(False)

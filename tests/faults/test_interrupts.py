@@ -1,0 +1,227 @@
+"""Whatever goes wrong in the middle of a run: the step was done whole or not at all.
+
+Each test interrupts a run at one step, repeats that step if the counter says that it was not
+done, and compares the end with a run that nothing disturbed.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lrfused
+
+from .helpers import Training, accepting, assert_same_state, needs_cpp
+
+STEPS, WHEN = 5, 2
+BACKENDS = ["reference", pytest.param("cpu", marks=needs_cpp)]
+PACKAGE = str(Path(lrfused.__file__).parent)
+Line = tuple[str, int]
+
+
+def finish(training: Training, when: int = WHEN) -> dict[str, Any]:
+    """Repeat the step of the interrupt unless it was done, then go on to the end."""
+    done = training.opt._engine.counter()
+    assert done in (when, when + 1)
+    training.run(done, STEPS)
+    return training.now()
+
+
+def undisturbed(seed: int, backend: str, **options: Any) -> dict[str, Any]:
+    """The run that nothing happened to."""
+    training = Training(seed, backend, **options)
+    training.run(0, STEPS)
+    return training.now()
+
+
+@pytest.fixture
+def seed(rng) -> int:
+    """One seed for all runs of a test."""
+    return int(rng.numpy.integers(10**6, 10**9))
+
+
+# Somebody's code raises
+
+
+def raising(error: type[BaseException]) -> Callable[..., None]:
+    """A hook or closure that raises."""
+
+    def function(*_: object) -> None:
+        raise error("on purpose")
+
+    return function
+
+
+def in_pre_hook(training: Training, error: type[BaseException]) -> None:
+    training.backward(WHEN)
+    hook = training.opt.register_step_pre_hook(raising(error))
+    try:
+        training.opt.step()
+    finally:
+        hook.remove()
+
+
+def in_post_hook(training: Training, error: type[BaseException]) -> None:
+    training.backward(WHEN)
+    hook = training.opt.register_step_post_hook(raising(error))
+    try:
+        training.opt.step()
+    finally:
+        hook.remove()
+
+
+def in_closure(training: Training, error: type[BaseException]) -> None:
+    def closure() -> None:
+        training.backward(WHEN)
+        raising(error)()
+
+    training.opt.step(closure)
+
+
+def in_gradient_hook(training: Training, error: type[BaseException]) -> None:
+    hook = training.params[1].register_post_accumulate_grad_hook(raising(error))
+    try:
+        training.opt.step(lambda: training.backward(WHEN))
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("where", [in_pre_hook, in_post_hook, in_closure, in_gradient_hook])
+def test_somebodys_code_raises(seed, backend, error, where):
+    """In a hook, in a closure, in the backward pass: the step was done before it, or not."""
+    training = Training(seed, backend)
+    training.run(0, WHEN)
+    with pytest.raises(error, match="on purpose"):
+        where(training, error)
+    assert training.opt._engine.counter() == WHEN + (where is in_post_hook)
+    assert_same_state(finish(training), undisturbed(seed, backend))
+
+
+# A signal
+
+
+@needs_cpp
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
+@pytest.mark.parametrize("delay", [0.0002, 0.001, 0.004])
+def test_a_signal_while_the_kernels_run(seed, delay):
+    """Ctrl-C in a long step: Python acts on it when the kernels are through."""
+    training = Training(seed, "cpu", size=400_000)
+    training.run(0, WHEN)
+    training.backward(WHEN)
+    native, started = training.opt._engine._native, []
+
+    class Noticed:
+        """The kernels, with a timer that goes off while they run."""
+
+        def run(self, *arguments: Any) -> None:
+            started.append(True)
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            kernels.run(*arguments)
+
+    kernels, native.step = native.step, Noticed()
+    before = signal.signal(signal.SIGALRM, raising(KeyboardInterrupt))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            training.opt.step()
+            signal.pause()  # the step was faster
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        native.step = kernels
+    assert started
+    assert_same_state(finish(training), undisturbed(seed, "cpu", size=400_000))
+
+
+# An interrupt at any line
+
+
+def nothing(training: Training) -> None:
+    """An ordinary step."""
+
+
+def new_option(training: Training) -> None:
+    training.opt.param_groups[0]["amsgrad"] = True
+
+
+def tensor_lr(training: Training) -> None:
+    training.opt.param_groups[0]["lr"] = torch.tensor(0.05)
+
+
+def host_lr(training: Training) -> None:
+    training.opt.param_groups[1]["lr"] = 0.02
+
+
+def new_group(training: Training) -> None:
+    training.params.append(accepting(training.random(77, (7,))))
+    training.opt.add_param_group({"params": training.params[-1:], "lr": 0.3})
+
+
+def moved_parameter(training: Training) -> None:
+    training.params[0].data = training.params[0].data.clone()
+
+
+def first_step(training: Training) -> None:
+    """No step yet: this one makes all state."""
+
+
+CHANGES = [nothing, new_option, tensor_lr, host_lr, new_group, moved_parameter, first_step]
+
+
+def traced_step(training: Training, on_line: Callable[[Line], None]) -> None:
+    """A step that calls ``on_line`` before each line of the package."""
+
+    def trace(frame: Any, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            on_line((frame.f_code.co_filename, frame.f_lineno))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        training.opt.step()
+    finally:
+        sys.settrace(before)
+
+
+@needs_cpp
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:param_groups.* overrides its schedule")
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_interrupt_at_any_line(seed, change):
+    """A KeyboardInterrupt at each line of the package that a step comes to, one run for each.
+
+    The step has to build a new table where the caller changed something before it.
+    """
+    when = 0 if change is first_step else WHEN
+
+    def prepared() -> Training:
+        training = Training(seed, "cpu")
+        training.run(0, when)
+        change(training)
+        training.backward(when)
+        return training
+
+    def interrupt(line: Line) -> None:
+        if line == chosen:
+            raise KeyboardInterrupt
+
+    training, lines, torn = prepared(), {}, []
+    traced_step(training, lambda line: lines.setdefault(line))
+    want = finish(training, when)
+    for chosen in lines:
+        training = prepared()
+        with pytest.raises(KeyboardInterrupt):
+            traced_step(training, interrupt)
+        try:
+            assert_same_state(finish(training, when), want)
+        except (Exception, pytest.fail.Exception) as error:
+            torn.append((*chosen, str(error)[:80]))
+    assert not torn, "\n".join(map(str, torn))
