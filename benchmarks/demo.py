@@ -50,10 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare(settings: Settings, corpus: Corpus, picture: Path) -> int:
-    """Both runs, the table, the picture and the verdict as an exit code."""
+    """Both trainings, the table, the picture and the verdict as an exit code."""
     print(describe(settings, corpus), flush=True)
-    torch_run = train(TorchPipeline, settings, corpus)
-    fused_run = train(FusedPipeline, settings, corpus)
+    torch_run, fused_run = train((TorchPipeline, FusedPipeline), settings, corpus)
     print(table(torch_run, fused_run, settings))
     draw(torch_run, fused_run, settings, LIMIT, picture)
     print(f"picture: {picture}")

@@ -1,8 +1,8 @@
-"""The two pipelines that the demo compares, and the loop that trains with either."""
+"""The two pipelines that the demo compares, and the loop that trains with both."""
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any, Protocol
@@ -176,48 +176,63 @@ class FusedPipeline:
         )
 
 
-def train(pipeline_type: type[Pipeline], settings: Settings, corpus: Corpus) -> Run:
-    """Train from the seed with one of the pipelines; everything else is the same for both."""
-    torch.manual_seed(settings.seed)
-    model = GPT(settings.shape).to(settings.device)
-    pipeline = pipeline_type(model, settings)
-    run = Run(pipeline.name)
-    batches = _batches(corpus.train, settings.steps, settings)
-    progress = tqdm(batches, desc=f"{run.name:>8}", total=settings.steps, unit="step")
+class Training:
+    """A model that is trained from the seed with one of the pipelines."""
+
+    def __init__(self, pipeline_type: type[Pipeline], settings: Settings):
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.model = GPT(settings.shape).to(settings.device)
+        self.pipeline = pipeline_type(self.model, settings)
+        self.run = Run(self.pipeline.name)
+
+    def step(self, windows: Tensor) -> None:
+        started = self._now()
+        loss = self._loss(windows)
+        self.pipeline.scale(loss).backward()
+        before_step = self._now()
+        self.pipeline.step()
+        ended = self._now()
+        self.pipeline.zero_grad()
+        self.run.losses.append(loss.item())
+        self.run.reports.append(self.pipeline.report())
+        self.run.optimizer_seconds.append(ended - before_step)
+        self.run.step_seconds.append(ended - started)
+
+    @torch.no_grad()
+    def validate(self, tokens: Tensor) -> None:
+        batches = batches_of(tokens, self.settings.validation_batches, self.settings)
+        self.run.validation_loss = mean(self._loss(windows).item() for windows in batches)
+
+    def _loss(self, windows: Tensor) -> Tensor:
+        device = self.settings.device
+        with torch.autocast(device.type, torch.float16, enabled=self.settings.half):
+            return self.model.loss(windows.to(device))
+
+    def _now(self) -> float:
+        """The time after all that was launched is done."""
+        if self.settings.device.type == "cuda":
+            torch.cuda.synchronize(self.settings.device)
+        return time.perf_counter()
+
+
+def train(types: Sequence[type[Pipeline]], settings: Settings, corpus: Corpus) -> list[Run]:
+    """One training for each pipeline, all from the same seed and with the same batches.
+
+    They take turns at every batch, so that whatever else the machine does slows all of them.
+    """
+    trainings = [Training(pipeline_type, settings) for pipeline_type in types]
+    batches = batches_of(corpus.train, settings.steps, settings)
+    progress = tqdm(batches, desc="training", total=settings.steps, unit="step")
     for windows in progress:
-        started = _now(settings.device)
-        loss = _loss(model, windows, settings)
-        pipeline.scale(loss).backward()
-        before_step = _now(settings.device)
-        pipeline.step()
-        ended = _now(settings.device)
-        pipeline.zero_grad()
-        run.losses.append(loss.item())
-        run.reports.append(pipeline.report())
-        run.optimizer_seconds.append(ended - before_step)
-        run.step_seconds.append(ended - started)
-        progress.set_postfix(loss=f"{run.losses[-1]:.3f}", refresh=False)
-    run.validation_loss = _validate(model, settings, corpus)
-    return run
+        for training in trainings:
+            training.step(windows)
+        losses = {t.run.name: f"{t.run.losses[-1]:.4f}" for t in trainings}
+        progress.set_postfix(losses, refresh=False)
+    for training in trainings:
+        training.validate(corpus.validation)
+    return [training.run for training in trainings]
 
 
-def _batches(tokens: Tensor, count: int, settings: Settings) -> Iterator[Tensor]:
+def batches_of(tokens: Tensor, count: int, settings: Settings) -> Iterator[Tensor]:
     return draw_batches(tokens, count, settings.batch, settings.shape.block, settings.seed)
-
-
-def _loss(model: GPT, windows: Tensor, settings: Settings) -> Tensor:
-    with torch.autocast(settings.device.type, torch.float16, enabled=settings.half):
-        return model.loss(windows.to(settings.device))
-
-
-@torch.no_grad()
-def _validate(model: GPT, settings: Settings, corpus: Corpus) -> float:
-    batches = _batches(corpus.validation, settings.validation_batches, settings)
-    return mean(_loss(model, windows, settings).item() for windows in batches)
-
-
-def _now(device: torch.device) -> float:
-    """The time after all that was launched is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

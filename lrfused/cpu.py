@@ -47,8 +47,11 @@ class CpuStep:
             _options(work.options, work),
             _programs(work),
             {
-                name: getattr(state, name).data_ptr()
-                for name in ("words", "loss_scale", "counts", "steps", "products")
+                "words": state.words.data_ptr(),
+                "loss_scale": state.loss_scale.data_ptr(),
+                "counts": state.tensors.counts.data_ptr(),
+                "steps": state.tensors.steps.data_ptr(),
+                "products": state.tensors.products.data_ptr(),
             },
         )
 

@@ -9,6 +9,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
+from lrfused.counts import Counts
 from lrfused.loss_scale import LossScale
 from lrfused.options import Slot
 
@@ -47,12 +48,10 @@ PERSISTENT = (
 class DeviceState:
     """Counters and metrics of one optimizer, and the counts of its parameters.
 
-    ``counts`` (int64) are the true numbers of updates of each parameter, ``steps`` (float32)
-    their copies that ``optimizer.state[p]["step"]`` shows, ``products`` the running products
-    of the betas, ``loss_scale`` the float32 scale that multiplies the loss.
+    ``loss_scale`` is the float32 scale that multiplies the loss.
     """
 
-    def __init__(self, policy: LossScale | None, groups: int, tensors: int, device: torch.device):
+    def __init__(self, policy: LossScale | None, groups: int, device: torch.device):
         self.words = torch.zeros(len(Field) + groups * len(Slot), dtype=torch.int64, device=device)
         self.loss_scale = torch.tensor(
             [policy.init if policy else 1.0], dtype=torch.float32, device=device
@@ -61,20 +60,7 @@ class DeviceState:
             self.words[Field.HYSTERESIS_TRACKER] = policy.hysteresis
         self.floats[Field.CLIP_COEFFICIENT] = 1.0
         self.floats[Field.LOSS_SCALE] = self.loss_scale[0]
-        self.set_tensors(tensors)
-
-    def set_tensors(self, tensors: int) -> None:
-        """Fresh counts for a new list of parameters."""
-        device = self.words.device
-        self.counts = torch.zeros(tensors, dtype=torch.int64, device=device)
-        self.steps = torch.zeros(tensors, dtype=torch.float32, device=device)
-        self.products = torch.ones((tensors, 2), dtype=torch.float64, device=device)
-
-    def set_count(self, tensor: int, count: int, products: torch.Tensor) -> None:
-        """The count of a parameter and the products of its betas so far."""
-        self.counts[tensor] = count
-        self.steps[tensor] = float(count)
-        self.products[tensor] = products.to(self.products)
+        self.tensors = Counts([], device)
 
     def set_groups(self, groups: int) -> None:
         """Room for the hyperparameters of a new number of groups."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lrfused import native, reference
+from lrfused.counts import Counts, Groups, States
 from lrfused.cpu import CpuStep
 from lrfused.device_state import DeviceState, Field
 from lrfused.gradients import check_moment, check_pair
@@ -16,8 +17,6 @@ from lrfused.work import Work
 
 BACKENDS = ("auto", "reference", "cpu")
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-Groups = list[dict[str, Any]]
-States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
 
 
 class Engine:
@@ -39,14 +38,10 @@ class Engine:
         self.hyper = Hyperparameters()
         self.measured = False
         self._state: DeviceState | None = None
-        self._params: list[Tensor] = []  # whose counts self._state holds, in this order
-        self._steps: list[Tensor] = []  # what state["step"] shows: views of self._state.steps
-        self._inputs: list[tuple[Tensor, int]] = []  # tensors that programs read, addresses
-        self._work: Work | None = None
-        self._native: CpuStep | None = None
+        self._table: tuple[Work, CpuStep | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_work": None, "_native": None}
+        return {**self.__dict__, "_table": None}
 
     # State
 
@@ -55,16 +50,21 @@ class Engine:
         if self._state is None:
             params = [p for group in groups for p in group["params"]]
             device = params[0].device if params else torch.device("cpu")
-            self._state = DeviceState(self.options.loss_scale, len(groups), len(params), device)
+            self._state = DeviceState(self.options.loss_scale, len(groups), device)
         return self._state
 
     def counter(self) -> int:
         """Completed, non-skipped steps."""
         return 0 if self._state is None else int(self._state.words[Field.STEP])
 
+    @property
+    def native_step(self) -> CpuStep | None:
+        """The C++ backend's side of the present table; None if the reference runs it."""
+        return None if self._table is None else self._table[1]
+
     def forget_table(self) -> None:
         """The next step builds a new table."""
-        self._work = self._native = None
+        self._table = None
 
     # The step
 
@@ -85,9 +85,9 @@ class Engine:
                 for param in group["params"]:
                     if param.grad is not None:
                         allocate(states[param], param, group["amsgrad"])
-            self._move_counts(groups, states)
+            self._count(groups, states)
             return
-        work = self._current_work(groups, states, with_gradient)
+        work, native_step = self._current_table(groups, states, with_gradient)
         work.gradients = {
             index: Operand.of(entry.param.grad, entry.order)
             for index, entry in enumerate(work.entries)
@@ -99,16 +99,17 @@ class Engine:
         ]
         for operand in staged:
             operand.refresh()
-        if self._native is None:
-            reference.step(work)
-        else:
-            self._native(work)
-        self._raise_error(work)
         if self.options.write_grads:
             staged += work.gradients.values()
-        for operand in staged:
-            operand.write_back()
+        try:
+            if native_step is None:
+                reference.step(work)
+            else:
+                native_step(work)
+        finally:
+            _write_back(staged)
         work.gradients = {}
+        self._raise_error(work)
         self.measured = self.options.measures(self.groups)
 
     @staticmethod
@@ -123,21 +124,26 @@ class Engine:
             and not any(p.grad is not None and bool(p.grad.any()) for p in with_gradient)
         )
 
-    def _current_work(self, groups: Groups, states: States, with_gradient: list[Tensor]) -> Work:
-        changed = self.hyper.collect(groups)
+    def _current_table(
+        self, groups: Groups, states: States, with_gradient: list[Tensor]
+    ) -> tuple[Work, CpuStep | None]:
+        self.hyper.collect(groups)
         options = [_with_torch_options(o, g) for o, g in zip(self.groups, groups, strict=True)]
         if options != self.groups:
-            self.groups, changed = options, True
-        if changed or not self._is_current(groups, states):
-            self._work = self._build(groups, states, with_gradient)
-            self._native = CpuStep(self._work, self.instruction_set) if self._use_cpu() else None
-        assert self._work is not None
-        return self._work
+            self.groups = options
+        if self._table is None or not self._is_current(self._table[0], groups, states):
+            # Whatever happens on the way, nobody steps with addresses that are no more.
+            self._table = None
+            self._table = self._build(groups, states, with_gradient)
+        return self._table
 
-    def _is_current(self, groups: Groups, states: States) -> bool:
+    def _is_current(self, work: Work, groups: Groups, states: States) -> bool:
         """The table still describes what the caller's objects are."""
-        work = self._work
-        if work is None or len(work.entries) != sum(len(g["params"]) for g in groups):
+        if work.groups is not self.groups or any(
+            x is not y for x, y in zip(work.sources, self.hyper.sources, strict=True)
+        ):
+            return False
+        if len(work.entries) != sum(len(g["params"]) for g in groups):
             return False
         index = 0
         for g, group in enumerate(groups):
@@ -147,29 +153,21 @@ class Engine:
                     entry.param is not param
                     or entry.group != g
                     or (entry.pointer is not None and entry.pointer != param.data_ptr())
-                    or not self._state_is_current(index, entry, states)
+                    or not _state_is_current(entry, work.state.tensors.views[index], states)
                 ):
                     return False
                 index += 1
-        return all(tensor.data_ptr() == pointer for tensor, pointer in self._inputs)
+        return all(tensor.data_ptr() == pointer for tensor, pointer in work.inputs)
 
-    def _state_is_current(self, index: int, entry: Entry, states: States) -> bool:
-        state = states.get(entry.param)
-        if not state:
-            return entry.m is None and entry.param.grad is None
-        for operand, key in zip((entry.m, entry.v, entry.x), MOMENTS, strict=True):
-            if state.get(key) is not (operand.tensor if operand is not None else None):
-                return False
-        return state.get("step") is self._steps[index]
-
-    def _use_cpu(self) -> bool:
-        assert self._work is not None
-        devices = {e.param.device.type for e in self._work.entries if e.pointer is not None}
+    def _use_cpu(self, entries: list[Entry]) -> bool:
+        devices = {e.param.device.type for e in entries if e.pointer is not None}
         if self.backend == "cpu" and devices - {"cpu"}:
             raise ValueError(f"backend: 'cpu' takes parameters on the cpu, got {sorted(devices)}")
         return self.backend != "reference" and native.cpu is not None and devices <= {"cpu"}
 
-    def _build(self, groups: Groups, states: States, with_gradient: list[Tensor]) -> Work:
+    def _build(
+        self, groups: Groups, states: States, with_gradient: list[Tensor]
+    ) -> tuple[Work, CpuStep | None]:
         """A new table; state is allocated for parameters that have their first gradient."""
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         state = self.state(groups)
@@ -183,64 +181,30 @@ class Engine:
             for (g, p), use in zip(params, used, strict=True)
         ]
         check_no_shared_memory(entries)
+        use_cpu = self._use_cpu(entries)
         for (_, param), use in zip(params, used, strict=True):
             for key in MOMENTS if use else ():
                 if key in states.get(param, {}):
                     check_moment(key, states[param][key], param, param.device)
-        self._inputs = [(tensor, tensor.data_ptr()) for tensor, _ in inputs]
-        self._move_counts(groups, states)
+        for (g, param), use in zip(params, used, strict=True):
+            if use:
+                allocate(states[param], param, self.groups[g].amsgrad)
+        self._count(groups, states)
+        state.set_groups(len(groups))
         for index, (g, param) in enumerate(params):
             if used[index]:
-                allocate(states[param], param, self.groups[g].amsgrad)
-                states[param]["step"] = self._steps[index]
                 entries[index] = make_entry(param, g, self.groups[g].agc, states[param])
-        return Work(entries, self.groups, self.options, state, self.hyper)
+        addresses = [(tensor, tensor.data_ptr()) for tensor, _ in inputs]
+        work = Work(
+            entries, self.groups, self.options, state, self.hyper, self.hyper.sources, addresses
+        )
+        return work, CpuStep(work, self.instruction_set) if use_cpu else None
 
-    def _move_counts(self, groups: Groups, states: States) -> None:
-        """Counts for the present list of parameters: ours, unless state["step"] was rebound."""
+    def _count(self, groups: Groups, states: States) -> None:
+        """Counts for the present list of parameters."""
         state = self.state(groups)
-        before = {id(p): i for i, p in enumerate(self._params)}
-        counts, products, views = state.counts, state.products, self._steps
-        params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-        state.set_groups(len(groups))
-        state.set_tensors(len(params))
-        for new, (g, param) in enumerate(params):
-            old, shown = before.get(id(param)), states.get(param, {}).get("step")
-            if shown is None:
-                continue  # no state, no updates so far
-            if old is not None and shown is views[old]:
-                state.set_count(new, int(counts[old]), products[old])
-            else:
-                betas = torch.tensor([float(b) for b in groups[g]["betas"]], dtype=torch.float64)
-                state.set_count(new, int(shown), betas ** int(shown))
-        self._params = [p for _, p in params]
-        self._bind_steps(states)
-
-    def _bind_steps(self, states: States) -> None:
-        """Let state["step"] show our counts."""
-        steps = self._state.steps if self._state is not None else torch.zeros(0)
-        self._steps = [steps[i] for i in range(len(steps))]
-        for param, view in zip(self._params, self._steps, strict=True):
-            if states.get(param):
-                states[param]["step"] = view
-
-    def counts_of(
-        self, params: list[Tensor], states: States
-    ) -> tuple[list[int], list[list[float]]]:
-        """The exact counts of parameters and the products of their betas, for a checkpoint."""
-        places = {id(p): i for i, p in enumerate(self._params)}
-        counts, products = [], []
-        for param in params:
-            shown, place = states.get(param, {}).get("step"), places.get(id(param))
-            count = 0 if shown is None else int(shown)
-            product = [1.0, 1.0]
-            if place is not None and self._state is not None:
-                exact = int(self._state.counts[place])
-                count = exact if float(self._state.steps[place]) == float(count) else count
-                product = self._state.products[place].tolist()
-            counts.append(count)
-            products.append(product)
-        return counts, products
+        state.tensors = state.tensors.moved(groups, states)
+        state.tensors.bind(states)
 
     def restore(
         self, groups: Groups, states: States, counts: list[int], products: list[Tensor]
@@ -249,16 +213,18 @@ class Engine:
         state = self.state(groups)
         params = [p for group in groups for p in group["params"]]
         # In place where it can be: captured graphs know these addresses.
-        if [id(p) for p in params] != [id(p) for p in self._params]:
-            self._params = params
-            state.set_tensors(len(params))
+        if [id(p) for p in params] != [id(p) for p in state.tensors.params]:
+            self._table = None
+            state.tensors = Counts(params, state.words.device)
         for index, count in enumerate(counts):
-            state.set_count(index, count, products[index])
-        self._bind_steps(states)
+            state.tensors.set(index, count, products[index])
+        state.tensors.bind(states)
 
     def copied(self, states: States) -> None:
-        """After a deepcopy or unpickling: the views into our memory are views no more."""
-        self._bind_steps(states)
+        """After a deepcopy or unpickling."""
+        if self._state is not None:
+            self._state.tensors.renew_views()
+            self._state.tensors.bind(states)
 
     def _raise_error(self, work: Work) -> None:
         """Turn the error that plan latched into an exception, once."""
@@ -276,6 +242,31 @@ class Engine:
             f"step {step}: {slot.name.lower()} of param_groups[{reading[Field.ERROR_GROUP]}] is "
             f"{value}, it must be {_rule(slot)}; nothing was changed"
         )
+
+
+def _state_is_current(entry: Entry, step: Tensor, states: States) -> bool:
+    """The parameter's state holds the tensors that the table was built from."""
+    state = states.get(entry.param)
+    if not state:
+        return entry.m is None and entry.param.grad is None
+    for operand, key in zip((entry.m, entry.v, entry.x), MOMENTS, strict=True):
+        if state.get(key) is not (operand.tensor if operand is not None else None):
+            return False
+    return state.get("step") is step
+
+
+def _write_back(operands: list[Operand]) -> None:
+    """Carry results from copies to the tensors: all of them, an interrupt has to wait."""
+    left, waiting = list(operands), None
+    while left:
+        try:
+            while left:
+                left[-1].write_back()
+                left.pop()
+        except KeyboardInterrupt as interrupt:
+            waiting = interrupt
+    if waiting is not None:
+        raise waiting
 
 
 def allocate(state: dict[str, Tensor], param: Tensor, amsgrad: bool) -> None:

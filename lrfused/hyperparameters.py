@@ -127,6 +127,11 @@ class Hyperparameters:
                 yield g, slot, cell
 
     @property
+    def sources(self) -> list[Schedule | None]:
+        """The schedule of every place, or None."""
+        return [cell.source for row in self.rows for cell in row]
+
+    @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
         """The places that a program fills."""
         return [(g, s, c.source) for g, s, c in self.cells() if c.source is not None]
@@ -145,21 +150,19 @@ class Hyperparameters:
                     cell.mirror = cell.schedule(step)
                     write_group(groups[g], slot, cell.mirror)
 
-    def collect(self, groups: list[dict[str, Any]]) -> bool:
-        """Take in what the caller wrote; True if a program has to be made for another tensor.
+    def collect(self, groups: list[dict[str, Any]]) -> None:
+        """Take in what the caller wrote; a tensor in place of another changes ``sources``.
 
         Raises:
             TypeError: something that is not a number or a tensor stands in a group.
         """
         hosts = [[_checked(g, slot, group) for slot in IN_GROUPS] for g, group in enumerate(groups)]
-        changed = False
         for g, row in enumerate(self.rows):
             for slot, host in zip(IN_GROUPS, hosts[g], strict=True):
                 cell = row[slot]
                 tensor = host if isinstance(host, Tensor) else None
                 if tensor is not cell.tensor:
                     cell.read_from(tensor, slot)
-                    changed = True
                 mirrored = cell.schedule is not None and _same(host, cell.mirror)
                 leads = tensor is not None or mirrored
                 self.given[g, slot] = not leads
@@ -167,7 +170,6 @@ class Hyperparameters:
                     self.values[g, slot] = host
                 if cell.schedule is not None and not mirrored:
                     self._warn(cell, g, slot, host)
-        return changed
 
     @staticmethod
     def _warn(cell: Cell, g: int, slot: Slot, host: Any) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrfused.counts import Counts
 from lrfused.device_state import DeviceState, Field
 from lrfused.elementary import power_integer
 from lrfused.loss_scale import LARGEST_FLOAT32, LossScale
@@ -80,19 +81,19 @@ def propagating_maximum(x: float, y: float) -> float:
 
 
 def count_update(
-    state: DeviceState, index: int, group: GroupPlan, correction: BiasCorrection
+    counts: Counts, index: int, group: GroupPlan, correction: BiasCorrection
 ) -> tuple[float, float]:
     """Count a parameter's update; lr / (1 - beta1**count) and sqrt(1 - beta2**count)."""
-    shown = float(state.steps[index])
-    if shown != float(np.float32(int(state.counts[index]))):
-        state.counts[index] = int(shown)  # somebody wrote state["step"]: it counts
-    state.counts[index] += 1
-    count = np.array([int(state.counts[index])])
-    state.steps[index] = float(np.float32(count[0]))
-    state.products[index, 0] *= group.beta1
-    state.products[index, 1] *= group.beta2
+    shown = float(counts.steps[index])
+    if shown != float(np.float32(int(counts.counts[index]))):
+        counts.counts[index] = int(shown)  # somebody wrote state["step"]: it counts
+    counts.counts[index] += 1
+    count = np.array([int(counts.counts[index])])
+    counts.steps[index] = float(np.float32(count[0]))
+    counts.products[index, 0] *= group.beta1
+    counts.products[index, 1] *= group.beta2
     if correction == BiasCorrection.PRODUCT:
-        product1, product2 = (float(x) for x in state.products[index])
+        product1, product2 = (float(x) for x in counts.products[index])
     else:
         product1 = float(power_integer(np.array([group.beta1]), count)[0])
         product2 = float(power_integer(np.array([group.beta2]), count)[0])

@@ -236,7 +236,7 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
                 decision.before[index] = sign * ((inverse * factors) * coefficient)
                 decision.after[index] = np.ones(len(factors))
             decision.step_size[index], decision.root_bias_correction2[index] = count_update(
-                state, index, groups[entry.group], group_options.bias_correction
+                state.tensors, index, groups[entry.group], group_options.bias_correction
             )
     count_step(state, skip, coefficient, options.advance_schedule_on_skip)
     if options.loss_scale is not None and options.loss_scale.dynamic:

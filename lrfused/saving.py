@@ -36,7 +36,9 @@ def describe(opt: "AdamW", g: int) -> dict[str, Any]:
     """Numbers, strings, lists and, for long tables, tensors: loads under weights_only."""
     engine = opt._engine
     reading = engine.state(opt.param_groups).read()
-    counts, products = engine.counts_of(opt.param_groups[g]["params"], opt.state)
+    counts, products = engine.state(opt.param_groups).tensors.read(
+        opt.param_groups[g]["params"], opt.state
+    )
     row = engine.hyper.rows[g]
     schedules = {
         slot.name.lower(): cell.schedule

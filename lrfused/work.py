@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from lrfused.device_state import DeviceState
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.norm import CHUNK
 from lrfused.options import GroupOptions, Options, Slot
+from lrfused.schedules import Schedule
 from lrfused.table import Entry, Operand
 
 
@@ -24,6 +26,8 @@ class Work:
     options: Options
     state: DeviceState
     hyper: Hyperparameters
+    sources: list[Schedule | None]  # of the hyperparameters, when the table was built
+    inputs: list[tuple[Tensor, int]]  # tensors that they read, with their addresses then
     gradients: dict[int, Operand] = field(default_factory=dict)
     grad_scale: float = 1.0
     found_inf: bool = False

@@ -120,7 +120,7 @@ def test_groups_hold_every_parameter_once_and_only_matrices_decay():
 )
 def test_both_pipelines_show_the_same_training(corpus, rng, half, loss_bound, norm_bound):
     settings = small(corpus, rng, steps=14, max_grad_norm=0.7, half=half)
-    ours, theirs = train(FusedPipeline, settings, corpus), train(TorchPipeline, settings, corpus)
+    ours, theirs = train((FusedPipeline, TorchPipeline), settings, corpus)
     assert len(ours.losses) == 14 and ours.losses[-1] < ours.losses[0]
     assert ours.losses == pytest.approx(theirs.losses, rel=0, abs=loss_bound)
     assert ours.validation_loss == pytest.approx(theirs.validation_loss, rel=0, abs=loss_bound)
@@ -137,7 +137,7 @@ def test_an_overflow_is_skipped_by_both_and_their_schedules_wait(corpus, rng, mo
     loss = GPT.loss
     monkeypatch.setattr(GPT, "loss", lambda model, windows: 64.0 * loss(model, windows))
     settings = small(corpus, rng, steps=14, half=True)
-    ours, theirs = train(FusedPipeline, settings, corpus), train(TorchPipeline, settings, corpus)
+    ours, theirs = train((FusedPipeline, TorchPipeline), settings, corpus)
     skips = [report.skipped for report in ours.reports]
     assert skips == [report.skipped for report in theirs.reports]
     assert skips[0] and not skips[-1] and ours.skipped_steps == theirs.skipped_steps == sum(skips)
@@ -150,7 +150,8 @@ def test_an_overflow_is_skipped_by_both_and_their_schedules_wait(corpus, rng, mo
 
 def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end(corpus, rng):
     settings = small(corpus, rng, steps=11)
-    rates = [report.lr for report in train(TorchPipeline, settings, corpus).reports]
+    [run] = train([TorchPipeline], settings, corpus)
+    rates = [report.lr for report in run.reports]
     schedule = schedules.warmup_cosine(1e-3, 5, 11, 1e-4, start="1/n")
     assert rates == pytest.approx([schedule(step) for step in range(11)], rel=1e-12)
     assert rates[4] == rates[5] == 1e-3
@@ -158,9 +159,9 @@ def test_the_rate_warms_up_to_its_peak_and_falls_to_its_end(corpus, rng):
 
 def test_one_seed_is_one_training(corpus, rng):
     settings = small(corpus, rng, steps=5)
-    first, second = (train(FusedPipeline, settings, corpus).losses for _ in range(2))
-    assert first == second
-    assert train(FusedPipeline, small(corpus, rng, steps=5), corpus).losses != first
+    first, second = train((FusedPipeline, FusedPipeline), settings, corpus)
+    [other] = train([FusedPipeline], small(corpus, rng, steps=5), corpus)
+    assert first.losses == second.losses != other.losses
 
 
 # Comparison and picture

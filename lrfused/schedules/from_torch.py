@@ -1,7 +1,6 @@
 """from_torch: the schedule of one of torch's schedulers."""
 
 import copy
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
@@ -151,11 +150,10 @@ def _sequence(scheduler: Any, group: int, start: float) -> Schedule:
         )
     if len({id(part) for part in parts}) < len(parts):
         raise NoExpression("SequentialLR has the same scheduler twice")
-    first = bisect_right(milestones, 0)
-    begins = [0, *milestones[first:]]
+    begins = [0, *(max(m, 0) for m in milestones)]
     ends = [*begins[1:], begins[-1] + HORIZON]
     pieces = []
-    for part, begin, end in zip(parts[first:], begins, ends, strict=True):
+    for part, begin, end in zip(parts, begins, ends, strict=True):
         if isinstance(part, COMPOUND):
             raise NoExpression(f"SequentialLR of a {type(part).__name__} has no expression")
         piece = rate(part, group, None if begin else start, max(end - begin, 1))

@@ -86,6 +86,7 @@ def momentum(scheduler: Any, group: int) -> Schedule:
 def piecewise(pieces: Sequence[Schedule | float], boundaries: Sequence[int]) -> Schedule:
     """pieces[i] until the step reaches boundaries[i], the last piece from then on.
 
+    The boundaries must not decrease; those up to 0 are as good as 0.
     A balanced tree of selects: the expression stays shallow however many pieces there are.
 
     Raises:
@@ -140,8 +141,6 @@ def _multi_step_lr(scheduler: Any) -> Schedule:
 
 def _constant_lr(scheduler: Any) -> Schedule:
     factor, length = float(scheduler.factor), scheduler.total_iters
-    if length <= 0:
-        return as_schedule(1.0)
     if length != int(length):  # the step at which the factor is taken back is never met
         return as_schedule(factor)
     return piecewise([factor, 1.0], [int(length)])
@@ -234,7 +233,7 @@ def _one_cycle(scheduler: Any, group: int, what: str) -> Schedule:
         start, end = (float(values[phase[f"{side}_{what}"]]) for side in ("start", "end"))
         finish = float(phase["end_step"])
         pieces.append(_anneal(scheduler, start, end, begin, finish))
-        boundaries.append(min(max(math.floor(finish) + 1, 0), total + 1))
+        boundaries.append(min(math.floor(finish) + 1, total + 1))
         begin = finish
     boundaries[-1] = total + 1
     return piecewise([*pieces, end], boundaries)

@@ -4,27 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from step.helpers import (  # the package beside this one
-    INSTRUCTION_SETS,
-    Run,
-    assert_same_bits,
-    assert_same_contents,
-    bits,
-    contents,
-    host_numbers,
-    needs_cpp,
-)
+from step.helpers import assert_same_bits, assert_same_contents, bits, needs_cpp  # beside this
 from torch import Tensor
 
 import lrfused
 from lrfused import schedules as S
-from lrfused.device_state import PERSISTENT
 
 __all__ = [
-    "INSTRUCTION_SETS",
     "Buffer",
     "Layout",
-    "Run",
     "Training",
     "accepting",
     "assert_same_bits",
@@ -35,6 +23,8 @@ __all__ = [
     "needs_cpp",
     "normal",
 ]
+
+STATE = ("p", "grad", "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 def normal(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -155,17 +145,23 @@ class Training:
 
     def now(self) -> dict[str, Any]:
         """Everything that a step may change."""
-        return everything(Run(self.params, self.opt))
+        return everything(self.params, self.opt)
 
 
-def everything(run: Run) -> dict[str, Any]:
-    """All that a step may change: tensors, counters, metrics and the host's numbers."""
-    metrics = run.opt.metrics()
-    counters = run.opt._engine.state(run.opt.param_groups).words[list(PERSISTENT)].clone()
+def everything(params: list[torch.nn.Parameter], opt: lrfused.AdamW) -> dict[str, Any]:
+    """All that a step may change: parameters, gradients, what a checkpoint holds, metrics."""
+    metrics, saved = opt.metrics(), opt.state_dict()
+    tensors, others = {}, {}
+    for i, p in enumerate(params):
+        for key, value in {"p": p, "grad": p.grad, **saved["state"].get(i, {})}.items():
+            if key not in STATE:
+                others[key, i] = repr(value)  # whatever a checkpoint brought along
+            elif value is not None:
+                tensors[f"{key}[{i}]"] = value.detach().clone()
     return {
-        "tensors": {**contents(run), "counters": counters},
+        "tensors": tensors,
         "metrics": repr(metrics),
-        "numbers": repr(host_numbers(run)),
+        "numbers": repr((saved["param_groups"], others)),
     }
 
 

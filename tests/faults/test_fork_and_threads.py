@@ -13,7 +13,7 @@ import torch
 import lrfused
 from lrfused import schedules as S
 
-from .helpers import Run, accepting, assert_same_state, everything, needs_cpp, normal
+from .helpers import accepting, assert_same_state, everything, needs_cpp, normal
 
 pytestmark = needs_cpp
 STEPS = 4
@@ -67,7 +67,7 @@ class Job:
 
     def end(self):
         """Everything that the steps left."""
-        return everything(Run(self.params, self.opt))
+        return everything(self.params, self.opt)
 
 
 def one_after_the_other(seeds: list[int]) -> list[dict]:

@@ -12,7 +12,7 @@ import torch
 import lrfused
 from lrfused import schedules as S
 
-from .helpers import Run, accepting, assert_same_bits, assert_same_state, everything, normal
+from .helpers import accepting, assert_same_bits, assert_same_state, everything, normal
 
 MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
 REFUSALS = (ValueError, TypeError, RuntimeError, KeyError)
@@ -50,7 +50,7 @@ class Subject:
 
     def now(self) -> dict[str, Any]:
         """All that loading may change."""
-        state = everything(Run(self.params, self.opt))
+        state = everything(self.params, self.opt)
         state["tensors"] |= {"gate": self.gate.clone(), "count": self.count.clone()}
         return state
 
@@ -195,26 +195,27 @@ def mutate(rng: Any, saved: dict[str, Any]) -> str:
     container, key = random_place(rng, saved)
     other, place = random_place(rng, saved)
     junk = one(JUNK)
-    where = f"{key!r} of {str(container)[:70]}"
+    where = str(container)[:70]
     kind = one(("replace", "remove", "add", "copy", "swap"))
     if kind == "replace":
         container[key] = copy.deepcopy(junk)
     elif kind == "remove":
         del container[key]
     elif kind == "add" and isinstance(container, dict):
-        container[one(("x", 99, None, "exp_avg", "step", "lr"))] = copy.deepcopy(junk)
+        key = one(("x", 99, None, "exp_avg", "step", "lr"))
+        container[key] = copy.deepcopy(junk)
     elif kind == "copy":
         container[key] = copy.deepcopy(other[place])
     else:
         sibling = one(list(container) if isinstance(container, dict) else range(len(container)))
         container[key], container[sibling] = container[sibling], container[key]
-    return f"{kind} {where} ({junk!r:.60})"
+    return f"{kind} {key!r} of {where} ({junk!r:.60})"
 
 
 def test_changed_places_of_a_state_dict(rng, seed):
     """Values replaced by others of any kind, taken out, put in, copied and exchanged."""
     failures, loaded = [], 0
-    for _ in range(400):
+    for _ in range(250):
         saved = copy.deepcopy(Subject(seed, steps=5).opt.state_dict())
         change = mutate(rng, saved)
         try:
@@ -222,4 +223,4 @@ def test_changed_places_of_a_state_dict(rng, seed):
         except (Exception, pytest.fail.Exception) as error:
             failures.append(f"{change}: {type(error).__name__}: {str(error)[:200]}")
     assert not failures, f"{len(failures)} failures\n" + "\n".join(failures)
-    assert 40 < loaded < 360
+    assert 20 < loaded < 230

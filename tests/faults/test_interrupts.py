@@ -14,18 +14,19 @@ import pytest
 import torch
 
 import lrfused
+from lrfused.cpu import CpuStep
 
 from .helpers import Training, accepting, assert_same_state, needs_cpp
 
 STEPS, WHEN = 5, 2
 BACKENDS = ["reference", pytest.param("cpu", marks=needs_cpp)]
 PACKAGE = str(Path(lrfused.__file__).parent)
-Line = tuple[str, int]
+Event = tuple[str, int, str, str]  # file, line, function, compiled function that returned
 
 
 def finish(training: Training, when: int = WHEN) -> dict[str, Any]:
     """Repeat the step of the interrupt unless it was done, then go on to the end."""
-    done = training.opt._engine.counter()
+    done = training.opt.metrics()["steps"]
     assert done in (when, when + 1)
     training.run(done, STEPS)
     return training.now()
@@ -99,7 +100,7 @@ def test_somebodys_code_raises(seed, backend, error, where):
     training.run(0, WHEN)
     with pytest.raises(error, match="on purpose"):
         where(training, error)
-    assert training.opt._engine.counter() == WHEN + (where is in_post_hook)
+    assert training.opt.metrics()["steps"] == WHEN + (where is in_post_hook)
     assert_same_state(finish(training), undisturbed(seed, backend))
 
 
@@ -109,22 +110,18 @@ def test_somebodys_code_raises(seed, backend, error, where):
 @needs_cpp
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
 @pytest.mark.parametrize("delay", [0.0002, 0.001, 0.004])
-def test_a_signal_while_the_kernels_run(seed, delay):
+def test_a_signal_while_the_kernels_run(seed, monkeypatch, delay):
     """Ctrl-C in a long step: Python acts on it when the kernels are through."""
     training = Training(seed, "cpu", size=400_000)
     training.run(0, WHEN)
     training.backward(WHEN)
-    native, started = training.opt._engine._native, []
+    kernels = CpuStep.__call__
 
-    class Noticed:
-        """The kernels, with a timer that goes off while they run."""
+    def noticed(step: CpuStep, work: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        kernels(step, work)
 
-        def run(self, *arguments: Any) -> None:
-            started.append(True)
-            signal.setitimer(signal.ITIMER_REAL, delay)
-            kernels.run(*arguments)
-
-    kernels, native.step = native.step, Noticed()
+    monkeypatch.setattr(CpuStep, "__call__", noticed)
     before = signal.signal(signal.SIGALRM, raising(KeyboardInterrupt))
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -133,12 +130,11 @@ def test_a_signal_while_the_kernels_run(seed, delay):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        native.step = kernels
-    assert started
+    monkeypatch.undo()
     assert_same_state(finish(training), undisturbed(seed, "cpu", size=400_000))
 
 
-# An interrupt at any line
+# An interrupt anywhere
 
 
 def nothing(training: Training) -> None:
@@ -173,30 +169,32 @@ def first_step(training: Training) -> None:
 CHANGES = [nothing, new_option, tensor_lr, host_lr, new_group, moved_parameter, first_step]
 
 
-def traced_step(training: Training, on_line: Callable[[Line], None]) -> None:
-    """A step that calls ``on_line`` before each line of the package."""
+def watched_step(training: Training, on_event: Callable[[Event], None]) -> None:
+    """A step that calls ``on_event`` wherever Python itself would act on a signal.
 
-    def trace(frame: Any, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line":
-            on_line((frame.f_code.co_filename, frame.f_lineno))
-        return trace
+    That is at the start of a function and when a call of compiled code returns.
+    """
 
-    before = sys.gettrace()
-    sys.settrace(trace)
+    def profile(frame: Any, event: str, function: Any) -> None:
+        code = frame.f_code
+        if event in ("call", "c_return") and code.co_filename.startswith(PACKAGE):
+            name = getattr(function, "__name__", "")
+            on_event((Path(code.co_filename).name, frame.f_lineno, code.co_name, name))
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
     try:
         training.opt.step()
     finally:
-        sys.settrace(before)
+        sys.setprofile(before)
 
 
 @needs_cpp
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:param_groups.* overrides its schedule")
 @pytest.mark.parametrize("change", CHANGES)
-def test_an_interrupt_at_any_line(seed, change):
-    """A KeyboardInterrupt at each line of the package that a step comes to, one run for each.
+def test_an_interrupt_anywhere(seed, change):
+    """A KeyboardInterrupt at each place of the package where a step can meet one, a run for each.
 
     The step has to build a new table where the caller changed something before it.
     """
@@ -209,19 +207,20 @@ def test_an_interrupt_at_any_line(seed, change):
         training.backward(when)
         return training
 
-    def interrupt(line: Line) -> None:
-        if line == chosen:
+    def interrupt(event: Event) -> None:
+        if event == chosen:
             raise KeyboardInterrupt
 
-    training, lines, torn = prepared(), {}, []
-    traced_step(training, lambda line: lines.setdefault(line))
+    training, events, torn = prepared(), {}, []
+    watched_step(training, lambda event: events.setdefault(event))
     want = finish(training, when)
-    for chosen in lines:
+    for chosen in events:
         training = prepared()
         with pytest.raises(KeyboardInterrupt):
-            traced_step(training, interrupt)
+            watched_step(training, interrupt)
         try:
             assert_same_state(finish(training, when), want)
         except (Exception, pytest.fail.Exception) as error:
             torn.append((*chosen, str(error)[:80]))
+    assert len(events) > 50
     assert not torn, "\n".join(map(str, torn))

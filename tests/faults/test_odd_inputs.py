@@ -12,7 +12,6 @@ import lrfused
 from .helpers import (
     Buffer,
     Layout,
-    Run,
     accepting,
     assert_same_state,
     bits,
@@ -122,18 +121,17 @@ class Odd:
         ]
         return [{"params": both[0]}, {"params": both[1], **second}]
 
-    def step(self, opt, step: int, expand: bool) -> None:
-        """One step with random gradients; only what may be written is."""
+    def step(self, opt, step: int, writes: bool = False) -> None:
+        """One step with random gradients, which it may write or not."""
         gradients: list[Buffer] = []
         for p, s in zip(self.params, self.model, strict=True):
             seen = s.shape
-            if expand:
+            if not writes:
                 seen = tuple(1 if d < s.expanded and n else n for d, n in enumerate(s.shape))
             gradients.append(Buffer(normal(self.generator, seen, s.of_gradient), s.gradient_layout))
             p.grad = gradients[-1].view.expand(s.shape) if s.has_gradient[step] else None
         before = [g.memory.clone() for g in gradients]
         opt.step()
-        writes = isinstance(opt, lrfused.AdamW) and opt._engine.options.write_grads
         for gradient, memory in zip(gradients, before, strict=True):
             gradient.assert_only_inside()
             if not writes:
@@ -147,9 +145,9 @@ def run(model: list[Spec], seed: int, backend: str, options: dict) -> tuple[dict
     odd, metrics = Odd(model, seed), []
     opt = lrfused.AdamW(odd.groups(lr=0.02, weight_decay=0.3), backend=backend, **options)
     for step in range(STEPS):
-        odd.step(opt, step, expand=not options.get("write_grads"))
+        odd.step(opt, step, writes=options.get("write_grads", False))
         metrics.append(opt.metrics())
-    return everything(Run(odd.params, opt)), metrics
+    return everything(odd.params, opt), metrics
 
 
 EMPTY, PAIR = (
@@ -193,8 +191,8 @@ def test_torch_agrees(model, seed, options):
     mine = lrfused.AdamW(ours.groups(lr=0.2), lr=0.1, eps=1e-3, backend="cpu", **options)
     other = torch.optim.AdamW(theirs.groups(lr=0.2), lr=0.1, eps=1e-3, foreach=False, **options)
     for step in range(STEPS):
-        ours.step(mine, step, expand=True)
-        theirs.step(other, step, expand=True)
+        ours.step(mine, step)
+        theirs.step(other, step)
     for p, q, spec in zip(ours.params, theirs.params, model, strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=TOLERANCE[spec.dtype])
         assert mine.state[p].keys() == other.state[q].keys()
@@ -223,8 +221,8 @@ def test_moments_in_another_order_than_the_parameter(rng, backend):
                 state[name] = moved[-1].view
     for buffer in moved:
         buffer.assert_only_inside()
-    runs = [Run([p], opt) for p, opt in zip((plain, odd), optimizers, strict=True)]
-    assert_same_state(everything(runs[1]), everything(runs[0]))
+    left = [everything([p], opt) for p, opt in zip((plain, odd), optimizers, strict=True)]
+    assert_same_state(*left)
     assert all(
         optimizers[1].state[odd][n] is b.view
         for n, b in zip(("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), moved, strict=True)

@@ -69,7 +69,7 @@ def test_a_first_lr_that_another_scheduler_wrote(strategy, data, lrs):
 
 @every_strategy
 @some
-@given(data=st.data(), milestone=st.integers(0, 9), lrs=base_lrs)
+@given(data=st.data(), milestone=st.integers(-2, 9), lrs=base_lrs)
 def test_the_second_part_of_a_sequence(strategy, data, milestone, lrs):
     """It begins from its closed form at the milestone, not from where the first part is."""
     opt = optimizer(*lrs)
@@ -162,6 +162,15 @@ def test_one_cycle_holds_its_end_where_torch_raises(anneal):
     assert schedule.values([11, 12, 2**40]).tolist() == [opt.param_groups[0]["min_lr"]] * 3
     assert beta1.values([11, 12, 2**40]).tolist() == [0.95] * 3
     assert len(stepped(scheduler, 20)) == 11
+
+
+def test_one_cycle_holds_its_end_wherever_its_phases_lie():
+    """A last phase of no length, and one that the phase before runs past."""
+    for options in ({"pct_start": 1.0}, {"pct_start": 0.8, "three_phase": True}):
+        opt = optimizer(1.0)
+        schedule = S.from_torch(torch_lr.OneCycleLR(opt, 1.0, 10, **options))
+        assert np.isfinite(schedule.values(range(20))).all()
+        assert schedule.values(range(11, 20)).tolist() == [opt.param_groups[0]["min_lr"]] * 9
 
 
 def test_groups_that_agree_are_one_schedule_others_a_list():

@@ -9,7 +9,7 @@ from .helpers import advance, assert_same_bits, assert_within, numpy_of, random_
 
 STEPS, MAX_NORM = 200, 1.0
 OVERFLOWS = {3, 4, 5, 60, 61, 120, 199}
-ADAMW = {"lr": 1e-3, "weight_decay": 0.05}
+ADAMW = {"lr": 3e-4, "weight_decay": 0.05}
 POLICY = {"growth_interval": 20}
 
 

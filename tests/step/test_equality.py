@@ -152,15 +152,15 @@ def test_sizes_at_the_edges_of_blocks_and_chunks(rng, trial):
 def test_the_instruction_set_that_is_asked_for_is_used(rng):
     problem = random_problem(rng, [(3,)], 1)
     for name in INSTRUCTION_SETS:
-        assert run(problem, "cpu", instruction_set=name).opt._engine._native.instruction_set == name
+        assert run(problem, "cpu", instruction_set=name).opt._engine.native_step.instruction_set == name
     with pytest.raises(ValueError, match="instruction_set: this machine has no 'mmx'"):
         run(problem, "cpu", instruction_set="mmx")
 
 
 def test_auto_is_the_cpp_backend_on_a_cpu(rng):
     problem = random_problem(rng, [(3,)], 1)
-    assert run(problem, "auto").opt._engine._native is not None
-    assert run(problem, "reference").opt._engine._native is None
+    assert run(problem, "auto").opt._engine.native_step is not None
+    assert run(problem, "reference").opt._engine.native_step is None
 
 
 def test_a_parameter_whose_first_gradient_comes_late(rng):

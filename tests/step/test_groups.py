@@ -120,6 +120,18 @@ def test_each_parameter_counts_its_own_updates(rng, backend):
     assert got.opt.metrics()["steps"] == 30
 
 
+def test_counts_are_exact_where_float32_is_not(rng, backend):
+    """state["step"] shows the nearest float32 of a whole number."""
+    problem = random_problem(rng, [(5,)], 5, none=0.0)
+    made = start(problem.values, backend)
+    advance(made, problem.gradients[0])
+    made.opt.state[made.params[0]]["step"].fill_(2.0**24)
+    for gradients in problem.gradients[1:4]:
+        advance(made, gradients)
+    assert contents(made)["counts"].tolist() == [2**24 + 3]
+    assert float(made.opt.state[made.params[0]]["step"]) == 2.0**24 + 4
+
+
 def test_a_parameter_without_gradient_does_not_move(rng, backend):
     problem = random_problem(rng, [(5,), (65,)], 3, none=0.0)
     got = start(problem.values, backend, max_grad_norm=1.0)

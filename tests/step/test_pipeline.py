@@ -78,6 +78,21 @@ def test_random_options(rng, backend, trial):
         assert_follows(run, plain)
 
 
+def test_a_count_that_a_caller_writes_counts(rng, backend):
+    """state["step"] in place, as when somebody warm-starts the moments."""
+    problem = random_problem(rng, SHAPES, 6, (torch.float64,), none=0.0)
+    run = start(problem.values, backend, write_grads=True, always_measure=True)
+    plain = PlainAdamW(problem.values)
+    for step, gradients in enumerate(problem.gradients):
+        if step == 3:
+            run.opt.state[run.params[0]]["step"].fill_(100.0)
+            plain.count[0] = 100
+        advance(run, gradients)
+        plain.step(gradients)
+        assert_follows(run, plain)
+    assert [float(run.opt.state[p]["step"]) for p in run.params[:2]] == [103.0, 6.0]
+
+
 @pytest.fixture
 def by_hand(backend):
     """Rows of norm 5 and 0.5 whose gradients, scaled by 8, have norms 50 and 1."""
