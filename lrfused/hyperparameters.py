@@ -40,8 +40,8 @@ class Cell:
 
     def read_from(self, tensor: Tensor | None, slot: Slot) -> None:
         """Another tensor in the group, or none any more."""
-        self.tensor = tensor
-        self.reader = None if tensor is None else schedule_input(tensor, slot.name.lower())
+        reader = None if tensor is None else schedule_input(tensor, slot.name.lower())
+        self.tensor, self.reader = tensor, reader
 
     @property
     def source(self) -> Schedule | None:
@@ -56,14 +56,13 @@ def read_group(group: dict[str, Any], slot: Slot) -> Any:
     return group[slot.name.lower()]
 
 
-def write_group(group: dict[str, Any], slot: Slot, value: float) -> None:
-    """Change the caller's side of a hyperparameter."""
-    if slot in BETAS:
-        betas = list(group["betas"])
-        betas[slot - Slot.BETA1] = value
-        group["betas"] = tuple(betas)
-    else:
-        group[slot.name.lower()] = value
+def written(group: dict[str, Any], slot: Slot, value: float) -> tuple[str, Any]:
+    """The key of the caller's side of a hyperparameter, and what changes it to ``value``."""
+    if slot not in BETAS:
+        return slot.name.lower(), value
+    betas = list(group["betas"])
+    betas[slot - Slot.BETA1] = value
+    return "betas", tuple(betas)
 
 
 def _checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
@@ -147,8 +146,10 @@ class Hyperparameters:
                 if cell.schedule is None or cell.tensor is not None:
                     continue
                 if reset or cell.mirror is None or _same(read_group(groups[g], slot), cell.mirror):
-                    cell.mirror = cell.schedule(step)
-                    write_group(groups[g], slot, cell.mirror)
+                    value = cell.schedule(step)
+                    key, stored = written(groups[g], slot, value)
+                    # Together: an interrupt between the two would look like a caller's value.
+                    cell.mirror, groups[g][key] = value, stored
 
     def collect(self, groups: list[dict[str, Any]]) -> None:
         """Take in what the caller wrote; a tensor in place of another changes ``sources``.

@@ -25,9 +25,8 @@ def in_groups(optimizer, what="lr"):
 def stepped(scheduler, steps, *whats):
     """For each of ``whats`` an array (step, group) of what torch sets at steps 0 .. steps - 1.
 
-    It is shorter where torch refuses to go on.
+    They are shorter where torch refuses to go on.
     """
-    whats = whats or ("lr",)
     rows = {what: [in_groups(scheduler.optimizer, what)] for what in whats}
     for _ in range(steps - 1):
         scheduler.optimizer.step()
@@ -37,8 +36,7 @@ def stepped(scheduler, steps, *whats):
             break
         for what in whats:
             rows[what].append(in_groups(scheduler.optimizer, what))
-    arrays = [np.array(rows[what]) for what in whats]
-    return arrays if len(arrays) > 1 else arrays[0]
+    return [np.array(rows[what]) for what in whats]
 
 
 def one_a_group(schedules, groups):
@@ -50,19 +48,17 @@ def one_a_group(schedules, groups):
 
 
 def assert_parity(scheduler, steps, *whats, rtol=1e-6):
-    """The schedules, made first, are what the scheduler then sets; returns torch's last row.
+    """The schedules, made before the first step, are what the scheduler then sets.
 
-    Relative to the value; values that cancelled to nothing count as 0, which is what the
-    absolute part is for.
+    Relative to each value. What torch's recursions leave where they cancel to nothing counts as
+    0: that is what the absolute part is for.
     """
     __tracebackhide__ = True
     whats = whats or ("lr",)
     groups = len(scheduler.optimizer.param_groups)
     made = [one_a_group(from_torch(scheduler, what=what), groups) for what in whats]
     expected = stepped(scheduler, steps, *whats)
-    for what, schedules, rows in zip(
-        whats, made, [expected] if len(whats) == 1 else expected, strict=True
-    ):
+    for what, schedules, rows in zip(whats, made, expected, strict=True):
         for g, (schedule, column) in enumerate(zip(schedules, rows.T, strict=True)):
             np.testing.assert_allclose(
                 schedule.values(range(len(column))),

@@ -84,7 +84,7 @@ def assert_sampled(scheduler, *, what="lr", steps=STEPS):
     __tracebackhide__ = True
     groups = len(scheduler.optimizer.param_groups)
     schedules = one_a_group(S.from_torch(scheduler, steps, what=what), groups)
-    expected = stepped(scheduler, steps + 1, what)
+    (expected,) = stepped(scheduler, steps + 1, what)
     assert len(expected) == steps + 1
     for schedule, column in zip(schedules, expected.T, strict=True):
         assert schedule.values(range(steps + 1)).tolist() == column.tolist()

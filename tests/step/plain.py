@@ -62,6 +62,7 @@ class PlainAdamW:
         self.divisor = accumulation_steps * loss_scale
         self.steps = 0
         self.m, self.v, self.largest_v = ([np.zeros_like(p) for p in self.p] for _ in range(3))
+        self.size_m = [np.zeros_like(p) for p in self.p]  # m if all its terms were positive
         self.count = [0] * len(self.p)
         self.products = [[1.0, 1.0] for _ in self.p]
         self.grad_norm = self.coefficient = None
@@ -123,6 +124,7 @@ class PlainAdamW:
         first, second = self.bias_corrections(i, group, betas)
         g = -gradient if group["maximize"] else gradient
         self.m[i] = betas[0] * self.m[i] + (1.0 - betas[0]) * g
+        self.size_m[i] = betas[0] * self.size_m[i] + (1.0 - betas[0]) * np.abs(g)
         self.v[i] = betas[1] * self.v[i] + (1.0 - betas[1]) * g**2
         self.largest_v[i] = np.maximum(self.largest_v[i], self.v[i])
         v = self.largest_v[i] if group["amsgrad"] else self.v[i]
