@@ -12,10 +12,11 @@ class LossScale:
     """Dynamic loss scaling: back off when a gradient is not finite, grow when all is well.
 
     Formula, after each step:
-        some gradient not finite:  the step is skipped; after ``hysteresis`` such steps without
-                                   a good one between, scale = max(scale * backoff_factor,
-                                   minimum) at every further one
-        growth_interval good steps in a row:  scale = min(scale * growth_factor, maximum)
+        some gradient not finite:  the step is skipped; from the ``hysteresis``-th such step on
+                                   without a good one between, scale = max(scale *
+                                   backoff_factor, minimum)
+        growth_interval good steps in a row:  scale = min(scale * growth_factor, maximum),
+                                   unless the product is no float32 number any more
         otherwise:                 scale stays
 
     Args:

@@ -100,7 +100,7 @@ def step(work: Work) -> None:
 def inverse_scale(work: Work) -> float:
     """What unscales and averages a gradient."""
     scale = float(work.state.loss_scale[0]) * float(work.options.accumulation_steps)
-    return 1.0 / (scale * work.grad_scale)
+    return float(np.float64(1.0) / np.float64(scale * work.grad_scale))
 
 
 def measure(work: Work, groups: list[GroupPlan]) -> dict[int, Measured]:

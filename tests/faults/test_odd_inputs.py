@@ -1,6 +1,6 @@
 """Any shape, layout, alignment and dtype: the backends agree in every bit, and with torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -171,35 +171,42 @@ def test_both_backends_agree(model, seed, options):
     assert repr(metrics) == repr(expected)
 
 
-# Absolute, of values of size 1 that move by 0.1 a step. torch rounds 16-bit numbers after every
-# operation, lrfused once a step.
+# Relative and absolute, of values of size 1 that move by up to 0.5 a step. torch rounds 16-bit
+# numbers after every operation, lrfused once a step; eps is 1 because in float16 the second
+# moment of a small gradient is 0 in torch.
 TOLERANCE = {
     torch.float64: 1e-12,
     torch.complex128: 1e-12,
-    torch.float32: 2e-5,
-    torch.complex64: 2e-5,
-    torch.float16: 1e-2,
-    torch.bfloat16: 8e-2,
+    torch.float32: 3e-6,
+    torch.complex64: 3e-6,
+    torch.float16: 5e-3,
+    torch.bfloat16: 3e-2,
 }
+NUMBERS = {"lr": 0.5, "eps": 1.0, "weight_decay": 0.1}
+
+
+def without_bits(spec: Spec) -> Spec:
+    """The same values, not lazily: torch refuses those in complex numbers."""
+    plain, of_gradient = (replace(x, bit="") for x in (spec.layout, spec.gradient_layout))
+    return replace(spec, layout=plain, gradient_layout=of_gradient)
 
 
 @PATIENT
 @given(models(same_dtype=True), st.integers(0, 2**32), st.sampled_from(OPTIONS[:3]))
 def test_torch_agrees(model, seed, options):
     """What torch.optim.AdamW does with the same tensors, within the tolerance of the dtype."""
-    ours, theirs = Odd(model, seed), Odd(model, seed)
-    mine = lrfused.AdamW(ours.groups(lr=0.2), lr=0.1, eps=1e-3, backend="cpu", **options)
-    other = torch.optim.AdamW(theirs.groups(lr=0.2), lr=0.1, eps=1e-3, foreach=False, **options)
+    ours, theirs = Odd(model, seed), Odd([without_bits(spec) for spec in model], seed)
+    mine = lrfused.AdamW(ours.groups(lr=0.25), backend="cpu", **NUMBERS, **options)
+    other = torch.optim.AdamW(theirs.groups(lr=0.25), foreach=False, **NUMBERS, **options)
     for step in range(STEPS):
         ours.step(mine, step)
         theirs.step(other, step)
     for p, q, spec in zip(ours.params, theirs.params, model, strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=TOLERANCE[spec.dtype])
+        bound = TOLERANCE[spec.dtype]
+        torch.testing.assert_close(p, q, rtol=bound, atol=bound)
         assert mine.state[p].keys() == other.state[q].keys()
         for name, value in other.state[q].items():
-            torch.testing.assert_close(
-                mine.state[p][name], value, rtol=0, atol=TOLERANCE[spec.dtype]
-            )
+            torch.testing.assert_close(mine.state[p][name], value, rtol=bound, atol=bound)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

@@ -23,7 +23,7 @@ from torch.optim import lr_scheduler as torch_lr
 from lrfused import schedules as S
 
 from . import plain_optax, plain_timm, plain_transformers
-from .stepping import in_groups, optimizer
+from .stepping import in_groups, optimizer, stepped
 
 PAGE = Path(__file__).parents[2] / "docs" / "schedules.md"
 TITLES = {
@@ -71,17 +71,11 @@ def numbers(rng):
     }
 
 
-def stepped(scheduler, steps):
+def values_of(scheduler, steps):
     """torch's values; nan from where torch refuses to go on."""
     values = np.full(steps, np.nan)
-    values[0] = in_groups(scheduler.optimizer)[0]
-    for t in range(1, steps):
-        scheduler.optimizer.step()
-        try:
-            scheduler.step()
-        except ValueError:
-            break
-        values[t] = in_groups(scheduler.optimizer)[0]
+    (rows,) = stepped(scheduler, steps, "lr")
+    values[: len(rows)] = rows[:, 0]
     return values
 
 
@@ -108,7 +102,7 @@ def test_row(library, theirs, ours, condition, numbers):
     if library == "torch.optim.lr_scheduler":
         names, tolerance = vars(torch_lr), 1e-9
         scheduler = eval(theirs, {**names, **numbers, "opt": optimizer(numbers["lr"])})
-        values = stepped(scheduler, steps)
+        values = values_of(scheduler, steps)
     else:
         opt, tolerance = SimpleNamespace(lr=numbers["lr"]), 1e-12
         value = eval(theirs, {**vars(TITLES[library]), **numbers, "opt": opt})
@@ -134,7 +128,7 @@ def test_the_packages_themselves(library, numbers):
         made = eval(theirs, {**vars(module), **numbers, "opt": opt})
         steps = TIMES * numbers["n"]
         if library == "transformers":
-            values, tolerance = stepped(made, steps), 1e-12
+            values, tolerance = values_of(made, steps), 1e-12
         elif library == "timm":
             values, tolerance = np.array([in_timm(made, t) for t in range(steps)]), 1e-12
         else:  # optax computes in float32

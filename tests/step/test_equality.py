@@ -152,10 +152,8 @@ def test_sizes_at_the_edges_of_blocks_and_chunks(rng, trial):
 def test_the_instruction_set_that_is_asked_for_is_used(rng):
     problem = random_problem(rng, [(3,)], 1)
     for name in INSTRUCTION_SETS:
-        assert (
-            run(problem, "cpu", instruction_set=name).opt._engine.native_step.instruction_set
-            == name
-        )
+        made = run(problem, "cpu", instruction_set=name)
+        assert made.opt._engine.native_step.instruction_set == name
     with pytest.raises(ValueError, match="instruction_set: this machine has no 'mmx'"):
         run(problem, "cpu", instruction_set="mmx")
 
