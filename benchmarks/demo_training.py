@@ -34,7 +34,7 @@ class Settings:
     peak_lr: float = 1e-3
     end_lr: float = 1e-4
     longest_warmup: int = 60
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 1.5
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     half: bool = False

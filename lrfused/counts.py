@@ -22,6 +22,7 @@ class Counts:
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
         self.products = torch.ones((len(params), 2), dtype=torch.float64, device=device)
         self.views = [self.steps[i] for i in range(len(params))]
+        self._before: Counts | None = None  # whose views may still stand in the states
 
     def set(self, index: int, count: int, products: Tensor) -> None:
         """The count of a parameter and the products of its betas."""
@@ -31,25 +32,33 @@ class Counts:
 
     def moved(self, groups: Groups, states: States) -> "Counts":
         """Counts for the present parameters: ours, unless state["step"] was replaced or lost."""
-        places = {id(p): i for i, p in enumerate(self.params)}
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         new = Counts([p for _, p in params], self.counts.device)
+        new._before = self
+        ours = self._places_of_views()
         for index, (g, param) in enumerate(params):
-            old, shown = places.get(id(param)), states.get(param, {}).get("step")
+            shown = states.get(param, {}).get("step")
             if shown is None:
                 continue  # no state, no updates so far
-            if old is not None and shown is self.views[old]:
-                new.set(index, int(self.counts[old]), self.products[old])
+            if id(shown) in ours:
+                old, place = ours[id(shown)]
+                new.set(index, int(old.counts[place]), old.products[place])
             else:
                 betas = torch.tensor([float(b) for b in groups[g]["betas"]], dtype=torch.float64)
                 new.set(index, int(shown), betas ** int(shown))
         return new
+
+    def _places_of_views(self) -> dict[int, tuple["Counts", int]]:
+        """Where a view counts: here, or there where an interrupted ``bind`` left it standing."""
+        places = self._before._places_of_views() if self._before is not None else {}
+        return {**places, **{id(view): (self, i) for i, view in enumerate(self.views)}}
 
     def bind(self, states: States) -> None:
         """Let state["step"] of every parameter that has state show its count."""
         for param, view in zip(self.params, self.views, strict=True):
             if states.get(param):
                 states[param]["step"] = view
+        self._before = None
 
     def renew_views(self) -> None:
         """After a deepcopy or unpickling the views may be views no more."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lrfused import native
+from lrfused.device_state import Field
 from lrfused.options import Options
 from lrfused.schedules.expression import INPUT_DTYPES
 from lrfused.table import DTYPES, Operand
@@ -60,7 +61,7 @@ class CpuStep:
         self.gradients[:, 1] = -1
         for index, gradient in work.gradients.items():
             self.gradients[index] = _stretch(gradient)
-        self.step.run(
+        error = self.step.run(
             self.gradients,
             work.hyper.values,
             work.hyper.given,
@@ -69,6 +70,12 @@ class CpuStep:
             torch.get_num_threads(),
             self.instruction_set,
         )
+        if not error and not work.state.words[Field.CONSECUTIVE_SKIPS]:
+            # Autograd has to know that saved parameters are no longer what they were.
+            for index in work.gradients:
+                param = work.entries[index].param
+                if not param.is_inference():
+                    torch.autograd.graph.increment_version(param)
 
 
 def _options(options: Options, work: Work) -> dict[str, Any]:

@@ -102,12 +102,16 @@ class Engine:
         if self.options.write_grads:
             staged += work.gradients.values()
         try:
-            if native_step is None:
-                reference.step(work)
-            else:
-                native_step(work)
-        finally:
+            try:
+                if native_step is None:
+                    reference.step(work)
+                else:
+                    native_step(work)
+            finally:
+                _write_back(staged)
+        except KeyboardInterrupt:  # on the way into _write_back, perhaps
             _write_back(staged)
+            raise
         work.gradients = {}
         self._raise_error(work)
         self.measured = self.options.measures(self.groups)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> None:
     """torch's load_state_dict, with nothing changed unless everything can be loaded."""
+    if not isinstance(saved, dict):
+        raise TypeError(f"state_dict: must be a dictionary, got {type(saved).__name__}")
     if not saved:
         return
     saved = saved.copy()

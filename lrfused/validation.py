@@ -67,8 +67,11 @@ def check(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> Loaded:
     )
     states = {}
     for key, state in saved["state"].items():
-        param = places.get(key, key)
-        states[param] = _check_state(key, param, state) if key in places else state
+        if key not in places:
+            raise ValueError(f"state_dict: state of {key!r:.40} belongs to no parameter")
+        if not isinstance(state, dict):
+            raise ValueError(f"state_dict: state of parameter {key!r:.40} must be a dictionary")
+        states[places[key]] = _check_state(key, places[key], state)
     extras = [_check_extra(g, other) for g, other in enumerate(saved_groups)]
     counts, products = _check_counts(opt, states, saved_groups, extras)
     return Loaded(
@@ -93,15 +96,22 @@ def _check_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[s
         single = isinstance(value, Tensor) and value.numel() == 1
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
-        if not math.isfinite(float(value)):
+        try:
+            usable = math.isfinite(float(value))
+        except (OverflowError, RuntimeError, NotImplementedError):
+            usable = False
+        if not usable:
             raise ValueError(f"state_dict: {name} of group {g} must be finite, got {value!r:.80}")
+    for name in ("amsgrad", "maximize"):
+        if not isinstance(new[name], bool):
+            raise ValueError(
+                f"state_dict: {name} of group {g} must be True or False, got {new[name]!r:.80}"
+            )
     return new
 
 
 def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
     """The state of a parameter, with tensors on its device."""
-    if not isinstance(state, dict):
-        raise ValueError(f"state_dict: state of parameter {key} must be a dictionary")
     if not state:
         return {}
     if missing := {"step", *MOMENTS[:2]} - state.keys():
@@ -109,9 +119,9 @@ def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
     step = state["step"]
     try:
         count = float(step)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         count = math.nan
-    if not (count >= 0 and count == math.floor(count) and count < 2**63):
+    if not (0 <= count < 2**62 and count == math.floor(count)):
         raise ValueError(f"state_dict: step of parameter {key} must be a count, got {step!r:.80}")
     checked: dict[str, Any] = {"step": count}
     for name, value in state.items():

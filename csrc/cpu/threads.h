@@ -27,16 +27,14 @@ class FloatingPointMode {
 #endif
 };
 
-// True in a child of fork after a parallel region of the parent: OpenMP would hang there.
-bool forked_after_parallel();
-void note_parallel_region();
+// True in a child of fork: OpenMP hangs there once anybody in the parent had a parallel region.
+bool forked();
 
 // body() in each of so many threads: OpenMP's pool, which torch's kernels share, or else
 // threads of our own.
 template <class Body>
 void run_in_threads(int threads, Body body) {
 #if defined(_OPENMP)
-    note_parallel_region();
 #pragma omp parallel num_threads(threads)
     body();
 #else
@@ -55,7 +53,7 @@ void parallel_for(int64_t count, int threads, Body body) {
         FloatingPointMode mode;
         for (int64_t i = next++; i < count; i = next++) body(i);
     };
-    if (threads <= 1 || count <= 1 || forked_after_parallel())
+    if (threads <= 1 || count <= 1 || forked())
         work();
     else
         run_in_threads(threads, work);

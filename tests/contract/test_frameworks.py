@@ -239,3 +239,15 @@ def test_averaged_models_and_swalr_run(rng, average):
         results.append([v.clone() for v in averaged.state_dict().values()])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@both_backends
+def test_autograd_notices_the_step(rng, backend):
+    """A backward through parameters that a step has changed since is refused, as with torch."""
+    weight = torch.nn.Parameter(torch.randn(5, generator=rng.torch))
+    opt = lrfused.AdamW([weight], backend=backend)
+    loss = weight.square().sum()
+    loss.backward(retain_graph=True)
+    opt.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
