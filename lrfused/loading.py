@@ -20,6 +20,8 @@ from lrfused.warn import warn
 if TYPE_CHECKING:
     from lrfused.adamw import AdamW
 
+States = dict[Tensor, dict[str, Any]]
+
 
 def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> None:
     """torch's load_state_dict, with nothing changed unless everything can be loaded."""
@@ -70,15 +72,16 @@ def _differences(opt: "AdamW", loaded: Loaded, load_schedules: bool) -> list[str
 
 def _commit(opt: "AdamW", loaded: Loaded) -> None:
     old_states = {p: dict(state) for p, state in opt.state.items()}
+    _part_from(old_states, loaded.states)
     states: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
     for param, state in loaded.states.items():
         states[param] = state
         for key in MOMENTS:
-            if isinstance(state, dict) and key in state:
+            if key in state:
                 state[key] = _in_place(state[key], old_states.get(param, {}).get(key))
     for group, new in zip(opt.param_groups, loaded.groups, strict=True):
         if isinstance(group["lr"], Tensor):
-            group["lr"].copy_(torch.as_tensor(new["lr"]))
+            group["lr"].fill_(float(new["lr"]))
             new["lr"] = group["lr"]
     counts = dict(zip(_params(loaded.groups), loaded.counts, strict=True))
     for param, state in states.items():
@@ -97,6 +100,20 @@ def _commit(opt: "AdamW", loaded: Loaded) -> None:
 
 def _params(groups: list[dict[str, Any]]) -> list[Tensor]:
     return [p for group in groups for p in group["params"]]
+
+
+def _part_from(old_states: States, new_states: States) -> None:
+    """Copies of loaded moments whose memory is in use for another one: it will be overwritten."""
+    in_use = {t.untyped_storage().data_ptr() for s in old_states.values() for t in _moments(s)}
+    for param, state in new_states.items():
+        for key in MOMENTS:
+            new, old = state.get(key), old_states.get(param, {}).get(key)
+            if new is not None and new is not old and new.untyped_storage().data_ptr() in in_use:
+                state[key] = new.detach().clone()
+
+
+def _moments(state: dict[str, Any]) -> list[Tensor]:
+    return [state[key] for key in MOMENTS if key in state]
 
 
 def _in_place(new: Tensor, old: Tensor | None) -> Tensor:

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lrfused.device_state import PERSISTENT
 from lrfused.engine import MOMENTS
 from lrfused.gradients import check_moment
+from lrfused.hyperparameters import IN_GROUPS, read_group
 from lrfused.options import Slot
+from lrfused.plan import usable
 from lrfused.saving import KEY, VERSION
 from lrfused.schedules import Schedule
+from lrfused.schedules.expression import INPUT_DTYPES
 
 if TYPE_CHECKING:
     from lrfused.adamw import AdamW
@@ -58,13 +62,10 @@ def check(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> Loaded:
                 f"state_dict: group {g} has {len(other['params'])} parameters, "
                 f"the optimizer's {len(group['params'])}"
             )
-    places = dict(
-        zip(
-            chain.from_iterable(g["params"] for g in saved_groups),
-            chain.from_iterable(g["params"] for g in groups),
-            strict=True,
-        )
-    )
+    keys = list(chain.from_iterable(g["params"] for g in saved_groups))
+    places = dict(zip(keys, chain.from_iterable(g["params"] for g in groups), strict=True))
+    if len(places) != len(keys):
+        raise ValueError(f"state_dict: a parameter stands twice in the groups: {keys!r:.80}")
     states = {}
     for key, state in saved["state"].items():
         if key not in places:
@@ -72,10 +73,13 @@ def check(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> Loaded:
         if not isinstance(state, dict):
             raise ValueError(f"state_dict: state of parameter {key!r:.40} must be a dictionary")
         states[places[key]] = _check_state(key, places[key], state)
-    extras = [_check_extra(g, other) for g, other in enumerate(saved_groups)]
-    counts, products = _check_counts(opt, states, saved_groups, extras)
+    new_groups = [
+        _check_group(g, *pair) for g, pair in enumerate(zip(groups, saved_groups, strict=True))
+    ]
+    extras = [_check_extra(opt, g, other) for g, other in enumerate(saved_groups)]
+    counts, products = _check_counts(states, groups, new_groups, extras)
     return Loaded(
-        [_check_group(g, *pair) for g, pair in enumerate(zip(groups, saved_groups, strict=True))],
+        new_groups,
         states,
         counts,
         products,
@@ -91,23 +95,41 @@ def _check_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[s
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ValueError(f"state_dict: betas of group {g} must be a pair, got {betas!r}")
     new["betas"] = tuple(betas)
-    for name, value in (("lr", new["lr"]), ("weight_decay", new["weight_decay"]),
-                        ("eps", new["eps"]), ("betas", betas[0]), ("betas", betas[1])):  # fmt: skip
-        single = isinstance(value, Tensor) and value.numel() == 1
+    for slot in IN_GROUPS:
+        value, name = read_group(new, slot), slot.name.lower()
+        single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
-        try:
-            usable = math.isfinite(float(value))
-        except (OverflowError, RuntimeError, NotImplementedError):
-            usable = False
-        if not usable:
-            raise ValueError(f"state_dict: {name} of group {g} must be finite, got {value!r:.80}")
+        if not usable(slot, _number(value)):
+            raise ValueError(f"state_dict: {name} of group {g} cannot be {value!r:.80}")
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and not _fits(_number(new["lr"]), lr.dtype):
+        raise ValueError(f"state_dict: lr of group {g} cannot be {new['lr']!r:.80} in {lr.dtype}")
     for name in ("amsgrad", "maximize"):
         if not isinstance(new[name], bool):
             raise ValueError(
                 f"state_dict: {name} of group {g} must be True or False, got {new[name]!r:.80}"
             )
     return new
+
+
+def _number(value: Any) -> float:
+    """As a float; nan if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError):
+        return math.nan
+
+
+def _fits(value: float, dtype: torch.dtype) -> bool:
+    """A tensor of the dtype can be filled with the value."""
+    if not (dtype.is_floating_point or math.isfinite(value)):
+        return False
+    try:
+        torch.empty(1, dtype=dtype).fill_(value)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
@@ -117,10 +139,7 @@ def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
     if missing := {"step", *MOMENTS[:2]} - state.keys():
         raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
     step = state["step"]
-    try:
-        count = float(step)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        count = math.nan
+    count = _number(step)
     if not (0 <= count < 2**62 and count == math.floor(count)):
         raise ValueError(f"state_dict: step of parameter {key} must be a count, got {step!r:.80}")
     checked: dict[str, Any] = {"step": count}
@@ -133,7 +152,7 @@ def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
     return checked
 
 
-def _check_extra(g: int, group: dict[str, Any]) -> dict[str, Any] | None:
+def _check_extra(opt: "AdamW", g: int, group: dict[str, Any]) -> dict[str, Any] | None:
     """Our part of a group; None in a checkpoint of torch's."""
     extra = group.get(KEY)
     if extra is None:
@@ -155,8 +174,16 @@ def _check_extra(g: int, group: dict[str, Any]) -> dict[str, Any] | None:
         raise ValueError(f"{where} is damaged: {error!r}") from error
     if not all(-(2**62) < n < 2**62 for n in (*counters.values(), *counts)):
         raise ValueError(f"{where} is damaged: a counter is out of range")
-    if min([counters["step"], counters["skipped_steps"], *counts]) < 0 or not 0 < scale < math.inf:
-        raise ValueError(f"{where} is damaged: step, counts and loss_scale must not be negative")
+    if min([counters["step"], counters["skipped_steps"], *counts]) < 0:
+        raise ValueError(f"{where} is damaged: step and counts must not be negative")
+    with np.errstate(over="ignore"):
+        if not 0 < np.float32(scale) < math.inf:
+            raise ValueError(f"{where}: loss_scale must be a positive float32, got {scale}")
+    if not all(0.0 <= product <= 1.0 for pair in products for product in pair):
+        raise ValueError(f"{where} is damaged: products of betas must be in [0, 1]")
+    for name, tensor in inputs_by_name(opt).items():
+        if name in inputs and not _fits(inputs[name], tensor.dtype):
+            raise ValueError(f"{where}: input {name} cannot be {inputs[name]} in {tensor.dtype}")
     if len(counts) != len(group["params"]) or len(products) != len(counts):
         raise ValueError(f"{where} has {len(counts)} counts for {len(group['params'])} parameters")
     return {
@@ -171,15 +198,15 @@ def _check_extra(g: int, group: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _check_counts(
-    opt: "AdamW",
     states: dict[Any, dict[str, Any]],
     groups: list[dict[str, Any]],
+    new_groups: list[dict[str, Any]],
     extras: list[dict[str, Any] | None],
 ) -> tuple[list[int], list[Tensor]]:
     """The count of every parameter, and the products of its betas."""
     counts, products = [], []
-    for group, saved, extra in zip(opt.param_groups, groups, extras, strict=True):
-        betas = [float(b) for b in saved.get("betas", group["betas"])]
+    for group, new, extra in zip(groups, new_groups, extras, strict=True):
+        betas = [float(b) for b in new["betas"]]
         for i, param in enumerate(group["params"]):
             count = int(states.get(param, {}).get("step", 0))
             product = [beta**count for beta in betas]
