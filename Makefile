@@ -9,7 +9,7 @@ BUILT := .venv/.built
 NATIVE := $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo lint types build clean
+.PHONY: help test facts demo bench lint types build clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -17,8 +17,14 @@ help:  ## this list
 test: lint types $(BUILT)  ## lint, types, tests, doctests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
+facts: $(INSTALLED)  ## write docs/facts.md, the table of what the tests show
+	$(BIN)/python tests/facts.py
+
 demo: $(BUILT)  ## train a small GPT with torch's pipeline and with lrfused, draw both
 	$(BIN)/python benchmarks/demo.py $(ARGS)
+
+bench: $(BUILT)  ## time lrfused beside torch and DeepSpeed (a minute or two: ARGS=--quick)
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ BUILD = os.environ.get("LRFUSED_BUILD", "optional")
 if BUILD not in ("optional", "required", "never"):
     raise SystemExit(f"LRFUSED_BUILD={BUILD!r}: must be optional, required or never")
 
-SOURCES = sorted(map(str, Path("csrc/cpu").glob("*.cpp")))
+SOURCES = sorted(str(file) for part in ("cpu", "host") for file in Path("csrc", part).glob("*.cpp"))
 HEADERS = sorted(str(file) for file in Path("csrc").rglob("*.*") if file.suffix in (".h", ".inl"))
 
 # Each operation rounds once and by itself, so that every backend gives the same bits: nothing that

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 OP_COUNT: int
 FIELDS: int
@@ -36,8 +37,28 @@ class Step:
         gradients: NDArray[np.int64],
         values: Floats,
         given: NDArray[np.bool_],
+        next_values: Floats,
         grad_scale: float,
         found_inf: bool,
         threads: int,
         instruction_set: str,
-    ) -> int: ...
+    ) -> tuple[int, bool, int]: ...
+
+def can_walk() -> bool: ...
+
+class Walk:
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        states: dict[Tensor, Any],
+        params: list[tuple[Tensor, int, bool, bool]],
+        watched: list[Tensor],
+        keys: tuple[str, ...],
+    ) -> None: ...
+    def look(
+        self,
+        groups: list[dict[str, Any]],
+        states: dict[Tensor, Any],
+        gradients: NDArray[np.int64],
+    ) -> tuple[bool, int, list[int]] | None: ...
+    def remember(self, groups: list[dict[str, Any]]) -> None: ...

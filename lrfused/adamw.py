@@ -10,7 +10,7 @@ from lrfused import loading, saving
 from lrfused.arguments import GROUP_ARGUMENTS, group_options, group_sources, optimizer_options
 from lrfused.device_state import Field
 from lrfused.engine import Engine
-from lrfused.hyperparameters import Value
+from lrfused.hyperparameters import BETAS, IN_GROUPS, Value
 from lrfused.loss_scale import LossScale
 from lrfused.options import Slot
 from lrfused.schedules import Schedule
@@ -152,10 +152,7 @@ class AdamW(torch.optim.AdamW):
         self._engine = Engine(options, backend)
         super().__init__(
             params,
-            lr=lr if isinstance(lr, Tensor) else _number(sources[Slot.LR]),
-            betas=(_number(sources[Slot.BETA1]), _number(sources[Slot.BETA2])),
-            eps=_number(sources[Slot.EPS]),
-            weight_decay=_number(sources[Slot.WEIGHT_DECAY]),
+            **{**_numbers(sources, start_step), **({"lr": lr} if isinstance(lr, Tensor) else {})},
             amsgrad=amsgrad,
             maximize=maximize,
             foreach=foreach,
@@ -188,11 +185,8 @@ class AdamW(torch.optim.AdamW):
         sources = group_sources(own, self._max_grad_norm)
         options = group_options(own)
         group = {k: v for k, v in param_group.items() if k not in GROUP_ARGUMENTS}
-        if not isinstance(own["lr"], Tensor):
-            group["lr"] = _number(sources[Slot.LR])
-        group["betas"] = (_number(sources[Slot.BETA1]), _number(sources[Slot.BETA2]))
-        group["eps"] = _number(sources[Slot.EPS])
-        group["weight_decay"] = _number(sources[Slot.WEIGHT_DECAY])
+        tensor = {"lr": own["lr"]} if isinstance(own["lr"], Tensor) else {}
+        group = {**group, **_numbers(sources, options.start_step), **tensor}
         super().add_param_group(group)
         self._engine.groups.append(options)
         self._engine.hyper.add_group(sources)
@@ -201,7 +195,6 @@ class AdamW(torch.optim.AdamW):
 
     # The step
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One fused step; returns the closure's loss, if there is a closure.
 
@@ -224,7 +217,6 @@ class AdamW(torch.optim.AdamW):
             1.0 if grad_scale is None else float(grad_scale),
             found_inf is not None and float(found_inf) != 0.0,
         )
-        self._mirror()
         return loss
 
     def _mirror(self, reset: bool = False) -> None:
@@ -256,7 +248,8 @@ class AdamW(torch.optim.AdamW):
         """What the last step did; reads the device once.
 
         Returns:
-            lr: list of floats, the value that the last step used, by group.
+            lr: list of floats, the value that the last step used, by group; before any step
+                the one that the first will use.
             grad_norm: norm of the unscaled, averaged gradients before any clip; None where
                 nothing had to be measured (see ``always_measure``).
             clip_coefficient: what the global clip multiplied by, 1.0 if it did not act.
@@ -272,9 +265,10 @@ class AdamW(torch.optim.AdamW):
         reading = engine.state(self.param_groups).read()
         engine.hyper.mirror(self.param_groups, int(reading[Field.STEP]))
         largest = float(reading[Field.LARGEST_GRADIENT])
-        rows = reading.hyperparameters
         return {
-            "lr": [float(row[Slot.LR]) for row in rows],
+            "lr": reading.hyperparameters[:, Slot.LR].tolist()
+            if engine.stepped
+            else [float(group["lr"]) for group in self.param_groups],
             "grad_norm": reading[Field.GRAD_NORM] if engine.measured else None,
             "clip_coefficient": reading[Field.CLIP_COEFFICIENT],
             "clipped_steps": reading[Field.CLIPPED_STEPS],
@@ -325,6 +319,22 @@ class AdamW(torch.optim.AdamW):
             self._engine.copied(self.state)
 
 
-def _number(source: Value) -> float:
-    """The host number that stands for a value at the start."""
-    return float(source(0) if isinstance(source, Schedule) else source)
+def _numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]:
+    """The host numbers that stand for a group's values at step 0.
+
+    Raises:
+        ValueError: the group would be updated with a number that torch does not take.
+    """
+    numbers = {}
+    for slot in IN_GROUPS:
+        source, name = sources[slot], slot.name.lower()
+        numbers[name] = value = float(source(0) if isinstance(source, Schedule) else source)
+        if start_step == 0 and not (value >= 0.0 and (slot not in BETAS or value < 1.0)):
+            rule = "in [0, 1)" if slot in BETAS else "0 or greater"
+            raise ValueError(f"{name}: the schedule is {value} at step 0, it must be {rule}")
+    return {
+        "lr": numbers["lr"],
+        "betas": (numbers["beta1"], numbers["beta2"]),
+        "eps": numbers["eps"],
+        "weight_decay": numbers["weight_decay"],
+    }

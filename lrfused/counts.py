@@ -9,8 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrfused.table import place_of
+
 Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
+
+
+def is_count(shown: float) -> bool:
+    """What stands in state["step"] can be a number of updates."""
+    return 0.0 <= shown < 2.0**62
+
+
+def as_count(shown: Any) -> int:
+    """A state's "step" as a count.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_count(float(shown)):
+        raise ValueError(f"state['step']: must be a count, in [0, 2**62), got {float(shown)}")
+    return int(shown)
+
+
+def power(beta: float, count: int) -> float:
+    """The product of so many equal betas; one that cannot be counts as 0."""
+    return beta**count if 0.0 <= beta < 1.0 else float(count == 0)
 
 
 class Counts:
@@ -21,8 +44,7 @@ class Counts:
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
         self.products = torch.ones((len(params), 2), dtype=torch.float64, device=device)
-        self.views = [self.steps[i] for i in range(len(params))]
-        self._before: Counts | None = None  # whose views may still stand in the states
+        self.renew_views()
 
     def set(self, index: int, count: int, products: Tensor) -> None:
         """The count of a parameter and the products of its betas."""
@@ -34,35 +56,34 @@ class Counts:
         """Counts for the present parameters: ours, unless state["step"] was replaced or lost."""
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         new = Counts([p for _, p in params], self.counts.device)
-        new._before = self
-        ours = self._places_of_views()
+        places = {id(p): i for i, p in enumerate(self.params)}
         for index, (g, param) in enumerate(params):
             shown = states.get(param, {}).get("step")
             if shown is None:
                 continue  # no state, no updates so far
-            if id(shown) in ours:
-                old, place = ours[id(shown)]
-                new.set(index, int(old.counts[place]), old.products[place])
+            old = places.get(id(param))
+            if old is not None and self.is_shown(old, shown):
+                new.set(index, int(self.counts[old]), self.products[old])
             else:
-                betas = torch.tensor([float(b) for b in groups[g]["betas"]], dtype=torch.float64)
-                new.set(index, int(shown), betas ** int(shown))
+                count = as_count(shown)
+                products = [power(float(beta), count) for beta in groups[g]["betas"]]
+                new.set(index, count, torch.tensor(products, dtype=torch.float64, device="cpu"))
         return new
 
-    def _places_of_views(self) -> dict[int, tuple["Counts", int]]:
-        """Where a view counts: here, or there where an interrupted ``bind`` left it standing."""
-        places = self._before._places_of_views() if self._before is not None else {}
-        return {**places, **{id(view): (self, i) for i, view in enumerate(self.views)}}
+    def is_shown(self, index: int, shown: Any) -> bool:
+        """Nobody wrote another count over ours, which float32 shows rounded."""
+        return float(shown) == float(self.counts[index].float())
 
     def bind(self, states: States) -> None:
         """Let state["step"] of every parameter that has state show its count."""
         for param, view in zip(self.params, self.views, strict=True):
             if states.get(param):
                 states[param]["step"] = view
-        self._before = None
 
     def renew_views(self) -> None:
-        """After a deepcopy or unpickling the views may be views no more."""
+        """What state["step"] will be; after a deepcopy the old ones may be views no more."""
         self.views = [self.steps[i] for i in range(len(self.params))]
+        self.places = [place_of(view) for view in self.views]
 
     def read(self, params: list[Tensor], states: States) -> tuple[list[int], list[list[float]]]:
         """The exact counts and the products of some parameters, for a checkpoint."""
@@ -70,9 +91,9 @@ class Counts:
         counts, products = [], []
         for param in params:
             shown, place = states.get(param, {}).get("step"), places.get(id(param))
-            count, product = 0 if shown is None else int(shown), [1.0, 1.0]
-            if place is not None:
-                if float(self.steps[place]) == float(count):
+            count, product = 0 if shown is None else as_count(shown), [1.0, 1.0]
+            if place is not None and shown is not None:
+                if self.is_shown(place, shown):
                     count = int(self.counts[place])
                 product = self.products[place].tolist()
             counts.append(count)

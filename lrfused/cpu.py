@@ -1,16 +1,17 @@
 """The C++ backend: the table's pointers and the options, handed to ``lrfused._cpu``."""
 
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lrfused import native
-from lrfused.device_state import Field
 from lrfused.options import Options
 from lrfused.schedules.expression import INPUT_DTYPES
 from lrfused.table import DTYPES, Operand
-from lrfused.work import Work
+from lrfused.work import Outcome, Work
 
 CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
 INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
@@ -29,7 +30,9 @@ class CpuStep:
     def __init__(self, work: Work, instruction_set: str = "auto"):
         assert native.cpu is not None
         self.instruction_set = instruction_set
-        self.gradients = np.zeros((len(work.entries), 2), dtype=np.int64)
+        self.next_values = np.zeros_like(work.hyper.values)
+        self.params = [entry.param for entry in work.entries]
+        self.has_version = np.array([not param.is_inference() for param in self.params])
         state = work.state
         self.step = native.cpu.Step(
             [
@@ -56,26 +59,32 @@ class CpuStep:
             },
         )
 
-    def __call__(self, work: Work) -> None:
-        """One step; the outcome is in ``work.state``."""
-        self.gradients[:, 1] = -1
-        for index, gradient in work.gradients.items():
-            self.gradients[index] = _stretch(gradient)
-        error = self.step.run(
-            self.gradients,
+    def __call__(self, work: Work) -> Outcome:
+        """One step over the gradients in ``work.addresses``."""
+        error, proceeded, step = self.step.run(
+            work.addresses,
             work.hyper.values,
             work.hyper.given,
+            self.next_values,
             work.grad_scale,
             work.found_inf,
             torch.get_num_threads(),
             self.instruction_set,
         )
-        if not error and not work.state.words[Field.CONSECUTIVE_SKIPS]:
+        if proceeded:
             # Autograd has to know that saved parameters are no longer what they were.
-            for index in work.gradients:
-                param = work.entries[index].param
-                if not param.is_inference():
-                    torch.autograd.graph.increment_version(param)
+            moved = self.has_version & (work.addresses[:, 1] >= 0)
+            increment_versions(list(compress(self.params, moved.tolist())))
+        return Outcome(error, step, self.next_values)
+
+
+def increment_versions(tensors: list[Tensor]) -> None:
+    """What torch's own in-place operations do; those of inference mode have no version."""
+    try:
+        torch.autograd.graph.increment_version(tensors)
+    except TypeError:  # older torch: one at a time
+        for tensor in tensors:
+            torch.autograd.graph.increment_version(tensor)
 
 
 def _options(options: Options, work: Work) -> dict[str, Any]:
@@ -83,6 +92,7 @@ def _options(options: Options, work: Work) -> dict[str, Any]:
         **vars(options),
         "measures": options.measures(work.groups),
         "checks_gradients": options.checks_gradients,
+        "raises_on_gradients": options.raises_on_gradients,
     }
 
 

@@ -24,7 +24,7 @@ class Field(IntEnum):
     GROWTH_TRACKER = 4
     HYSTERESIS_TRACKER = 5
     ERROR = 6
-    ERROR_GROUP = 7
+    ERROR_PLACE = 7
     ERROR_SLOT = 8
     ERROR_STEP = 9
     ERROR_VALUE = 10  # from here on float64
@@ -64,7 +64,7 @@ class DeviceState:
 
     def set_groups(self, groups: int) -> None:
         """Room for the hyperparameters of a new number of groups."""
-        words = torch.zeros(len(Field) + groups * len(Slot), dtype=torch.int64).to(self.words)
+        words = self.words.new_zeros(len(Field) + groups * len(Slot))
         words[: len(Field)] = self.words[: len(Field)]
         self.words = words
 

@@ -5,18 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused import native, reference
+from lrfused import native
+from lrfused.build import Table, allocate, build, holds, is_current, watch
 from lrfused.counts import Counts, Groups, States
-from lrfused.cpu import CpuStep
+from lrfused.cpu import CODES, CpuStep
 from lrfused.device_state import DeviceState, Field
-from lrfused.gradients import check_moment, check_pair
+from lrfused.distributed import local
+from lrfused.gradients import check_pair
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.options import Error, GroupOptions, Options, Slot
-from lrfused.table import Entry, Operand, check_no_shared_memory, idle_entry, make_entry
-from lrfused.work import Work
+from lrfused.table import Operand, check_no_shared_memory
+from lrfused.work import Outcome
 
 BACKENDS = ("auto", "reference", "cpu")
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 class Engine:
@@ -36,9 +37,9 @@ class Engine:
         self.instruction_set = "auto"
         self.groups: list[GroupOptions] = []
         self.hyper = Hyperparameters()
-        self.measured = False
+        self.stepped = self.measured = False
         self._state: DeviceState | None = None
-        self._table: tuple[Work, CpuStep | None] | None = None
+        self._table: Table | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_table": None}
@@ -60,7 +61,8 @@ class Engine:
     @property
     def native_step(self) -> CpuStep | None:
         """The C++ backend's side of the present table; None if the reference runs it."""
-        return None if self._table is None else self._table[1]
+        run = None if self._table is None else self._table.run
+        return run if isinstance(run, CpuStep) else None
 
     def forget_table(self) -> None:
         """The next step builds a new table."""
@@ -75,46 +77,122 @@ class Engine:
             RuntimeError, TypeError, ValueError: a gradient, a parameter or a hyperparameter
                 cannot be used; nothing was changed.
         """
-        with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
-        if not with_gradient:
+        made: list[Tensor] = []
+        closer = self._look(groups, states)
+        if closer is None:
+            with torch.no_grad():
+                closer, made = self._look_closely(groups, states)
+        table = self._table
+        if table is None or closer is None:
             return
+        # Until all is well again: after an error everything gets a closer look.
+        walk, table.walk = table.walk, None
+        table.work.grad_scale, table.work.found_inf = grad_scale, found_inf
+        outcome = self._run_with_copies(table, closer) if closer else table.run(table.work)
+        if outcome.error:
+            for param in made:  # its state, too, is as it was
+                del states[param]
+                self._table = None
+            _raise_error(table.work.state)
+        self.stepped, self.measured = True, table.measures
+        self.hyper.mirror(groups, outcome.step, values=outcome.values)
+        if walk is None:
+            walk = watch(table, groups, states)
+        else:
+            walk.remember(groups)
+        table.walk = walk
+
+    def _look(self, groups: Groups, states: States) -> list[int] | None:
+        """A quick look: the gradients that need a closer one; None if everything does."""
+        table = self._table
+        walk = None if table is None else table.walk
+        if table is None or walk is None:
+            return None
+        seen = walk.look(groups, states, table.work.addresses)
+        if seen is None:
+            return None
+        written, count, closer = seen
+        if written:
+            table.walk = None
+            self._collect(groups)
+            table.walk = walk
+        if count == 0 or not is_current(table.work, self.groups, self.hyper):
+            return None
+        for index in closer:
+            param = table.work.entries[index].param
+            check_pair(param, param.grad, self.options.write_grads)
+        return closer
+
+    def _look_closely(
+        self, groups: Groups, states: States
+    ) -> tuple[list[int] | None, list[Tensor]]:
+        """Check everything, and build a new table where the old one does not hold.
+
+        Returns the places of the gradients (None: there is nothing to be done) and the
+        parameters that got their state for it.
+        """
+        with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
         for param in with_gradient:
             check_pair(param, param.grad, self.options.write_grads)
+        if self.options.write_grads:
+            gradients = [local(p.grad) for p in with_gradient]
+            check_no_shared_memory("gradients (write_grads=True): two", gradients)
+        if not with_gradient:
+            return None, []
         if self._only_allocates(groups, states, with_gradient):
             for group in groups:
                 for param in group["params"]:
                     if param.grad is not None:
                         allocate(states[param], param, group["amsgrad"])
-            self._count(groups, states)
-            return
-        work, native_step = self._current_table(groups, states, with_gradient)
-        work.gradients = {
-            index: Operand.of(entry.param.grad, entry.order)
-            for index, entry in enumerate(work.entries)
-            if entry.param.grad is not None
-        }
-        work.grad_scale, work.found_inf = grad_scale, found_inf
-        staged = [
-            o for i in work.gradients for o in work.entries[i].operands if o.staged is not None
-        ]
-        for operand in staged:
+            self.count(groups, states)
+            return None, []
+        self._collect(groups)
+        made: list[Tensor] = []
+        table = self._table
+        # Whatever happens on the way, nobody steps with addresses that are no more.
+        self._table = None
+        if table is None or not (
+            is_current(table.work, self.groups, self.hyper) and holds(table.work, groups, states)
+        ):
+            table, made = build(self, groups, states, with_gradient)
+        table.walk = None
+        table.work.addresses[:, 1] = -1
+        self._table = table
+        return [i for i, e in enumerate(table.work.entries) if e.param.grad is not None], made
+
+    def _collect(self, groups: Groups) -> None:
+        """Take in what the caller wrote to the groups."""
+        self.hyper.collect(groups)
+        options = [_with_torch_options(o, g) for o, g in zip(self.groups, groups, strict=True)]
+        if options != self.groups:
+            self.groups = options
+
+    @torch.no_grad()
+    def _run_with_copies(self, table: Table, places: list[int]) -> Outcome:
+        """The step; what it cannot use where it lies is carried to copies and back."""
+        work = table.work
+        copies: list[Operand] = []
+        for index in places:
+            entry = work.entries[index]
+            assert entry.param.grad is not None
+            gradient = Operand.of(entry.param.grad, entry.order)
+            work.gradients[index] = gradient
+            work.addresses[index] = (gradient.flat.data_ptr(), CODES[gradient.flat.dtype])
+            copies += [operand for operand in entry.operands if operand.staged is not None]
+            if self.options.write_grads:
+                copies.append(gradient)
+        for operand in copies:
             operand.refresh()
-        if self.options.write_grads:
-            staged += work.gradients.values()
         try:
             try:
-                if native_step is None:
-                    reference.step(work)
-                else:
-                    native_step(work)
+                return table.run(work)
             finally:
-                _write_back(staged)
+                _write_back(copies)
         except KeyboardInterrupt:  # on the way into _write_back, perhaps
-            _write_back(staged)
+            _write_back(copies)
             raise
-        work.gradients = {}
-        self._raise_error(work)
-        self.measured = self.options.measures(self.groups)
+        finally:
+            work.gradients = {}
 
     @staticmethod
     def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor]) -> bool:
@@ -125,86 +203,10 @@ class Engine:
         return (
             not any(states.values())
             and all(float(group["lr"]) == 0.0 for group in groups)
-            and not any(p.grad is not None and bool(p.grad.any()) for p in with_gradient)
+            and not any(bool(local(p.grad).any()) for p in with_gradient if p.grad is not None)
         )
 
-    def _current_table(
-        self, groups: Groups, states: States, with_gradient: list[Tensor]
-    ) -> tuple[Work, CpuStep | None]:
-        self.hyper.collect(groups)
-        options = [_with_torch_options(o, g) for o, g in zip(self.groups, groups, strict=True)]
-        if options != self.groups:
-            self.groups = options
-        if self._table is None or not self._is_current(self._table[0], groups, states):
-            # Whatever happens on the way, nobody steps with addresses that are no more.
-            self._table = None
-            self._table = self._build(groups, states, with_gradient)
-        return self._table
-
-    def _is_current(self, work: Work, groups: Groups, states: States) -> bool:
-        """The table still describes what the caller's objects are."""
-        if work.groups is not self.groups or any(
-            x is not y for x, y in zip(work.sources, self.hyper.sources, strict=True)
-        ):
-            return False
-        if len(work.entries) != sum(len(g["params"]) for g in groups):
-            return False
-        index = 0
-        for g, group in enumerate(groups):
-            for param in group["params"]:
-                entry = work.entries[index]
-                if (
-                    entry.param is not param
-                    or entry.group != g
-                    or (entry.pointer is not None and entry.pointer != param.data_ptr())
-                    or not _state_is_current(entry, work.state.tensors.views[index], states)
-                ):
-                    return False
-                index += 1
-        return all(tensor.data_ptr() == pointer for tensor, pointer in work.inputs)
-
-    def _use_cpu(self, entries: list[Entry]) -> bool:
-        devices = {e.param.device.type for e in entries if e.pointer is not None}
-        if self.backend == "cpu" and devices - {"cpu"}:
-            raise ValueError(f"backend: 'cpu' takes parameters on the cpu, got {sorted(devices)}")
-        return self.backend != "reference" and native.cpu is not None and devices <= {"cpu"}
-
-    def _build(
-        self, groups: Groups, states: States, with_gradient: list[Tensor]
-    ) -> tuple[Work, CpuStep | None]:
-        """A new table; state is allocated for parameters that have their first gradient."""
-        params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-        state = self.state(groups)
-        inputs = [node._payload for _, _, sch in self.hyper.programs for node in sch.inputs]
-        for tensor, name in inputs:
-            _check_input(tensor, name, state.words.device)
-        gradients = {id(p) for p in with_gradient}
-        used = [id(p) in gradients or bool(states.get(p)) for _, p in params]
-        entries = [
-            make_entry(p, g, self.groups[g].agc, {}) if use else idle_entry(p, g)
-            for (g, p), use in zip(params, used, strict=True)
-        ]
-        check_no_shared_memory(entries)
-        use_cpu = self._use_cpu(entries)
-        for (_, param), use in zip(params, used, strict=True):
-            for key in MOMENTS if use else ():
-                if key in states.get(param, {}):
-                    check_moment(key, states[param][key], param, param.device)
-        for (g, param), use in zip(params, used, strict=True):
-            if use:
-                allocate(states[param], param, self.groups[g].amsgrad)
-        self._count(groups, states)
-        state.set_groups(len(groups))
-        for index, (g, param) in enumerate(params):
-            if used[index]:
-                entries[index] = make_entry(param, g, self.groups[g].agc, states[param])
-        addresses = [(tensor, tensor.data_ptr()) for tensor, _ in inputs]
-        work = Work(
-            entries, self.groups, self.options, state, self.hyper, self.hyper.sources, addresses
-        )
-        return work, CpuStep(work, self.instruction_set) if use_cpu else None
-
-    def _count(self, groups: Groups, states: States) -> None:
+    def count(self, groups: Groups, states: States) -> None:
         """Counts for the present list of parameters."""
         state = self.state(groups)
         state.tensors = state.tensors.moved(groups, states)
@@ -230,33 +232,21 @@ class Engine:
             self._state.tensors.renew_views()
             self._state.tensors.bind(states)
 
-    def _raise_error(self, work: Work) -> None:
-        """Turn the error that plan latched into an exception, once."""
-        reading = work.state.read()
-        error, step = reading[Field.ERROR], reading[Field.ERROR_STEP]
-        if error == Error.NONE:
-            return
-        work.state.words[Field.ERROR] = Error.NONE
-        if error == Error.GRADIENT:
-            raise RuntimeError(
-                f"step {step}: a gradient is not finite (nonfinite='raise'); nothing was changed"
-            )
-        slot, value = Slot(int(reading[Field.ERROR_SLOT])), reading[Field.ERROR_VALUE]
-        raise RuntimeError(
-            f"step {step}: {slot.name.lower()} of param_groups[{reading[Field.ERROR_GROUP]}] is "
-            f"{value}, it must be {_rule(slot)}; nothing was changed"
-        )
 
-
-def _state_is_current(entry: Entry, step: Tensor, states: States) -> bool:
-    """The parameter's state holds the tensors that the table was built from."""
-    state = states.get(entry.param)
-    if not state:
-        return entry.m is None and entry.param.grad is None
-    for operand, key in zip((entry.m, entry.v, entry.x), MOMENTS, strict=True):
-        if state.get(key) is not (operand.tensor if operand is not None else None):
-            return False
-    return state.get("step") is step
+def _raise_error(state: DeviceState) -> None:
+    """Turn the error that plan latched into an exception, once."""
+    reading = state.read()
+    error, step = reading[Field.ERROR], reading[Field.ERROR_STEP]
+    place, value = reading[Field.ERROR_PLACE], reading[Field.ERROR_VALUE]
+    state.words[Field.ERROR] = Error.NONE
+    if error == Error.GRADIENT:
+        what = "a gradient is not finite (nonfinite='raise')"
+    elif error == Error.COUNT:
+        what = f"state['step'] of parameter {place} is {value}, it must be a count, in [0, 2**62)"
+    else:
+        slot = Slot(int(reading[Field.ERROR_SLOT]))
+        what = f"{slot.name.lower()} of param_groups[{place}] is {value}, it must be {_rule(slot)}"
+    raise RuntimeError(f"step {step}: {what}; nothing was changed")
 
 
 def _write_back(operands: list[Operand]) -> None:
@@ -273,13 +263,6 @@ def _write_back(operands: list[Operand]) -> None:
         raise waiting
 
 
-def allocate(state: dict[str, Tensor], param: Tensor, amsgrad: bool) -> None:
-    """The moments that a parameter does not have yet, as torch allocates them."""
-    for key in MOMENTS[: 3 if amsgrad else 2]:
-        if key not in state:
-            state[key] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
-
-
 def _with_torch_options(options: GroupOptions, group: dict[str, Any]) -> GroupOptions:
     """The options with what stands in the group, which the caller may change at any time."""
     amsgrad, maximize = bool(group["amsgrad"]), bool(group["maximize"])
@@ -294,10 +277,3 @@ def _rule(slot: Slot) -> str:
     if slot in (Slot.BETA1, Slot.BETA2):
         return "in [0, 1)"
     return "finite"
-
-
-def _check_input(tensor: Tensor, name: str, device: torch.device) -> None:
-    if tensor.device != device:
-        raise ValueError(
-            f"{name}: the tensor must be on the parameters' device {device}, got {tensor.device}"
-        )

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrfused.distributed import is_distributed, local
 from lrfused.table import DTYPES, overlaps_itself
 
 REAL = {
@@ -12,6 +13,9 @@ REAL = {
     torch.complex64: torch.float32,
     torch.complex32: torch.float16,
 }
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
@@ -23,10 +27,13 @@ def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
         ValueError: no memory behind it, or the two on different devices.
     """
     name = f"a parameter of shape {tuple(param.shape)}"
-    if type(param) not in (Tensor, torch.nn.Parameter) or type(gradient) is not Tensor:
+    if is_distributed(param) and is_distributed(gradient):
+        _check_distributed(name, param, gradient)
+        param, gradient = local(param), local(gradient)
+    elif type(param) not in PLAIN or type(gradient) is not Tensor:
         raise TypeError(
             f"params: {name} or its gradient is of type {type(param).__name__} / "
-            f"{type(gradient).__name__}; only Tensor and Parameter are supported"
+            f"{type(gradient).__name__}; only Tensor, Parameter and DTensor are supported"
         )
     if gradient.is_sparse or gradient.layout != torch.strided:
         raise RuntimeError(
@@ -52,6 +59,18 @@ def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
         )
 
 
+def _check_distributed(name: str, param: Any, gradient: Any) -> None:
+    ours, theirs = (
+        (param.device_mesh, param.placements),
+        (gradient.device_mesh, gradient.placements),
+    )
+    if ours != theirs:
+        raise ValueError(
+            f"gradient of {name} is a DTensor with placements {theirs[1]}, the parameter's are "
+            f"{ours[1]}; redistribute it first"
+        )
+
+
 def check_moment(key: str, moment: Any, param: Tensor, device: torch.device) -> None:
     """Refuse a state tensor that does not belong to its parameter.
 
@@ -62,12 +81,21 @@ def check_moment(key: str, moment: Any, param: Tensor, device: torch.device) -> 
     what = f"{key} of a parameter of shape {tuple(param.shape)}"
     if not isinstance(moment, Tensor):
         raise TypeError(f"{what} must be a tensor, got {type(moment).__name__}")
+    if type(moment) not in PLAIN and not is_distributed(moment):
+        raise TypeError(f"{what} is of type {type(moment).__name__}; only Tensor is supported")
     if moment.layout != torch.strided or moment.is_complex() != param.is_complex():
         raise TypeError(f"{what} is {moment.dtype} ({moment.layout}), the parameter {param.dtype}")
     if REAL.get(moment.dtype, moment.dtype) not in DTYPES:
         raise TypeError(f"{what} has dtype {moment.dtype}; supported are {DTYPES}")
+    if is_distributed(moment) != is_distributed(param):
+        raise TypeError(
+            f"{what} is a {type(moment).__name__}, the parameter {type(param).__name__}"
+        )
     if moment.shape != param.shape:
         raise ValueError(f"{what} has another shape, {tuple(moment.shape)}")
+    moment = local(moment)
+    if overlaps_itself(moment):
+        raise ValueError(f"{what} has elements that share memory, strides {moment.stride()}")
     if moment.device != device:
         raise ValueError(f"{what} must be on {device}, got {moment.device}")
     if moment.numel() and moment.data_ptr() == 0:

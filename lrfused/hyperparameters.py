@@ -20,6 +20,8 @@ from lrfused.warn import warn
 Value = float | Tensor | Schedule
 IN_GROUPS = (Slot.LR, Slot.WEIGHT_DECAY, Slot.BETA1, Slot.BETA2, Slot.EPS)
 BETAS = (Slot.BETA1, Slot.BETA2)
+# What a caller may write to a group and the step has to know.
+WATCHED = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Hyperparameters:
         self.rows: list[list[Cell]] = []
         self.values = np.zeros((0, len(Slot)))
         self.given = np.ones((0, len(Slot)), dtype=bool)
+        self._mirrored: list[tuple[int, Slot, Cell]] = []
 
     def add_group(self, sources: dict[Slot, Value]) -> None:
         """A row from the constructor's values; a slot that is left out never limits anything."""
@@ -111,6 +114,7 @@ class Hyperparameters:
                 cell.value = float(source)
             row.append(cell)
         self.rows.append(row)
+        self._list_mirrored()
         self.values = np.vstack([self.values, [[cell.value for cell in row]]])
         self.given = np.vstack([self.given, [[cell.source is None for cell in row]]])
 
@@ -118,6 +122,14 @@ class Hyperparameters:
         """Another schedule for one place."""
         self.rows[g][slot] = Cell(schedule)
         self.given[g, slot] = False
+        self._list_mirrored()
+
+    def _list_mirrored(self) -> None:
+        self._mirrored = [
+            (g, slot, cell)
+            for g, slot, cell in self.cells()
+            if slot in IN_GROUPS and cell.schedule is not None
+        ]
 
     def cells(self) -> Iterator[tuple[int, Slot, Cell]]:
         """Every cell with its place."""
@@ -135,21 +147,26 @@ class Hyperparameters:
         """The places that a program fills."""
         return [(g, s, c.source) for g, s, c in self.cells() if c.source is not None]
 
-    def mirror(self, groups: list[dict[str, Any]], step: int, reset: bool = False) -> None:
+    def mirror(
+        self,
+        groups: list[dict[str, Any]],
+        step: int,
+        reset: bool = False,
+        values: np.ndarray | None = None,
+    ) -> None:
         """Write the schedules' values at ``step`` to the groups, except over a caller's value.
 
         With ``reset`` over everything: what stands there was loaded, not written by a caller.
+        ``values`` is the matrix at ``step``, if the backend has it already.
         """
-        for g, row in enumerate(self.rows):
-            for slot in IN_GROUPS:
-                cell = row[slot]
-                if cell.schedule is None or cell.tensor is not None:
-                    continue
-                if reset or cell.mirror is None or _same(read_group(groups[g], slot), cell.mirror):
-                    value = cell.schedule(step)
-                    key, stored = written(groups[g], slot, value)
-                    # Together: an interrupt between the two would look like a caller's value.
-                    cell.mirror, groups[g][key] = value, stored
+        for g, slot, cell in self._mirrored:
+            if cell.schedule is None or cell.tensor is not None:
+                continue
+            if reset or cell.mirror is None or _same(read_group(groups[g], slot), cell.mirror):
+                value = cell.schedule(step) if values is None else values.item(g, slot)
+                key, stored = written(groups[g], slot, value)
+                # Together: an interrupt between the two would look like a caller's value.
+                cell.mirror, groups[g][key] = value, stored
 
     def collect(self, groups: list[dict[str, Any]]) -> None:
         """Take in what the caller wrote; a tensor in place of another changes ``sources``.

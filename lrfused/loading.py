@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lrfused.build import MOMENTS
 from lrfused.device_state import PERSISTENT, Field
-from lrfused.engine import MOMENTS
 from lrfused.options import Slot
 from lrfused.saving import plain_options
 from lrfused.validation import COUNTERS, Loaded, check, inputs_by_name
@@ -86,7 +86,7 @@ def _commit(opt: "AdamW", loaded: Loaded) -> None:
     counts = dict(zip(_params(loaded.groups), loaded.counts, strict=True))
     for param, state in states.items():
         if param in counts and state:
-            state["step"] = torch.tensor(float(counts[param]))
+            state["step"] = torch.tensor(float(counts[param]), device=param.device)
     opt.__setstate__({"state": states, "param_groups": loaded.groups})
     inputs = inputs_by_name(opt)
     for extra in loaded.extras:

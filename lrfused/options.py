@@ -59,6 +59,7 @@ class Error(IntEnum):
     NONE = 0
     HYPERPARAMETER = 1
     GRADIENT = 2
+    COUNT = 3
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ class Options:
     def checks_gradients(self) -> bool:
         """A gradient that is not finite decides something."""
         return self.nonfinite != Nonfinite.PROPAGATE or self.loss_scale is not None
+
+    @property
+    def raises_on_gradients(self) -> bool:
+        """A gradient that is not finite is an error; with a loss scale it is to be expected."""
+        return self.nonfinite == Nonfinite.RAISE and self.loss_scale is None
 
     def measures(self, groups: list[GroupOptions]) -> bool:
         """Something global has to be known before the first parameter may move."""

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrfused.counts import is_count
 from lrfused.device_state import Field
 from lrfused.norm import combine, sums_of_squares
-from lrfused.options import Error, Nonfinite, Slot
+from lrfused.options import Error, Slot
 from lrfused.plan import (
     GroupPlan,
     agc_coefficient,
@@ -142,13 +143,22 @@ def begin(work: Work) -> list[GroupPlan] | None:
         for slot in Slot:
             if now >= options.start_step and not usable(slot, values[g, slot]):
                 state.words[Field.ERROR] = Error.HYPERPARAMETER
-                state.words[Field.ERROR_GROUP] = g
+                state.words[Field.ERROR_PLACE] = g
                 state.words[Field.ERROR_SLOT] = slot
                 state.words[Field.ERROR_STEP] = now
                 state.floats[Field.ERROR_VALUE] = values[g, slot]
                 return None
+    plans = [group_plan(values[g], options, now) for g, options in enumerate(work.groups)]
+    for index in work.gradients:
+        shown = float(state.tensors.steps[index])
+        if plans[work.entries[index].group].active and not is_count(shown):
+            state.words[Field.ERROR] = Error.COUNT
+            state.words[Field.ERROR_PLACE] = index
+            state.words[Field.ERROR_STEP] = now
+            state.floats[Field.ERROR_VALUE] = shown
+            return None
     state.floats[len(Field) :] = torch.from_numpy(values.reshape(-1)).to(state.words.device)
-    return [group_plan(values[g], options, now) for g, options in enumerate(work.groups)]
+    return plans
 
 
 def agc_coefficients(work: Work, group: GroupPlan, sums: Measured) -> np.ndarray:
@@ -176,7 +186,7 @@ def norms(
     clips = any(o.value_clip or o.agc for o in work.groups)
     for index, entry in enumerate(work.entries):
         if index not in measured:
-            chunks = torch.zeros(work.chunks[index], dtype=torch.float64)
+            chunks = torch.zeros(work.chunks[index], dtype=torch.float64, device="cpu")
             raw.append(chunks)
             seen.append(chunks)
             continue
@@ -211,7 +221,7 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
     if options.measures(work.groups):
         norm, seen, largest = norms(work, groups, measured, agc)
         nonfinite = any(overflows(work, i, sums) for i, sums in measured.items())
-        if options.nonfinite == Nonfinite.RAISE and nonfinite:
+        if nonfinite and options.raises_on_gradients and not work.found_inf:
             state.words[Field.ERROR] = Error.GRADIENT
             state.words[Field.ERROR_STEP] = state.words[Field.STEP]
             return Plan(False, groups, {}, {}, {}, {})
@@ -246,7 +256,7 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
 
 def overflows(work: Work, index: int, sums: Measured) -> bool:
     """A gradient is not finite, before or after it is unscaled in the compute type."""
-    like = torch.zeros(1, dtype=compute_type(work.entries[index].p.flat))
+    like = torch.zeros(1, dtype=compute_type(work.entries[index].p.flat), device="cpu")
     inverse = scalar(inverse_scale(work), like)
     return not bool(torch.isfinite(sums.largest.cpu().to(like.dtype) * inverse).all())
 

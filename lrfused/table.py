@@ -6,12 +6,15 @@ in that order and, if the step wrote it, copied back after.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lrfused.distributed import local
 from lrfused.options import Agc
 
+Place = tuple[Any, ...]
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -45,6 +48,13 @@ def _same_order(tensor: Tensor, other: Tensor) -> bool:
     return all(a == b or size == 1 for a, b, size in strides)
 
 
+def place_of(tensor: Tensor) -> Place:
+    """Where and how a tensor lies in memory; nothing for one that does not."""
+    if tensor.layout != torch.strided:
+        return ()
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
 @dataclass(eq=False)
 class Operand:
     """One tensor of a step as a flat vector; ``staged`` if that vector is a copy of it."""
@@ -52,18 +62,25 @@ class Operand:
     tensor: Tensor
     flat: Tensor
     staged: Tensor | None = None
+    place: Place = ()
 
     @staticmethod
     def of(tensor: Tensor, order: Tensor) -> "Operand":
         """The tensor as a vector in the memory order of ``order``, which is dense."""
-        real = real_view(tensor)
-        if _same_order(real, order) and not is_lazy(tensor):
-            return Operand(tensor, real.as_strided((real.numel(),), (1,)))
+        tensor = local(tensor)
+        real, place = real_view(tensor), place_of(tensor)
+        aligned = real.data_ptr() % real.element_size() == 0
+        if _same_order(real, order) and aligned and not is_lazy(tensor):
+            return Operand(tensor, real.as_strided((real.numel(),), (1,)), place=place)
         staged = torch.empty_strided(
             order.shape, order.stride(), dtype=real.dtype, device=real.device
         )
         staged.copy_(real)
-        return Operand(tensor, staged.as_strided((staged.numel(),), (1,)), staged)
+        return Operand(tensor, staged.as_strided((staged.numel(),), (1,)), staged, place)
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Made from this tensor, and its memory is where and as it was."""
+        return place_of(local(tensor)) == self.place
 
     def refresh(self) -> None:
         """Bring the copy up to date."""
@@ -89,7 +106,13 @@ class Entry:
     m: Operand | None = None
     v: Operand | None = None
     x: Operand | None = None
-    pointer: int | None = None
+    is_idle: bool = False  # neither gradient nor state: whatever it is, it is not looked at
+
+    @property
+    def is_plain(self) -> bool:
+        """Its memory is used as it is: a gradient of the same layout can be, too."""
+        copied = any(operand.staged is not None for operand in self.operands)
+        return not copied and not self.p.tensor.is_complex()
 
     @property
     def operands(self) -> list[Operand]:
@@ -98,9 +121,9 @@ class Entry:
 
 
 def idle_entry(param: Tensor, group: int) -> Entry:
-    """A parameter that has no gradient and no state: whatever it is, it is not looked at."""
-    nothing = torch.empty(0)
-    return Entry(param, group, 0, nothing, Operand(nothing, nothing), pointer=None)
+    """The entry of a parameter that has neither a gradient nor state."""
+    nothing = torch.empty(0, device="cpu")
+    return Entry(param, group, 0, nothing, Operand(nothing, nothing), is_idle=True)
 
 
 def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) -> Entry:
@@ -109,7 +132,7 @@ def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) ->
     Raises:
         ValueError: two elements of the parameter share memory.
     """
-    data = param.detach()
+    data = local(param).detach()
     real = real_view(data)
     if overlaps_itself(real):
         raise ValueError(
@@ -121,7 +144,7 @@ def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) ->
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
     order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
-    entry = Entry(param, group, unit, order, Operand.of(data, order), pointer=param.data_ptr())
+    entry = Entry(param, group, unit, order, Operand.of(data, order))
     for name, key in (("m", "exp_avg"), ("v", "exp_avg_sq"), ("x", "max_exp_avg_sq")):
         if key in state:
             setattr(entry, name, Operand.of(state[key], order))
@@ -149,7 +172,7 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 def _share_memory(x: Tensor, y: Tensor) -> bool:
     """Some byte belongs to both: the bytes of x marked, then looked at through y's strides."""
     start = min(_span(x)[0], _span(y)[0])
-    marks = torch.zeros(max(_span(x)[1], _span(y)[1]) - start, dtype=torch.bool)
+    marks = torch.zeros(max(_span(x)[1], _span(y)[1]) - start, dtype=torch.bool, device="cpu")
 
     def bytes_of(tensor: Tensor) -> Tensor:
         size = tensor.element_size()
@@ -160,22 +183,22 @@ def _share_memory(x: Tensor, y: Tensor) -> bool:
     return bool(bytes_of(y).any())
 
 
-def check_no_shared_memory(entries: list[Entry]) -> None:
-    """Refuse parameters that overlap in memory.
+def check_no_shared_memory(what: str, tensors: list[Tensor]) -> None:
+    """Refuse tensors that overlap in memory.
 
     Raises:
         ValueError: two of them do.
     """
-    tensors = [real_view(e.param.detach()) for e in entries if e.p.flat.numel()]
-    tensors.sort(key=lambda tensor: (str(tensor.device), _span(tensor)))
+    real = [real_view(tensor.detach()) for tensor in tensors if tensor.numel()]
+    real.sort(key=lambda tensor: (str(tensor.device), _span(tensor)))
     open_spans: list[Tensor] = []
-    for tensor in tensors:
+    for tensor in real:
         start = _span(tensor)[0]
         open_spans = [x for x in open_spans if x.device == tensor.device and _span(x)[1] > start]
         for other in open_spans:
             if _share_memory(other, tensor):
                 raise ValueError(
-                    f"params: two parameters share memory, of shapes {tuple(other.shape)} and "
+                    f"{what} share memory, of shapes {tuple(other.shape)} and "
                     f"{tuple(tensor.shape)}; pass the tensor once"
                 )
         open_spans.append(tensor)

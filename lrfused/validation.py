@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrfused.build import MOMENTS
+from lrfused.counts import power
 from lrfused.device_state import PERSISTENT
-from lrfused.engine import MOMENTS
 from lrfused.gradients import check_moment
 from lrfused.hyperparameters import IN_GROUPS, read_group
 from lrfused.options import Slot
@@ -73,34 +74,39 @@ def check(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> Loaded:
         if not isinstance(state, dict):
             raise ValueError(f"state_dict: state of parameter {key!r:.40} must be a dictionary")
         states[places[key]] = _check_state(key, places[key], state)
-    new_groups = [
-        _check_group(g, *pair) for g, pair in enumerate(zip(groups, saved_groups, strict=True))
-    ]
     extras = [_check_extra(opt, g, other) for g, other in enumerate(saved_groups)]
+    schedules = [_stored_schedules(opt, extra, load_schedules) for extra in extras]
+    new_groups = []
+    for g, pair in enumerate(zip(groups, saved_groups, strict=True)):
+        new_groups.append(_new_group(g, *pair))
+        mirrors = {
+            s
+            for s, cell in zip(Slot, opt._engine.hyper.rows[g], strict=True)
+            if cell.schedule is not None or (load_schedules and s in schedules[g])
+        }
+        _check_group(g, groups[g], new_groups[g], mirrors)
     counts, products = _check_counts(states, groups, new_groups, extras)
-    return Loaded(
-        new_groups,
-        states,
-        counts,
-        products,
-        extras,
-        [_stored_schedules(opt, e, load_schedules) for e in extras],
-    )
+    return Loaded(new_groups, states, counts, products, extras, schedules)
 
 
-def _check_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _new_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """The group as it will be; what an older checkpoint does not have stays."""
     new = {**group, **deepcopy({k: v for k, v in other.items() if k not in ("params", KEY)})}
     betas = new["betas"]
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ValueError(f"state_dict: betas of group {g} must be a pair, got {betas!r}")
     new["betas"] = tuple(betas)
+    return new
+
+
+def _check_group(g: int, group: dict[str, Any], new: dict[str, Any], mirrors: set[Slot]) -> None:
+    """Refuse values that cannot be; a schedule's mirror is written anew, whatever was stored."""
     for slot in IN_GROUPS:
         value, name = read_group(new, slot), slot.name.lower()
         single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
-        if not usable(slot, _number(value)):
+        if slot not in mirrors and not usable(slot, _number(value)):
             raise ValueError(f"state_dict: {name} of group {g} cannot be {value!r:.80}")
     lr = group["lr"]
     if isinstance(lr, Tensor) and not _fits(_number(new["lr"]), lr.dtype):
@@ -110,7 +116,6 @@ def _check_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[s
             raise ValueError(
                 f"state_dict: {name} of group {g} must be True or False, got {new[name]!r:.80}"
             )
-    return new
 
 
 def _number(value: Any) -> float:
@@ -126,7 +131,7 @@ def _fits(value: float, dtype: torch.dtype) -> bool:
     if not (dtype.is_floating_point or math.isfinite(value)):
         return False
     try:
-        torch.empty(1, dtype=dtype).fill_(value)
+        torch.empty(1, dtype=dtype, device="cpu").fill_(value)
     except RuntimeError:
         return False
     return True
@@ -206,15 +211,14 @@ def _check_counts(
     """The count of every parameter, and the products of its betas."""
     counts, products = [], []
     for group, new, extra in zip(groups, new_groups, extras, strict=True):
-        betas = [float(b) for b in new["betas"]]
         for i, param in enumerate(group["params"]):
             count = int(states.get(param, {}).get("step", 0))
-            product = [beta**count for beta in betas]
+            product = [power(_number(beta), count) for beta in new["betas"]]
             # A float32 step is exact only up to 2**24; ours is, if it is the same number.
-            if extra is not None and float(torch.tensor(float(extra["counts"][i]))) == count:
+            if extra is not None and float(np.float32(extra["counts"][i])) == count:
                 count, product = extra["counts"][i], extra["products"][i]
             counts.append(count)
-            products.append(torch.tensor(product, dtype=torch.float64))
+            products.append(torch.tensor(product, dtype=torch.float64, device="cpu"))
     return counts, products
 
 

@@ -1,6 +1,7 @@
 """Work: everything that one step reads and writes, as the backends see it."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -13,12 +14,21 @@ from lrfused.schedules import Schedule
 from lrfused.table import Entry, Operand
 
 
+class Outcome(NamedTuple):
+    """What the host knows after a step: an error code, the counter, perhaps the values there."""
+
+    error: int
+    step: int
+    values: np.ndarray | None = None
+
+
 @dataclass(eq=False)
 class Work:
     """The table with its options (fixed), and what changes from step to step.
 
-    ``gradients`` maps a parameter's place in the table to its gradient; ``grad_scale`` and
-    ``found_inf`` are those of an outside GradScaler.
+    ``gradients`` maps a parameter's place in the table to its gradient, where that is not in
+    ``addresses`` already: rows of (address, dtype's place in DTYPES; -1: no gradient), filled by
+    the walk. ``grad_scale`` and ``found_inf`` are those of an outside GradScaler.
     """
 
     entries: list[Entry]
@@ -27,11 +37,15 @@ class Work:
     state: DeviceState
     hyper: Hyperparameters
     sources: list[Schedule | None]  # of the hyperparameters, when the table was built
-    inputs: list[tuple[Tensor, int]]  # tensors that they read, with their addresses then
+    watched: list[tuple[Tensor, int]]  # other tensors that it uses, with their addresses then
     gradients: dict[int, Operand] = field(default_factory=dict)
     grad_scale: float = 1.0
     found_inf: bool = False
+    addresses: np.ndarray = field(init=False)
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))
+
+    def __post_init__(self) -> None:
+        self.addresses = np.full((len(self.entries), 2), -1, dtype=np.int64)
 
     @property
     def chunks(self) -> list[int]:

@@ -9,8 +9,7 @@ enum Slot { LR, WEIGHT_DECAY, BETA1, BETA2, EPS, CLIP_VALUE, AGC, MAX_GRAD_NORM,
 enum DecayMode { DECAY_LR, DECAY_INDEPENDENT, DECAY_LR_RATIO };
 enum BiasCorrection { BIAS_POWER, BIAS_PRODUCT };
 enum AgcMode { AGC_OFF, AGC_UNIT, AGC_TENSOR };
-enum Nonfinite { NONFINITE_PROPAGATE, NONFINITE_SKIP, NONFINITE_RAISE };
-enum ErrorCode { ERROR_NONE, ERROR_HYPERPARAMETER, ERROR_GRADIENT };
+enum ErrorCode { ERROR_NONE, ERROR_HYPERPARAMETER, ERROR_GRADIENT, ERROR_COUNT };
 
 struct GroupOptions {
     bool amsgrad, maximize, value_clip;
@@ -27,8 +26,7 @@ struct LossScalePolicy {
 
 struct Options {
     bool measures, clip_norm, infinity_norm, checks_gradients, advance_schedule_on_skip;
-    bool write_grads;
-    int nonfinite;
+    bool raises_on_gradients, write_grads;
     double accumulation_steps;
     LossScalePolicy loss_scale;
 };

@@ -58,22 +58,29 @@ LRF_HD inline double clip_coefficient(double threshold, double norm) {
     return ratio < 1.0 || ratio != ratio ? ratio : 1.0;
 }
 
-// Counts the update of parameter t, and gives what its own count decides.
-LRF_HD inline TensorPlan tensor_plan(const State& state, int64_t t, const GroupPlan& group,
-                                     int bias_correction) {
+// What stands in state["step"] can be a number of updates.
+LRF_HD inline bool is_count(float shown) { return shown >= 0.0f && shown < 0x1p62f; }
+
+// Counts the update of parameter t: its count now, and the products of its betas.
+LRF_HD inline int64_t count_update(const State& state, int64_t t, const GroupPlan& group) {
     float shown = state.steps[t];
     int64_t count = state.counts[t];
-    if (shown != static_cast<float>(count)) count = static_cast<int64_t>(shown);  // it was written
+    if (shown != static_cast<float>(count)) count = static_cast<int64_t>(shown);  // written
     ++count;
     state.counts[t] = count;
     state.steps[t] = static_cast<float>(count);
-    double* products = state.products + 2 * t;
-    products[0] *= group.beta1;
-    products[1] *= group.beta2;
-    double first = products[0], second = products[1];
+    state.products[2 * t] *= group.beta1;
+    state.products[2 * t + 1] *= group.beta2;
+    return count;
+}
+
+// What the count of parameter t decides.
+LRF_HD inline TensorPlan tensor_plan(const State& state, int64_t t, const GroupPlan& group,
+                                     int bias_correction) {
+    double first = state.products[2 * t], second = state.products[2 * t + 1];
     if (bias_correction == BIAS_POWER) {
-        first = power_integer(group.beta1, count);
-        second = power_integer(group.beta2, count);
+        first = power_integer(group.beta1, state.counts[t]);
+        second = power_integer(group.beta2, state.counts[t]);
     }
     return {group.lr / (1.0 - first), root_of(1.0 - second)};
 }

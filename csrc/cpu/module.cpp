@@ -9,6 +9,7 @@
 #include "cpu/instruction_set.h"
 #include "cpu/step.h"
 #include "cpu/threads.h"
+#include "host/walk.h"
 
 namespace py = pybind11;
 using namespace lrfused;
@@ -127,7 +128,7 @@ static Options read_options(const py::dict& row) {
     o.checks_gradients = row["checks_gradients"].cast<bool>();
     o.advance_schedule_on_skip = row["advance_schedule_on_skip"].cast<bool>();
     o.write_grads = row["write_grads"].cast<bool>();
-    o.nonfinite = row["nonfinite"].cast<int>();
+    o.raises_on_gradients = row["raises_on_gradients"].cast<bool>();
     o.accumulation_steps = row["accumulation_steps"].cast<double>();
     if (py::object policy = row["loss_scale"]; !policy.is_none()) {
         o.loss_scale.dynamic = policy.attr("dynamic").cast<bool>();
@@ -167,14 +168,19 @@ static State read_state(const py::dict& row) {
             pointer<double>(row["products"])};
 }
 
-static int run(Step& step, const Array<int64_t>& gradients, const Array<double>& values,
-               const Array<bool>& given, double grad_scale, bool found_inf, int threads,
-               const std::string& instruction_set) {
-    Call call{gradients.data(), values.data(),  given.data(),
-              grad_scale,       found_inf,      threads,
-              &kernels_for(instruction_set)};
-    py::gil_scoped_release release;
-    return step.run(call);
+// (error code, parameters were updated, the counter now); next_values: (groups, SLOTS), filled.
+static py::tuple run(Step& step, const Array<int64_t>& gradients, const Array<double>& values,
+                     const Array<bool>& given, py::array_t<double, py::array::c_style> next_values,
+                     double grad_scale, bool found_inf, int threads,
+                     const std::string& instruction_set) {
+    Call call{gradients.data(), values.data(), given.data(), next_values.mutable_data(),
+              grad_scale,       found_inf,     threads,      &kernels_for(instruction_set)};
+    Result result;
+    {
+        py::gil_scoped_release release;
+        result = step.run(call);
+    }
+    return py::make_tuple(result.error, result.proceeded, result.step);
 }
 
 PYBIND11_MODULE(_cpu, module) {
@@ -183,6 +189,12 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("evaluate_many", &evaluate_many);
     module.def("elementary", &elementary);
     module.def("instruction_sets", &instruction_sets);
+    module.def("can_walk", &can_walk);
+    py::class_<Walk>(module, "Walk")
+        .def(py::init<const py::list&, const py::dict&, const py::list&, const py::list&,
+                      const py::tuple&>())
+        .def("look", &Walk::look)
+        .def("remember", &Walk::remember);
     py::class_<Step>(module, "Step")
         .def(py::init([](const py::list& tensors, const py::list& groups, const py::dict& options,
                          const py::list& programs, const py::dict& state) {

@@ -42,10 +42,17 @@ struct Call {
     const int64_t* gradients;  // (tensors, 2): pointer, dtype; dtype -1 without a gradient
     const double* values;      // (groups, SLOTS): the host's numbers
     const bool* given;         // (groups, SLOTS): where they count, instead of a program
+    double* next_values;         // (groups, SLOTS): filled, what the programs give after the step
     double grad_scale;
     bool found_inf;
     int threads;
     const Kernels* kernels;
+};
+
+struct Result {
+    int error;  // an ErrorCode; anything but ERROR_NONE has changed nothing
+    bool proceeded;
+    int64_t step;
 };
 
 class Step {
@@ -53,22 +60,23 @@ class Step {
     Step(std::vector<Tensor> tensors, std::vector<GroupOptions> groups, Options options,
          std::vector<Program> programs, State state);
 
-    // Returns an ErrorCode; anything but ERROR_NONE has changed nothing.
-    int run(const Call& call);
+    Result run(const Call& call);
 
   private:
     bool begin(const Call& call);
-    void evaluate_hyperparameters(const Call& call, int64_t now);
-    void measure(const Call& call);
+    void evaluate_hyperparameters(const Call& call, double* values);
+    void measure(const Call& call, int64_t chunk);
     bool plan(const Call& call);
     bool overflows() const;
     double clip_norm();
     void plan_units();
-    void apply(const Call& call);
+    void plan_tensors();
+    void apply(const Call& call, int64_t chunk);
     int threads_for(const Call& call) const;
 
     std::vector<Tensor> tensors;
     std::vector<Chunk> chunks;
+    std::vector<int64_t> tasks;  // where each begins among the chunks, and the end
     std::vector<GroupOptions> groups;
     Options options;
     std::vector<Program> programs;
@@ -81,7 +89,7 @@ class Step {
     std::vector<double> agc;         // by unit
     std::vector<char> is_active;
     double inverse = 1.0, coefficient = 1.0;
-    bool clips_before_norm = false, skip = false;
+    bool clips_before_norm = false, proceed = false;
 };
 
 }  // namespace lrfused

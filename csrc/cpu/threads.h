@@ -1,11 +1,13 @@
-// A parallel loop with the floating-point mode that the arithmetic is defined in.
+// Threads, and what they share, with the floating-point mode that the arithmetic is defined in.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 
-#if !defined(_OPENMP)
 #include <thread>
+
+#if !defined(_OPENMP)
+#include <system_error>
 #include <vector>
 #endif
 #if defined(__SSE__)
@@ -30,33 +32,65 @@ class FloatingPointMode {
 // True in a child of fork: OpenMP hangs there once anybody in the parent had a parallel region.
 bool forked();
 
-// body() in each of so many threads: OpenMP's pool, which torch's kernels share, or else
+// body() in each of at most so many threads: OpenMP's pool, which torch's kernels share, or else
 // threads of our own.
 template <class Body>
 void run_in_threads(int threads, Body body) {
+    auto in_mode = [&] {
+        FloatingPointMode mode;
+        body();
+    };
+    if (threads <= 1 || forked()) return in_mode();
 #if defined(_OPENMP)
 #pragma omp parallel num_threads(threads)
-    body();
+    in_mode();
 #else
     std::vector<std::thread> team;
-    for (int i = 1; i < threads; ++i) team.emplace_back(body);
-    body();
+    try {
+        for (int i = 1; i < threads; ++i) team.emplace_back(in_mode);
+    } catch (const std::system_error&) {
+        // No more threads to be had: those that there are share the work.
+    }
+    in_mode();
     for (std::thread& thread : team) thread.join();
 #endif
 }
 
-// body(i) for i in [0, count), handed out one by one; by the caller alone where threads is 1.
-template <class Body>
-void parallel_for(int64_t count, int threads, Body body) {
-    std::atomic<int64_t> next{0};
-    auto work = [&] {
-        FloatingPointMode mode;
-        for (int64_t i = next++; i < count; i = next++) body(i);
-    };
-    if (threads <= 1 || count <= 1 || forked())
-        work();
-    else
-        run_in_threads(threads, work);
-}
+// Hands out [0, count) one by one, and knows who finishes last.
+class Queue {
+  public:
+    explicit Queue(int64_t count_) : count(count_) {}
+
+    // body(i) until nothing is left; true for the one caller whose work was the last to end.
+    template <class Body>
+    bool work_off(Body body) {
+        int64_t done = 0;
+        for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count; ++done) body(i);
+        return done && finished.fetch_add(done, std::memory_order_acq_rel) + done == count;
+    }
+
+  private:
+    const int64_t count;
+    alignas(64) std::atomic<int64_t> next{0};
+    alignas(64) std::atomic<int64_t> finished{0};
+};
+
+// Shut until somebody opens it. Who waits tries for a while, then lets others have the core.
+class Gate {
+  public:
+    void open() { is_open.store(true, std::memory_order_release); }
+
+    void wait() const {
+        for (int turn = 0; !is_open.load(std::memory_order_acquire); ++turn) {
+            if (turn > 2000) std::this_thread::yield();
+#if defined(__SSE__)
+            else _mm_pause();
+#endif
+        }
+    }
+
+  private:
+    alignas(64) std::atomic<bool> is_open{false};
+};
 
 }  // namespace lrfused

@@ -8,6 +8,7 @@ import torch
 import lrfused
 
 from .helpers import (
+    assert_same_bits,
     assert_same_run,
     assert_unchanged,
     both_backends,
@@ -16,6 +17,7 @@ from .helpers import (
     parameters_of,
     run,
     snapshot,
+    tensors_of,
     twin,
     warmup,
 )
@@ -75,3 +77,21 @@ def test_amp_scaling_can_be_switched_off(rng):
     off = lrfused.AdamW(make_parameters(rng), amp_scaling=False)
     assert off._step_supports_amp_scaling is False
     assert copy.deepcopy(off)._step_supports_amp_scaling is False
+
+
+@both_backends
+@pytest.mark.parametrize("nonfinite", ["propagate", "skip", "raise"])
+@pytest.mark.parametrize("scaling", ["loss_scale", "found_inf"])
+def test_a_loss_scale_or_found_inf_implies_skip(rng, backend, nonfinite, scaling):
+    """With a loss scale, or found_inf set, a gradient that is not finite skips the step, whatever
+    nonfinite says."""
+    options = {"loss_scale": 4.0} if scaling == "loss_scale" else {}
+    opt = lrfused.AdamW(make_parameters(rng), backend=backend, nonfinite=nonfinite, **options)
+    run(rng, 2, opt)
+    kept = tensors_of(opt)
+    give_gradients(rng, opt)
+    parameters_of(opt)[1].grad[3] = rng.numpy.choice([float("inf"), float("nan")])
+    opt.found_inf = 1.0 if scaling == "found_inf" else None
+    opt.step()
+    assert opt.metrics()["skipped_steps"] == 1 and opt.metrics()["steps"] == 2
+    assert_same_bits(tensors_of(opt), kept)

@@ -80,7 +80,7 @@ def test_a_refused_group_changes_nothing(rng):
 
 
 @both_backends
-def test_staged_unfreezing(rng, backend):
+def test_staged_unfreezing_counts_as_in_torch(rng, backend):
     """requires_grad turned on layer by layer, off again: counts as in torch."""
     ours, theirs = pair(rng, backend)
     for first in (3, 2, 0, 2):
@@ -236,7 +236,7 @@ def test_groups_may_be_empty_or_frozen(rng, backend):
     assert all(torch.equal(p, q) for p, q in zip(params, parameters_of(plain), strict=True))
 
 
-def test_no_parameters_at_all(rng):
+def test_groups_without_parameters_step_save_and_load(rng):
     """An empty list is torch's error; a group without parameters steps, saves and loads."""
     with pytest.raises(ValueError, match="empty parameter list"):
         lrfused.AdamW([])
@@ -244,3 +244,19 @@ def test_no_parameters_at_all(rng):
     opt.step()
     opt.load_state_dict(opt.state_dict())
     assert opt.metrics()["steps"] == 0 and opt.param_groups[0]["lr"] == warmup()(0)
+
+
+@both_backends
+def test_state_is_made_with_the_first_gradient(rng, backend):
+    """State is built lazily: none after construction, saving or a step without gradients; then
+    for the parameters alone that have a gradient, as in torch."""
+    ours, theirs = pair(rng, backend)
+    ours.step()
+    ours.state_dict()
+    ours.metrics()
+    assert not ours.state
+    for opt in (ours, theirs):
+        parameters_of(opt)[2].grad = torch.ones(())
+        opt.step()
+    assert list(ours.state) == [parameters_of(ours)[2]]
+    assert set(ours.state[parameters_of(ours)[2]]) == set(theirs.state[parameters_of(theirs)[2]])

@@ -100,6 +100,21 @@ def test_zero_gradients_under_a_schedule_are_an_ordinary_step(rng):
     assert {float(s["step"]) for s in opt.state.values()} == {1.0}
 
 
+def test_one_lr_that_is_not_zero_is_an_ordinary_step(rng):
+    """Not every lr is 0, or one gradient is nan: no allocation, the step counts, as in torch."""
+    opt = lrfused.AdamW(
+        [{"params": make_parameters(rng), "lr": 0.0}, {"params": make_parameters(rng), "lr": 0.1}]
+    )
+    other = lrfused.AdamW(make_parameters(rng), lr=0.0)
+    for p in parameters_of(opt) + parameters_of(other):
+        p.grad = torch.zeros_like(p)
+    parameters_of(other)[1].grad[4] = torch.nan
+    for stepping in (opt, other):
+        stepping.step()
+        assert stepping.metrics()["steps"] == 1
+        assert {float(s["step"]) for s in stepping.state.values()} == {1.0}
+
+
 def through_dcp(saved, like, folder):
     """Saved by torch.distributed.checkpoint and read into a state_dict of the same form."""
     dcp.save({"optimizer": saved}, checkpoint_id=folder, no_dist=True)
@@ -114,7 +129,7 @@ quiet_dcp = pytest.mark.filterwarnings("ignore::UserWarning:torch.distributed")
 @quiet_dcp
 @pytest.mark.parametrize("flatten", [False, True])
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_own_to_own(rng, tmp_path, flatten, on_disk):
+def test_own_distributed_state_loads_bit_equal(rng, tmp_path, flatten, on_disk):
     """get_optimizer_state_dict, (dcp.save, dcp.load,) set_optimizer_state_dict into a fresh
     optimizer: it goes on bit-equal."""
     options = StateDictOptions(flatten_optimizer_state_dict=flatten)
@@ -137,7 +152,7 @@ def test_own_to_own(rng, tmp_path, flatten, on_disk):
 
 @quiet_dcp
 @pytest.mark.parametrize("flatten", [False, True])
-def test_torch_to_own(rng, flatten):
+def test_torchs_distributed_state_loads(rng, flatten):
     """torch.optim.AdamW's distributed state loads: counter = largest step, the schedule leads."""
     options = StateDictOptions(flatten_optimizer_state_dict=flatten)
     model = make_model(rng)
@@ -159,7 +174,7 @@ def test_torch_to_own(rng, flatten):
 
 @quiet_dcp
 @pytest.mark.parametrize("flatten", [False, True])
-def test_own_to_torch(rng, flatten):
+def test_torch_loads_our_distributed_state(rng, flatten):
     """Our distributed state loads into torch.optim.AdamW, which goes on as we do."""
     options = StateDictOptions(flatten_optimizer_state_dict=flatten)
     model = make_model(rng)
@@ -175,7 +190,7 @@ def test_own_to_torch(rng, flatten):
 
 @quiet_dcp
 @pytest.mark.parametrize("flatten", [False, True])
-def test_saving_before_the_first_step(rng, flatten):
+def test_saving_before_the_first_step_changes_nothing(rng, flatten):
     """A distributed state taken from a fresh optimizer: the run starts as if it had not been."""
     options = StateDictOptions(flatten_optimizer_state_dict=flatten)
     model = make_model(rng)

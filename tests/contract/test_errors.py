@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import lrfused
-from lrfused import schedules
+from lrfused import native, schedules
 
-from .helpers import make_parameters
+from .helpers import make_parameters, run
 
 NAN, INF = math.nan, math.inf
 NUMBERS = ("lr", "eps", "weight_decay", "max_grad_norm", "clip_value", "agc")
@@ -50,12 +50,12 @@ def name_of(value):
 
 @pytest.mark.parametrize("name,value", BAD, ids=[f"{n}={name_of(v)}" for n, v in BAD])
 def test_a_bad_argument_is_named(rng, name, value):
-    """Every argument of a wrong type or out of range: TypeError or ValueError that names it and
-    shows the value."""
+    """Every argument of a wrong type or out of range: TypeError or ValueError that names it, shows
+    the value and says the rule."""
     with pytest.raises((TypeError, ValueError)) as error:
         lrfused.AdamW(make_parameters(rng), **{name: value})
     message = str(error.value)
-    assert name in message
+    assert name in message and "must" in message
     assert any(text in message for text in shown(value)), message
 
 
@@ -107,6 +107,17 @@ def test_bad_parameters_are_refused(params):
         torch.optim.AdamW(params)
     with pytest.raises((TypeError, ValueError)):
         lrfused.AdamW(params)
+
+
+def test_a_missing_backend_raises_and_auto_takes_another(rng, monkeypatch):
+    """backend="cpu" without the C++ module says why there is none and never falls back."""
+    monkeypatch.setattr(native, "cpu", None)
+    monkeypatch.setattr(native, "why_not_cpu", "no compiler on this moon")
+    with pytest.raises(RuntimeError, match=r"backend: 'cpu' .*no compiler on this moon"):
+        lrfused.AdamW(make_parameters(rng), backend="cpu")
+    opt = lrfused.AdamW(make_parameters(rng), backend="auto")
+    run(rng, 1, opt)
+    assert opt.metrics()["steps"] == 1 and opt._engine.native_step is None
 
 
 def test_unknown_arguments_are_refused(rng):

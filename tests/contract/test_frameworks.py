@@ -89,7 +89,7 @@ def test_a_closure_that_raises_changes_nothing(rng):
     assert opt.metrics()["steps"] == 2
 
 
-def test_step_hooks_are_called(rng):
+def test_step_hooks_are_called_as_by_torch(rng):
     """register_step_pre_hook and _post_hook, of the instance and global: called as by torch."""
     from torch.optim.optimizer import (
         register_optimizer_step_post_hook,
@@ -139,7 +139,7 @@ def test_a_hook_may_change_gradients_and_groups(rng):
 
 @both_backends
 @pytest.mark.parametrize("set_to_none", [True, False])
-def test_zero_grad_both_ways(rng, backend, set_to_none):
+def test_zero_grad_works_both_ways(rng, backend, set_to_none):
     """zero_grad(set_to_none=True and False): as in torch, zeros count as gradients."""
     params = make_parameters(rng)
     ours = lrfused.AdamW(params, lr=0.1, backend=backend)
@@ -192,7 +192,7 @@ def test_a_subclass_may_override_step(rng):
     assert_same_run(opt, plain)
 
 
-def test_stepping_in_the_backward_pass(rng):
+def test_steps_in_the_backward_pass_equal_one_step_after_it(rng):
     """register_post_accumulate_grad_hook with one optimizer per parameter, as torch's tutorial."""
     params = make_parameters(rng)
     plain = lrfused.AdamW(twin(params))

@@ -110,7 +110,7 @@ def test_unscaling_twice_is_refused_by_the_scaler(rng):
 
 
 @both_backends
-def test_gradient_accumulation_with_a_scaler(rng, backend):
+def test_accumulated_gradients_step_as_with_torchs(rng, backend):
     """Several scaled backward passes, then one step and update."""
     ours, theirs = pair(rng, backend)
     scaler = scaler_of()

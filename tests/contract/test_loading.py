@@ -1,6 +1,7 @@
 """``load_state_dict``: older checkpoints, in place, schedules, refused input."""
 
 import copy
+import io
 import warnings
 
 import pytest
@@ -49,6 +50,36 @@ def test_older_step_counts_load(rng, convert):
     assert_same_run(other, opt)
     run(rng, 3, opt, other)
     assert_same_run(other, opt)
+
+
+@both_backends
+def test_a_checkpoint_mapped_to_the_cpu_loads(rng, backend):
+    """torch.load(map_location="cpu", weights_only=True): loads, and the run goes on bit-equal."""
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), loss_scale="dynamic", backend=backend)
+    run(rng, 3, opt)
+    file = io.BytesIO()
+    torch.save(opt.state_dict(), file)
+    file.seek(0)
+    other = fresh_like(opt, lr=warmup(), loss_scale="dynamic", backend=backend)
+    other.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    run(rng, 3, opt, other)
+    assert_same_run(other, opt)
+
+
+def test_counts_beyond_float32_load_exactly(rng):
+    """The count is int64: 2**24 + 3 updates are as many after loading, copying, and a step."""
+    opt = lrfused.AdamW(make_parameters(rng))
+    run(rng, 1, opt)
+    for state in opt.state.values():
+        state["step"].fill_(2.0**24)
+    run(rng, 3, opt)
+    saved = opt.state_dict()
+    other = fresh_like(opt)
+    other.load_state_dict(saved)
+    for each in (opt, other, copy.deepcopy(opt)):
+        assert each.state_dict()["param_groups"][0]["lrfused"]["counts"] == [2**24 + 3] * 4
+        run(rng, 2, each)
+        assert each.state_dict()["param_groups"][0]["lrfused"]["counts"] == [2**24 + 5] * 4
 
 
 def test_checkpoints_of_older_torch_versions_load(rng):

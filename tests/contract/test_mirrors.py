@@ -249,3 +249,23 @@ def test_a_bad_value_written_to_a_group_is_refused(rng):
         assert opt.metrics()["steps"] == 2
     run(rng, 1, opt)
     assert opt.metrics()["steps"] == 3
+
+
+def test_overriding_and_resuming_build_nothing_anew(rng):
+    """An override, its end, another peak and a checkpoint are data: the step's table stays."""
+    peak = torch.tensor(0.1)
+    opt = lrfused.AdamW(make_parameters(rng), lr=warmup() * schedules.input(peak, "peak"))
+    run(rng, 2, opt)
+    table = opt._engine._table
+    assert table is not None
+    mirrored = opt.param_groups[0]["lr"]
+    opt.param_groups[0]["lr"] = 0.5
+    with pytest.warns(UserWarning, match="lr"):
+        run(rng, 2, opt)
+    opt.param_groups[0]["lr"] = mirrored
+    run(rng, 1, opt)
+    peak.fill_(0.7)
+    run(rng, 1, opt)
+    opt.load_state_dict(opt.state_dict())
+    run(rng, 1, opt)
+    assert opt._engine._table is table

@@ -1,4 +1,4 @@
-"""Which memory a step may touch: DESIGN section 4, pointers."""
+"""Which memory a step may touch."""
 
 import pytest
 import torch

@@ -121,7 +121,7 @@ SPOILERS = {
 @pytest.mark.filterwarnings("ignore:param_groups.* overrides its schedule")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SPOILERS)
-def test_an_unusable_hyperparameter(rng, backend, name):
+def test_an_unusable_hyperparameter_is_refused_and_changes_nothing(rng, backend, name):
     """Refused twice at the first step and twice after three; the run is as if it never happened."""
     seed = int(rng.numpy.integers(2**31))
     training, undisturbed = Training(seed, backend), Training(seed, backend)

@@ -30,7 +30,7 @@ def threads_come_back():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("pool", ["lrfused", "torch", "both"])
-def test_steps_in_forked_children(pool):
+def test_forked_children_step_with_the_same_bits(pool):
     """After parallel work of the parent, by lrfused, torch or both: see forking.py."""
     script = Path(__file__).with_name("forking.py")
     paths = [str(Path(lrfused.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -105,7 +105,7 @@ def seeds(rng) -> list[int]:
     return rng.numpy.integers(2**31, size=2).tolist()
 
 
-def test_the_number_of_threads_changes_between_steps(seeds):
+def test_the_number_of_threads_may_change_between_steps(seeds):
     """torch.set_num_threads takes effect at the next step and changes no bit."""
     job = Job(seeds[0])
     for threads in (2, 1, 5, 3):
@@ -115,7 +115,7 @@ def test_the_number_of_threads_changes_between_steps(seeds):
 
 
 @pytest.mark.parametrize("threads", [(1, 1), (2, 2), (3, 1)])
-def test_two_optimizers_in_two_threads(seeds, threads):
+def test_two_optimizers_in_two_threads_step_as_alone(seeds, threads):
     """Two optimizers that step at the same time do what they do alone."""
     jobs = [Job(seed) for seed in seeds]
     at_once(*(lambda j=j, n=n: j.run(n) for j, n in zip(jobs, threads, strict=True)))
@@ -123,7 +123,7 @@ def test_two_optimizers_in_two_threads(seeds, threads):
         assert_same_state(job.end(), want)
 
 
-def test_two_optimizers_while_torch_uses_its_threads(seeds):
+def test_two_optimizers_step_as_alone_while_torch_uses_its_threads(seeds):
     """The same while a third thread keeps torch's own pool busy."""
     jobs, ended = [Job(seed) for seed in seeds], threading.Event()
 
@@ -144,7 +144,7 @@ def test_two_optimizers_while_torch_uses_its_threads(seeds):
         assert_same_state(job.end(), want)
 
 
-def test_two_threads_take_turns_with_one_optimizer(seeds):
+def test_two_threads_may_take_turns_with_one_optimizer(seeds):
     """Steps from whichever thread holds the lock."""
     job, lock, left = Job(seeds[0]), threading.Lock(), [None] * STEPS
 

@@ -121,7 +121,7 @@ def check_load(seed: int, saved: Any, schedules: bool) -> bool:
 
 
 @pytest.mark.parametrize("what", [5, "x", [1], b"x", {"state": {}}, {1: 2}])
-def test_what_is_no_state_dict(seed, what):
+def test_what_is_no_state_dict_is_refused(seed, what):
     """Any other object is refused."""
     assert not check_load(seed, what, schedules=False)
 
@@ -145,7 +145,7 @@ def damaged(rng: Any, data: bytes) -> bytes:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("zipped", [True, False])
-def test_changed_bytes_of_a_file(rng, seed, zipped):
+def test_a_file_with_changed_bytes_is_loaded_or_refused_whole(rng, seed, zipped):
     """torch.load refuses most files; what it returns is loaded or refused whole.
 
     The older format without zip has no checksums: more of its damage gets through.
@@ -212,7 +212,7 @@ def mutate(rng: Any, saved: dict[str, Any]) -> str:
     return f"{kind} {key!r} of {where} ({junk!r:.60})"
 
 
-def test_changed_places_of_a_state_dict(rng, seed):
+def test_a_state_dict_with_changed_places_is_loaded_or_refused_whole(rng, seed):
     """Values replaced by others of any kind, taken out, put in, copied and exchanged."""
     failures, loaded = [], 0
     for _ in range(250):

@@ -15,6 +15,7 @@ import torch
 
 import lrfused
 from lrfused.cpu import CpuStep
+from lrfused.work import Outcome
 
 from .helpers import Training, accepting, assert_same_state, needs_cpp
 
@@ -94,7 +95,7 @@ def in_gradient_hook(training: Training, error: type[BaseException]) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("where", [in_pre_hook, in_post_hook, in_closure, in_gradient_hook])
-def test_somebodys_code_raises(seed, backend, error, where):
+def test_an_exception_in_somebodys_code_tears_no_step(seed, backend, error, where):
     """In a hook, in a closure, in the backward pass: the step was done before it, or not."""
     training = Training(seed, backend)
     training.run(0, WHEN)
@@ -110,16 +111,16 @@ def test_somebodys_code_raises(seed, backend, error, where):
 @needs_cpp
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
 @pytest.mark.parametrize("delay", [0.0002, 0.001, 0.004])
-def test_a_signal_while_the_kernels_run(seed, monkeypatch, delay):
+def test_a_signal_while_the_kernels_run_tears_no_step(seed, monkeypatch, delay):
     """Ctrl-C in a long step: Python acts on it when the kernels are through."""
     training = Training(seed, "cpu", size=400_000)
     training.run(0, WHEN)
     training.backward(WHEN)
     kernels = CpuStep.__call__
 
-    def noticed(step: CpuStep, work: Any) -> None:
+    def noticed(step: CpuStep, work: Any) -> Outcome:
         signal.setitimer(signal.ITIMER_REAL, delay)
-        kernels(step, work)
+        return kernels(step, work)
 
     monkeypatch.setattr(CpuStep, "__call__", noticed)
     before = signal.signal(signal.SIGALRM, raising(KeyboardInterrupt))
@@ -193,7 +194,7 @@ def watched_step(training: Training, on_event: Callable[[Event], None]) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:param_groups.* overrides its schedule")
 @pytest.mark.parametrize("change", CHANGES)
-def test_an_interrupt_anywhere(seed, change):
+def test_an_interrupt_anywhere_tears_no_step(seed, change):
     """A KeyboardInterrupt at each place of the package where a step can meet one, a run for each.
 
     The step has to build a new table where the caller changed something before it.

@@ -69,7 +69,7 @@ def at_places(tensor: torch.Tensor) -> torch.Tensor:
 @needs_cpp
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="maps memory as Linux does")
-def test_a_parameter_of_more_than_2_31_elements(rng):
+def test_more_than_2_31_elements_are_updated_and_count_in_the_norm(rng):
     """Each place is updated and counts in the norm as in a small parameter of the places alone.
 
     The values are powers of two, so that the norm has the same bits in any order.

@@ -163,7 +163,7 @@ PATIENT = settings(max_examples=60, deadline=None, suppress_health_check=list(He
 @example([PAIR, EMPTY, PAIR], 1, OPTIONS[5])
 @example([PAIR, EMPTY], 1, OPTIONS[6])
 @example([EMPTY, EMPTY], 1, OPTIONS[3])
-def test_both_backends_agree(model, seed, options):
+def test_both_backends_agree_on_odd_inputs(model, seed, options):
     """In every bit of parameters, gradients, state and metrics; nothing beside them is touched."""
     got, metrics = run(model, seed, "cpu", options)
     want, expected = run(model, seed, "reference", options)
@@ -193,7 +193,7 @@ def without_bits(spec: Spec) -> Spec:
 
 @PATIENT
 @given(models(same_dtype=True), st.integers(0, 2**32), st.sampled_from(OPTIONS[:3]))
-def test_torch_agrees(model, seed, options):
+def test_torch_agrees_on_odd_inputs(model, seed, options):
     """What torch.optim.AdamW does with the same tensors, within the tolerance of the dtype."""
     ours, theirs = Odd(model, seed), Odd([without_bits(spec) for spec in model], seed)
     mine = lrfused.AdamW(ours.groups(lr=0.25), backend="cpu", **NUMBERS, **options)
@@ -210,7 +210,7 @@ def test_torch_agrees(model, seed, options):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_moments_in_another_order_than_the_parameter(rng, backend):
+def test_moments_in_another_order_than_the_parameter_are_used(rng, backend):
     """State that was put in place by somebody else, with other strides, is used where it is."""
     values = normal(rng.torch, (4, 3, 5), torch.float32)
     plain, odd = accepting(values.clone()), accepting(values.clone())

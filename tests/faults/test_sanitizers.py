@@ -68,7 +68,7 @@ def build(folder: Path, flags: list[str]) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
-def test_random_steps_under_a_sanitizer(rng, tmp_path, sanitizer):
+def test_sanitizers_report_nothing_over_random_steps(rng, tmp_path, sanitizer):
     """No report over random tables; a planted overflow, odd address or race is reported."""
     flags = SANITIZERS[sanitizer]
     require_sanitizer(tmp_path, flags)

@@ -36,7 +36,7 @@ def chained(opt):
     ],
 )
 @pytest.mark.parametrize("times", [1, 2, 6])
-def test_a_scheduler_that_was_stepped(make, times):
+def test_a_scheduler_that_was_stepped_is_refused(make, times):
     opt = optimizer(1.0)
     scheduler = make(opt)
     for _ in range(times):
@@ -46,21 +46,21 @@ def test_a_scheduler_that_was_stepped(make, times):
         S.from_torch(scheduler, 5)
 
 
-def test_a_scheduler_that_resumes():
+def test_a_scheduler_that_resumes_is_refused():
     opt = optimizer(1.0)
     opt.param_groups[0]["initial_lr"] = 1.0
     with pytest.raises(ValueError, match="last_epoch 8"):
         S.from_torch(torch_lr.StepLR(opt, 10, last_epoch=7))
 
 
-def test_a_part_of_a_sequence():
+def test_a_part_of_a_sequence_is_refused():
     opt = optimizer(1.0)
     scheduler = sequential(opt)
     with pytest.raises(ValueError, match="last_epoch -1"):
         S.from_torch(scheduler._schedulers[1])
 
 
-def test_an_lr_that_was_changed():
+def test_an_lr_that_was_changed_is_refused():
     opt = optimizer(1.0, 0.5)
     scheduler = torch_lr.StepLR(opt, 10)
     opt.param_groups[1]["lr"] = 0.25
@@ -68,7 +68,7 @@ def test_an_lr_that_was_changed():
         S.from_torch(scheduler)
 
 
-def test_a_group_that_was_added():
+def test_a_group_that_was_added_is_refused():
     opt = optimizer(1.0)
     scheduler = torch_lr.StepLR(opt, 10)
     opt.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
@@ -76,7 +76,7 @@ def test_a_group_that_was_added():
         S.from_torch(scheduler)
 
 
-def test_reduce_on_plateau_points_to_input():
+def test_reduce_on_plateau_is_refused_and_points_to_input():
     with pytest.raises(ValueError, match=r"ReduceLROnPlateau .* schedules\.input"):
         S.from_torch(torch_lr.ReduceLROnPlateau(optimizer(1.0)), 10)
 
@@ -97,7 +97,7 @@ def test_unknown_types_are_named(make, name):
         S.from_torch(make(optimizer(1.0)), 10)
 
 
-def test_bad_arguments():
+def test_bad_arguments_are_refused():
     scheduler = torch_lr.StepLR(optimizer(1.0), 10)
     with pytest.raises(ValueError, match="what: must be one of 'lr', 'momentum', got 'beta1'"):
         S.from_torch(scheduler, what="beta1")
@@ -116,7 +116,7 @@ def test_bad_arguments():
         lambda o: torch_lr.CyclicLR(o, 0.1, 1.0, 10, cycle_momentum=False),
     ],
 )
-def test_a_momentum_that_is_left_alone(make):
+def test_a_momentum_that_is_left_alone_is_refused(make):
     scheduler = make(optimizer(1.0))
     name = type(scheduler).__name__
     with pytest.raises(ValueError, match=f"what: {name} leaves the momentum alone"):
@@ -130,6 +130,6 @@ def test_a_momentum_that_is_left_alone(make):
         (lambda o: torch_lr.StepLR(o, 0), "step_size: must be at least 1, got 0"),
     ],
 )
-def test_lengths_that_torch_only_stumbles_over_later(make, message):
+def test_lengths_that_torch_only_stumbles_over_later_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         S.from_torch(make(optimizer(1.0)))

@@ -97,7 +97,7 @@ def our_schedule(ours, numbers):
 
 
 @every_row
-def test_row(library, theirs, ours, condition, numbers):
+def test_every_row_is_what_its_expression_gives(library, theirs, ours, condition, numbers):
     schedule, steps = our_schedule(ours, numbers), TIMES * 9 * numbers["n"]
     if library == "torch.optim.lr_scheduler":
         names, tolerance = vars(torch_lr), 1e-9

@@ -42,7 +42,7 @@ def assert_parity_or_refusal(scheduler, steps):
 @pytest.mark.parametrize("strategy", [*random.FACTORS, *random.COSINES], ids=lambda s: s.__name__)
 @some
 @given(data=st.data(), lrs=base_lrs)
-def test_schedulers_of_the_lr(strategy, data, lrs):
+def test_schedulers_of_the_lr_convert_exactly(strategy, data, lrs):
     assert_parity(data.draw(strategy())(optimizer(*lrs)), STEPS)
 
 
@@ -50,7 +50,7 @@ def test_schedulers_of_the_lr(strategy, data, lrs):
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
 @some
 @given(data=st.data(), lrs=base_lrs)
-def test_schedulers_of_the_lr_and_the_momentum(strategy, kind, data, lrs):
+def test_schedulers_of_the_lr_and_the_momentum_convert_exactly(strategy, kind, data, lrs):
     options = {"momentum": 0.5} if kind is torch.optim.SGD else {}
     make = data.draw(strategy(len(lrs)))
     scheduler = build(make, optimizer(*lrs, kind=kind, **options))
@@ -60,7 +60,7 @@ def test_schedulers_of_the_lr_and_the_momentum(strategy, kind, data, lrs):
 @every_strategy
 @some
 @given(data=st.data(), lrs=base_lrs)
-def test_a_first_lr_that_another_scheduler_wrote(strategy, data, lrs):
+def test_a_first_lr_that_another_scheduler_wrote_is_taken(strategy, data, lrs):
     """The second constructor finds an lr that is not the group's initial_lr."""
     opt = optimizer(*lrs)
     torch_lr.ConstantLR(opt, 0.5, 99)
@@ -70,7 +70,7 @@ def test_a_first_lr_that_another_scheduler_wrote(strategy, data, lrs):
 @every_strategy
 @some
 @given(data=st.data(), milestone=st.integers(-2, 9), lrs=base_lrs)
-def test_the_second_part_of_a_sequence(strategy, data, milestone, lrs):
+def test_the_second_part_of_a_sequence_converts_exactly(strategy, data, milestone, lrs):
     """It begins from its closed form at the milestone, not from where the first part is."""
     opt = optimizer(*lrs)
     parts = [torch_lr.ConstantLR(opt, 0.5, 99), build(data.draw(strategy()), opt)]
@@ -83,7 +83,7 @@ def test_the_second_part_of_a_sequence(strategy, data, milestone, lrs):
     lengths=st.lists(st.integers(0, 25), min_size=3, max_size=3),
     lrs=base_lrs,
 )
-def test_sequences(parts, lengths, lrs):
+def test_sequences_convert_exactly(parts, lengths, lrs):
     """Phases of no step, phases that end early and phases long past their own end."""
     opt = optimizer(*lrs)
     built = [build(make, opt) for make in parts]
@@ -93,7 +93,7 @@ def test_sequences(parts, lengths, lrs):
 
 @some
 @given(make=random.any_scheduler(), lrs=base_lrs)
-def test_lrs_that_are_tensors(make, lrs):
+def test_lrs_that_are_tensors_convert_exactly(make, lrs):
     opt = optimizer(*[torch.tensor(lr, dtype=torch.float64) for lr in lrs], foreach=False)
     assert_parity(build(make, opt), STEPS)
 
@@ -122,7 +122,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_long_runs(name):
+def test_long_runs_stay_with_torchs(name):
     assert_parity(LONG[name](optimizer(0.3)), 20_000)
 
 

@@ -121,7 +121,7 @@ def test_scheduler_and_optimizer_are_left_alone(make):
     parts=st.lists(st.one_of([make() for make in random.FACTORS]), min_size=1, max_size=3),
     lrs=st.lists(random.rates, min_size=1, max_size=3),
 )
-def test_random_chains(parts, lrs):
+def test_random_chains_are_sampled_exactly(parts, lrs):
     opt = optimizer(*lrs)
     assert_sampled(torch_lr.ChainedScheduler([make(opt) for make in parts]))
 
@@ -146,7 +146,7 @@ def test_functions_with_a_state_are_copied_but_parameters_are_not():
     assert factor.calls == 1
 
 
-def test_the_momentum_of_a_sequence():
+def test_the_momentum_of_a_sequence_is_sampled():
     for kind, options in ((torch.optim.AdamW, {}), (torch.optim.SGD, {"momentum": 0.5})):
         opt = optimizer(1.0, 0.5, kind=kind, **options)
         parts = [torch_lr.LinearLR(opt, 0.1), torch_lr.OneCycleLR(opt, [1.0, 0.5], 40)]

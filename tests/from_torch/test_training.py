@@ -49,7 +49,7 @@ def train(model, opt, data, scheduler=None):
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("name", CASES)
-def test_training_is_the_same(name, dtype, bound, rng):
+def test_training_with_a_converted_schedule_is_the_same(name, dtype, bound, rng):
     make, cycles_momentum = CASES[name]
     shape = (STEPS, 4)
     xs = torch.randn(*shape, 7, generator=rng.torch, dtype=dtype)

@@ -68,7 +68,7 @@ def test_without_a_norm_the_layout_of_a_gradient_changes_no_bit(rng, backend, of
     assert_same_bits(got.params[0], run(problem, backend).params[0])
 
 
-def test_an_expanded_gradient(rng, backend):
+def test_an_expanded_gradient_counts_by_its_values(rng, backend):
     """What sum().backward() gives: one number seen everywhere."""
     problem = random_problem(rng, [SHAPE, (65,)], 1)
     got, want = (start(problem.values, backend, max_grad_norm=1.0) for _ in range(2))
@@ -115,7 +115,7 @@ def test_memory_outside_a_view_is_not_touched(rng, backend):
     assert torch.all(base == 7.0)
 
 
-def test_memory_at_an_odd_address(rng, backend):
+def test_memory_at_an_odd_address_is_stepped(rng, backend):
     problem = random_problem(rng, [(700,)], 3, none=0.0)
     odd = torch.frombuffer(bytearray(4 * 700 + 1), dtype=torch.float32, offset=1)
     odd.copy_(problem.values[0])
@@ -133,7 +133,7 @@ def test_memory_at_an_odd_address(rng, backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_complex_numbers(rng, dtype):
+def test_complex_numbers_are_pairs_of_reals(rng, dtype):
     def random(shape):
         return torch.randn(shape, generator=rng.torch, dtype=dtype)
 
@@ -162,7 +162,7 @@ LAZY = {
 
 @pytest.mark.parametrize("where", ["parameter", "gradient"])
 @pytest.mark.parametrize("bit", LAZY)
-def test_lazy_conjugates_and_negatives(rng, backend, bit, where):
+def test_lazy_conjugates_and_negatives_count_by_their_values(rng, backend, bit, where):
     x, y = (torch.randn(8, generator=rng.torch, dtype=torch.complex64) for _ in range(2))
     value, gradient = (LAZY[bit](z).resolve_conj().resolve_neg().clone() for z in (x, y))
     want = start([value], backend)
@@ -211,7 +211,7 @@ def test_parameters_that_share_memory_are_refused(rng, backend, overlap):
         (torch.ones(3, dtype=torch.complex64), TypeError, "complex64"),
     ],
 )
-def test_gradients_that_no_kernel_can_read(rng, backend, gradient, error, message):
+def test_gradients_that_no_kernel_can_read_are_refused(rng, backend, gradient, error, message):
     made = start([torch.zeros(3), torch.zeros(3)], backend)
     advance(made, [torch.ones(3), torch.ones(3)])
     before = contents(made)

@@ -22,7 +22,6 @@ ENUMERATIONS = {
     "DecayMode": ("options.h", options.DecayMode, "DECAY_"),
     "BiasCorrection": ("options.h", options.BiasCorrection, "BIAS_"),
     "AgcMode": ("options.h", options.Agc, "AGC_"),
-    "Nonfinite": ("options.h", options.Nonfinite, "NONFINITE_"),
     "ErrorCode": ("options.h", options.Error, "ERROR_"),
     "Field": ("state.h", Field, ""),
     "Op": ("program.h", Op, ""),

@@ -90,7 +90,7 @@ def assert_same_lasting(got, want):
 @pytest.mark.parametrize("element", [FIRST, MIDDLE, LAST])
 @pytest.mark.parametrize("tensor", [FIRST, MIDDLE, LAST])
 @pytest.mark.parametrize("name", SKIPPING)
-def test_no_trace(rng, backend, name, tensor, element):
+def test_a_skipped_step_leaves_no_trace(rng, backend, name, tensor, element):
     value = rng.numpy.choice([INF, -INF, NAN])
     everything, good = with_and_without(rng, tensor, element, value)
     options = {**OPTIONS, **SKIPPING[name]}
@@ -100,7 +100,7 @@ def test_no_trace(rng, backend, name, tensor, element):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_no_trace_in_other_dtypes(rng, backend, dtype):
+def test_a_skipped_step_leaves_no_trace_in_other_dtypes(rng, backend, dtype):
     everything, good = with_and_without(rng, LAST, MIDDLE, NAN, (dtype,))
     got, want = (run(x, backend, nonfinite="skip", **OPTIONS) for x in (everything, good))
     assert_same_lasting(got, want)

@@ -1,0 +1,43 @@
+// The part of DLPack's C exchange interface that is used here: where a tensor lies, asked
+// without a Python call and without torch's headers. Layout: DLPack 1.x,
+// https://dmlc.github.io/dlpack/latest/c_api.html
+#pragma once
+
+#include <cstdint>
+
+namespace lrfused {
+namespace dlpack {
+
+enum DeviceType { CPU = 1 };
+enum TypeCode { FLOAT = 2, BFLOAT = 4 };
+
+struct DataType {
+    uint8_t code, bits;
+    uint16_t lanes;
+};
+
+struct Tensor {
+    void* data;
+    int32_t device_type, device_id;
+    int32_t dimensions;
+    DataType dtype;
+    int64_t* shape;
+    int64_t* strides;  // in elements
+    uint64_t byte_offset;
+};
+
+struct ExchangeApi {
+    uint32_t major, minor;
+    ExchangeApi* previous;
+    int (*managed_allocator)(Tensor*, void**, void*, void (*)(void*, const char*, const char*));
+    int (*managed_from_object)(void*, void**);
+    int (*managed_to_object)(void*, void**);
+    // Borrows; 0, or -1 with a Python exception set. May be null.
+    int (*tensor_from_object)(void*, Tensor*);
+    int (*current_stream)(int32_t, int32_t, void**);
+};
+
+constexpr uint32_t MAJOR = 1;
+
+}  // namespace dlpack
+}  // namespace lrfused

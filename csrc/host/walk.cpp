@@ -1,0 +1,197 @@
+#include "host/walk.h"
+
+#include <algorithm>
+
+#include "core/dtypes.h"
+
+namespace lrfused {
+
+static const dlpack::ExchangeApi* exchange_api() {
+    static const dlpack::ExchangeApi* api = [] {
+        py::object type = py::module_::import("torch").attr("Tensor");
+        const dlpack::ExchangeApi* found = nullptr;
+        if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return found;
+        py::object capsule = type.attr("__dlpack_c_exchange_api__");
+        if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return found;
+        found = static_cast<const dlpack::ExchangeApi*>(
+            PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+        while (found && found->major > dlpack::MAJOR) found = found->previous;
+        return found && found->major == dlpack::MAJOR && found->tensor_from_object ? found
+                                                                                   : nullptr;
+    }();
+    return api;
+}
+
+bool can_walk() { return exchange_api() != nullptr; }
+
+static bool read(PyObject* object, dlpack::Tensor& tensor) {
+    if (exchange_api()->tensor_from_object(object, &tensor) == 0) return true;
+    PyErr_Clear();
+    return false;
+}
+
+static void* address(const dlpack::Tensor& tensor) {
+    return static_cast<char*>(tensor.data) + tensor.byte_offset;
+}
+
+static int dtype_of(const dlpack::DataType& type) {
+    if (type.lanes != 1) return -1;
+    if (type.code == dlpack::BFLOAT) return type.bits == 16 ? BFLOAT16 : -1;
+    if (type.code != dlpack::FLOAT) return -1;
+    return type.bits == 64 ? FLOAT64 : type.bits == 32 ? FLOAT32 : type.bits == 16 ? FLOAT16 : -1;
+}
+
+bool Place::has_layout_of(const dlpack::Tensor& t) const {
+    return device_type == t.device_type && device_id == t.device_id &&
+           static_cast<int32_t>(shape.size()) == t.dimensions &&
+           std::equal(shape.begin(), shape.end(), t.shape) &&
+           std::equal(strides.begin(), strides.end(), t.strides);
+}
+
+Place Place::of(const py::object& object) {
+    dlpack::Tensor t;
+    if (!read(object.ptr(), t)) return {};
+    return {true, address(t), t.device_type, t.device_id, dtype_of(t.dtype),
+            {t.shape, t.shape + t.dimensions}, {t.strides, t.strides + t.dimensions}};
+}
+
+bool Place::is_of(const py::object& object) const {
+    dlpack::Tensor t;
+    return known && read(object.ptr(), t) && data == address(t) && dtype == dtype_of(t.dtype) &&
+           has_layout_of(t);
+}
+
+static std::vector<std::pair<py::object, py::object>> items_of(const py::dict& dict) {
+    std::vector<std::pair<py::object, py::object>> items;
+    for (auto [key, value] : dict)
+        items.emplace_back(py::reinterpret_borrow<py::object>(key),
+                           py::reinterpret_borrow<py::object>(value));
+    return items;
+}
+
+// The same objects in the same order: no key is hashed for it, which for tensors is slow.
+static bool same_items(PyObject* dict,
+                       const std::vector<std::pair<py::object, py::object>>& items) {
+    if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(items.size()))
+        return false;
+    Py_ssize_t position = 0;
+    PyObject *key, *value;
+    for (size_t i = 0; PyDict_Next(dict, &position, &key, &value); ++i)
+        if (key != items[i].first.ptr() || value != items[i].second.ptr()) return false;
+    return true;
+}
+
+Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& params_,
+           const py::list& watched_, const py::tuple& keys_)
+    : params_key(py::str("params")), grad_key(py::str("grad")) {
+    py::object torch = py::module_::import("torch");
+    tensor_type = torch.attr("Tensor");
+    is_neg = tensor_type.attr("is_neg");
+    for (py::handle row : params_) {
+        auto [object, group, has_state, plain] =
+            row.cast<std::tuple<py::object, int64_t, bool, bool>>();
+        params.push_back({object, group, has_state, plain, has_state ? Place::of(object) : Place()});
+    }
+    for (py::handle row : watched_) {
+        auto object = py::reinterpret_borrow<py::object>(row);
+        watched.push_back({object, Place::of(object)});
+    }
+    for (py::handle key : keys_) keys.push_back(py::reinterpret_borrow<py::object>(key));
+    states = items_of(states_);
+    for (const auto& [key, value] : states) state_items.push_back(items_of(value.cast<py::dict>()));
+    remember(groups);
+}
+
+void Walk::remember(const py::list& groups) {
+    std::vector<py::object> now;
+    for (py::handle group : groups)
+        for (const py::object& key : keys)
+            now.push_back(py::reinterpret_borrow<py::object>(
+                PyDict_GetItemWithError(group.ptr(), key.ptr())));
+    values = std::move(now);
+}
+
+bool Walk::groups_are_those(const py::list& groups) const {
+    size_t i = 0;
+    for (py::handle group : groups)
+        for (const py::object& key : keys)
+            if (PyDict_GetItemWithError(group.ptr(), key.ptr()) != values[i++].ptr()) return false;
+    return true;
+}
+
+bool Walk::params_are_those(const py::list& groups) const {
+    size_t index = 0;
+    int64_t g = 0;
+    for (py::handle group : groups) {
+        if (!PyDict_Check(group.ptr())) return false;
+        PyObject* list = PyDict_GetItemWithError(group.ptr(), params_key.ptr());
+        if (list == nullptr || !PyList_Check(list)) return false;
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i, ++index)
+            if (index >= params.size() || params[index].group != g ||
+                PyList_GET_ITEM(list, i) != params[index].object.ptr())
+                return false;
+        ++g;
+    }
+    return index == params.size() && static_cast<size_t>(g) * keys.size() == values.size();
+}
+
+bool Walk::states_are_those(const py::dict& dict) const {
+    if (!same_items(dict.ptr(), states)) return false;
+    for (size_t i = 0; i < states.size(); ++i)
+        if (!same_items(states[i].second.ptr(), state_items[i])) return false;
+    return true;
+}
+
+bool Walk::memory_is_the_same() const {
+    for (const Param& param : params)
+        if (param.has_state && !param.place.is_of(param.object)) return false;
+    for (const auto& [object, place] : watched)
+        if (!place.is_of(object)) return false;
+    return true;
+}
+
+bool Walk::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const {
+    dlpack::Tensor tensor;
+    if (!param.plain || Py_TYPE(gradient) != reinterpret_cast<PyTypeObject*>(tensor_type.ptr()) ||
+        !read(gradient, tensor) || !param.place.has_layout_of(tensor))
+        return false;
+    int dtype = dtype_of(tensor.dtype);
+    void* data = address(tensor);
+    bool empty = std::count(param.place.shape.begin(), param.place.shape.end(), 0) > 0;
+    if (dtype < 0 || (data == nullptr && !empty)) return false;
+    constexpr uintptr_t size[] = {8, 4, 2, 2};
+    if (reinterpret_cast<uintptr_t>(data) % size[dtype]) return false;
+    PyObject* negated = PyObject_CallOneArg(is_neg.ptr(), gradient);
+    Py_XDECREF(negated);
+    if (negated == nullptr) PyErr_Clear();
+    row[0] = static_cast<int64_t>(reinterpret_cast<intptr_t>(data));
+    row[1] = dtype;
+    return negated == Py_False;
+}
+
+py::object Walk::look(const py::list& groups, const py::dict& states_,
+                      py::array_t<int64_t, py::array::c_style> gradients) {
+    if (gradients.ndim() != 2 || gradients.shape(1) != 2 ||
+        gradients.shape(0) != static_cast<py::ssize_t>(params.size()))
+        throw py::value_error("gradients: must have a row of two for every parameter");
+    if (!params_are_those(groups) || !states_are_those(states_) || !memory_is_the_same())
+        return py::none();
+    py::list odd;
+    int64_t count = 0, *row = gradients.mutable_data();
+    for (size_t i = 0; i < params.size(); ++i, row += 2) {
+        row[1] = -1;
+        auto gradient = py::reinterpret_steal<py::object>(
+            PyObject_GetAttr(params[i].object.ptr(), grad_key.ptr()));
+        if (!gradient) throw py::error_already_set();
+        if (gradient.is_none()) continue;
+        if (!params[i].has_state) return py::none();
+        ++count;
+        if (!is_plain_gradient(gradient.ptr(), params[i], row)) {
+            row[1] = -1;
+            odd.append(i);
+        }
+    }
+    return py::make_tuple(!groups_are_those(groups), count, odd);
+}
+
+}  // namespace lrfused

@@ -1,0 +1,168 @@
+"""Building a table of addresses for a step, and seeing whether it still holds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lrfused import native, reference
+from lrfused.counts import Groups, States
+from lrfused.cpu import CpuStep
+from lrfused.device_state import Field
+from lrfused.distributed import check_is_whole, local
+from lrfused.gradients import PLAIN, check_moment
+from lrfused.hyperparameters import WATCHED, Hyperparameters
+from lrfused.options import GroupOptions
+from lrfused.table import Entry, Place, check_no_shared_memory, idle_entry, make_entry, place_of
+from lrfused.work import Outcome, Work
+
+if TYPE_CHECKING:
+    from lrfused.engine import Engine
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+
+@dataclass(eq=False)
+class Table:
+    """Everything with a fixed address, who steps over it, and what watches that it holds."""
+
+    work: Work
+    run: Callable[[Work], Outcome]
+    walk: Any = None  # native.cpu.Walk, where torch lets it look
+    measures: bool = False
+
+
+def run_reference(work: Work) -> Outcome:
+    """The reference, as a backend."""
+    reference.step(work)
+    words = work.state.words
+    return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
+
+
+def build(
+    engine: "Engine", groups: Groups, states: States, with_gradient: list[Tensor]
+) -> tuple[Table, list[Tensor]]:
+    """A new table, and the parameters that got their state for it: those that had none.
+
+    Raises:
+        TypeError, ValueError: a parameter, a state or a schedule's input cannot be used;
+            nothing was changed.
+    """
+    params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
+    state = engine.state(groups)
+    inputs = [node._payload for _, _, sch in engine.hyper.programs for node in sch.inputs]
+    for tensor, name in inputs:
+        _check_input(tensor, name, state.words.device)
+    gradients = {id(p) for p in with_gradient}
+    used = [id(p) in gradients or bool(states.get(p)) for _, p in params]
+    entries = [
+        make_entry(p, g, engine.groups[g].agc, {}) if use else idle_entry(p, g)
+        for (g, p), use in zip(params, used, strict=True)
+    ]
+    tensors = [e.p.tensor for e in entries if not e.is_idle]
+    check_no_shared_memory("params: two parameters", tensors)
+    measures = engine.options.measures(engine.groups)
+    for (_, param), use in zip(params, used, strict=True):
+        if use and measures:
+            check_is_whole(param)
+        for key in MOMENTS if use else ():
+            if key in states.get(param, {}):
+                check_moment(key, states[param][key], param, param.device)
+                tensors.append(local(states[param][key]))
+    check_no_shared_memory("params and state: two tensors", tensors)
+    runs_on_cpu = _runs_on_cpu(engine.backend, entries)
+    made = [p for (_, p), use in zip(params, used, strict=True) if use and not states.get(p)]
+    for (g, param), use in zip(params, used, strict=True):
+        if use:
+            allocate(states[param], param, engine.groups[g].amsgrad)
+    engine.count(groups, states)
+    state.set_groups(len(groups))
+    for index, (g, param) in enumerate(params):
+        if used[index]:
+            entries[index] = make_entry(param, g, engine.groups[g].agc, states[param])
+    watched = [(t, t.data_ptr()) for t in (state.tensors.steps, *(tensor for tensor, _ in inputs))]
+    work = Work(
+        entries, engine.groups, engine.options, state, engine.hyper, engine.hyper.sources, watched
+    )
+    run = CpuStep(work, engine.instruction_set) if runs_on_cpu else run_reference
+    return Table(work, run, measures=measures), made
+
+
+def watch(table: Table, groups: Groups, states: States) -> Any:
+    """What can tell by a quick look that the table holds; None: it has to be seen closely."""
+    work = table.work
+    if (
+        native.cpu is None
+        or not native.cpu.can_walk()
+        or not isinstance(table.run, CpuStep)
+        or work.options.write_grads
+        or any(type(e.param) not in PLAIN for e in work.entries)
+    ):
+        return None
+    params = [(e.param, e.group, e.m is not None, e.is_plain) for e in work.entries]
+    watched = [tensor for tensor, _ in work.watched]
+    for state in states.values():
+        watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
+    return native.cpu.Walk(groups, states, params, watched, WATCHED)
+
+
+def is_current(work: Work, groups: list[GroupOptions], hyper: Hyperparameters) -> bool:
+    """The table was built for these options and schedules."""
+    sources = zip(work.sources, hyper.sources, strict=True)
+    return work.groups is groups and all(x is y for x, y in sources)
+
+
+def holds(work: Work, groups: Groups, states: States) -> bool:
+    """The table still describes what the caller's objects are."""
+    params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
+    tensors = work.state.tensors
+    counts = zip(tensors.views, tensors.places, strict=True)
+    return (
+        len(params) == len(work.entries)
+        and all(
+            entry.param is param and entry.group == g and _holds(entry, *count, states)
+            for (g, param), entry, count in zip(params, work.entries, counts, strict=True)
+        )
+        and all(tensor.data_ptr() == pointer for tensor, pointer in work.watched)
+    )
+
+
+def _holds(entry: Entry, step: Tensor, place: Place, states: States) -> bool:
+    """The parameter and its state are the tensors that the table was built from."""
+    state = states.get(entry.param)
+    if not state:
+        return entry.m is None and entry.param.grad is None
+    if entry.m is None or state.get("step") is not step or place_of(step) != place:
+        return False
+    for operand, key in zip((entry.m, entry.v, entry.x), MOMENTS, strict=True):
+        if operand is None:
+            if key in state:
+                return False
+        elif not (isinstance(state.get(key), Tensor) and operand.is_of(state[key])):
+            return False
+    return entry.p.is_of(entry.param)
+
+
+def allocate(state: dict[str, Tensor], param: Tensor, amsgrad: bool) -> None:
+    """The moments that a parameter does not have yet, as torch allocates them."""
+    for key in MOMENTS[: 3 if amsgrad else 2]:
+        if key not in state:
+            state[key] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
+
+
+def _runs_on_cpu(backend: str, entries: list[Entry]) -> bool:
+    devices = {e.p.tensor.device.type for e in entries if not e.is_idle}
+    if backend == "cpu" and devices - {"cpu"}:
+        raise ValueError(f"backend: 'cpu' takes parameters on the cpu, got {sorted(devices)}")
+    return backend != "reference" and native.cpu is not None and devices <= {"cpu"}
+
+
+def _check_input(tensor: Tensor, name: str, device: torch.device) -> None:
+    if tensor.device != device:
+        raise ValueError(
+            f"{name}: the tensor must be on the parameters' device {device}, got {tensor.device}"
+        )
+    if tensor.data_ptr() == 0:
+        raise ValueError(f"{name}: the tensor has no memory (its storage was freed)")

@@ -1,0 +1,226 @@
+"""Memory that is rebound, moved or freed between two steps: the step uses what is there now."""
+
+import multiprocessing
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+import torch
+from conftest import Rng
+
+import lrfused
+
+from .helpers import (
+    assert_near,
+    assert_same_bits,
+    both_backends,
+    give_gradients,
+    make_parameters,
+    parameters_of,
+    run,
+    twin,
+)
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+SHAPES = ((6, 6), (13,), (5, 5))
+
+
+def pair(rng, backend):
+    """Ours and torch's over equal parameters, in the middle of a run."""
+    params = make_parameters(rng, shapes=SHAPES)
+    theirs = torch.optim.AdamW(twin(params), lr=0.02, amsgrad=True)
+    ours = lrfused.AdamW(params, lr=0.02, amsgrad=True, backend=backend)
+    run(rng, 3, ours, theirs)
+    return ours, theirs
+
+
+def states_of(opt):
+    """The state of each parameter, in order."""
+    return [opt.state[p] for p in parameters_of(opt)]
+
+
+@both_backends
+@pytest.mark.parametrize("key", MOMENTS)
+def test_data_of_a_moment_may_be_rebound(rng, backend, key):
+    """state["exp_avg"].data = ... : the step uses the new memory, and does not touch the old."""
+    ours, theirs = pair(rng, backend)
+    old = [state[key].data for state in states_of(ours)]
+    kept = [moment.clone() for moment in old]
+    for opt in (ours, theirs):
+        for state in states_of(opt):
+            state[key].data = state[key].data * 3.0
+    run(rng, 3, ours, theirs)
+    assert_near(ours, theirs)
+    assert_same_bits(old, kept)
+
+
+@both_backends
+def test_data_of_a_step_count_may_be_rebound(rng, backend):
+    """state["step"].data = ... : bias correction counts from there."""
+    ours, theirs = pair(rng, backend)
+    for opt in (ours, theirs):
+        for state in states_of(opt):
+            state["step"].data = torch.tensor(9.0)
+    run(rng, 3, ours, theirs)
+    assert_near(ours, theirs)
+
+
+@both_backends
+@pytest.mark.parametrize("what", ["parameter", *MOMENTS])
+def test_data_may_be_rebound_to_another_view_of_itself(rng, backend, what):
+    """p.data = p.data.t(): the same address with other strides; as in torch."""
+    ours, theirs = pair(rng, backend)
+    for opt in (ours, theirs):
+        for p in parameters_of(opt):
+            tensor = p if what == "parameter" else opt.state[p][what]
+            tensor.data = tensor.data.t()
+    run(rng, 3, ours, theirs)
+    assert_near(ours, theirs)
+
+
+@both_backends
+def test_data_rebound_to_a_part_of_itself_is_refused(rng, backend):
+    """p.data = p.data[:2]: the same address, but the moments have another shape; nothing moves."""
+    ours, _ = pair(rng, backend)
+    param = parameters_of(ours)[0]
+    whole = param.data
+    param.grad = None
+    param.data = whole[:2]
+    kept = [whole.clone(), *(p.detach().clone() for p in parameters_of(ours)[1:])]
+    give_gradients(rng, ours)
+    with pytest.raises(ValueError, match="exp_avg of a parameter of shape"):
+        ours.step()
+    assert_same_bits([whole, *parameters_of(ours)[1:]], kept)
+    assert ours.metrics()["steps"] == 3
+    param.grad, param.data = None, whole
+    run(rng, 1, ours)
+    assert ours.metrics()["steps"] == 4
+
+
+@both_backends
+def test_data_rebound_to_another_dtype_of_itself_steps_as_that(rng, backend):
+    """p.data = p.data.view(torch.bfloat16)...: the same address, a parameter of another dtype."""
+    ours, _ = pair(rng, backend)
+    for p in parameters_of(ours):
+        values = p.detach().bfloat16()
+        p.grad = None
+        p.data = p.data.view(torch.bfloat16)[..., : p.shape[-1]].copy_(values)
+    plain = lrfused.AdamW(twin(parameters_of(ours)), lr=0.02, amsgrad=True, backend=backend)
+    plain.load_state_dict(ours.state_dict())
+    run(rng, 3, ours, plain)
+    assert_same_bits(parameters_of(ours), parameters_of(plain))
+    for mine, other in zip(states_of(ours), states_of(plain), strict=True):
+        assert_same_bits((mine[key] for key in MOMENTS), (other[key] for key in MOMENTS))
+
+
+# Storage that changes under a tensor. A step that used an old address could end the process.
+
+
+def shared(opt):
+    """Everything in shared memory, as when several processes train together."""
+    for state in states_of(opt):
+        for tensor in state.values():
+            tensor.share_memory_()
+
+
+def sent(opt):
+    """A state_dict on its way through a queue: torch moves what it holds to shared memory."""
+    ForkingPickler.dumps(opt.state_dict())
+
+
+def sent_itself(opt):
+    """The optimizer on its way through a queue."""
+    ForkingPickler.dumps(opt)
+
+
+def freed_and_back(opt):
+    """Moments that were offloaded, and are in other memory now."""
+    moments = [state[key] for state in states_of(opt) for key in MOMENTS]
+    kept = [moment.clone() for moment in moments]
+    for moment in moments:
+        moment.untyped_storage().resize_(0)
+    others = [torch.randn_like(moment) for moment in kept for _ in range(20)]
+    for moment, values in zip(moments, kept, strict=True):
+        moment.untyped_storage().resize_(4 * values.numel())
+        moment.copy_(values)
+    assert others
+
+
+def fresh_rng(seed):
+    """As the fixture's, in another process."""
+    return Rng(np.random.default_rng(seed), torch.Generator().manual_seed(seed))
+
+
+def step_after(move, seed, backend):
+    """As torch does, although the memory has moved."""
+    rng = fresh_rng(seed)
+    ours, theirs = pair(rng, backend)
+    for opt in (ours, theirs):
+        move(opt)
+    run(rng, 3, ours, theirs)
+    assert_near(ours, theirs)
+
+
+def refuse_freed(take, seed, backend):
+    """An error that says so, and nothing has moved."""
+    rng = fresh_rng(seed)
+    lr = torch.tensor(0.02)
+    params = make_parameters(rng, shapes=SHAPES)
+    opt = lrfused.AdamW(params, lr=lr, amsgrad=True, backend=backend)
+    run(rng, 3, opt)
+    freed = take(opt)
+    values, size = freed.detach().clone(), freed.untyped_storage().nbytes()
+    freed.untyped_storage().resize_(0)
+    kept = [p.detach().clone() for p in params if p is not freed]
+    give_gradients(rng, opt)
+    with pytest.raises((ValueError, RuntimeError), match=r"memory|allocated"):
+        opt.step()
+    assert_same_bits((p for p in params if p is not freed), kept)
+    freed.untyped_storage().resize_(size)
+    freed.detach().copy_(values)
+    run(rng, 1, opt)
+    assert opt.metrics()["steps"] == 4
+
+
+FREED = {
+    "parameter": lambda opt: parameters_of(opt)[1],
+    "first moment": lambda opt: states_of(opt)[1]["exp_avg"],
+    "second moment": lambda opt: states_of(opt)[1]["exp_avg_sq"],
+    "tensor lr": lambda opt: opt.param_groups[0]["lr"],
+}
+
+
+def in_a_process(function, *args):
+    """Call it where a crash does no harm; what it says stands in the captured output."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=args)
+    process.start()
+    process.join(60)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 0, f"{function.__name__}: exit code {ended}"
+
+
+def step_after_all(seed, backend):
+    for move in (shared, sent, sent_itself, freed_and_back):
+        print(move.__doc__, flush=True)
+        step_after(move, seed, backend)
+
+
+def refuse_all_freed(seed, backend):
+    for name, take in FREED.items():
+        print("freed:", name, flush=True)
+        refuse_freed(take, seed, backend)
+
+
+@both_backends
+def test_storage_of_moments_and_counts_may_move(rng, backend):
+    """share_memory_(), torch.multiprocessing's queues, offloading: moments and counts at another
+    address are found there, as in torch."""
+    in_a_process(step_after_all, int(rng.numpy.integers(2**31)), backend)
+
+
+@both_backends
+def test_freed_storage_is_refused(rng, backend):
+    """The storage of a parameter, a moment or a Tensor lr resized to 0 after a step: an error,
+    nothing changed; resized back, the run goes on."""
+    in_a_process(refuse_all_freed, int(rng.numpy.integers(2**31)), backend)

@@ -1,0 +1,106 @@
+"""Moments that a caller put in place and that no step can use: an error before anything moves."""
+
+import pytest
+import torch
+
+import lrfused
+
+from .helpers import (
+    assert_same_bits,
+    assert_same_run,
+    both_backends,
+    give_gradients,
+    make_parameters,
+    parameters_of,
+    run,
+    tensors_of,
+    twin,
+)
+
+KEYS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+SHAPES = ((2, 3), (6, 6), (6, 6))
+
+
+class Tagged(torch.Tensor):
+    """A subclass of Tensor."""
+
+
+def freed():
+    moment = torch.zeros(6, 6)
+    moment.untyped_storage().resize_(0)
+    return moment
+
+
+UNUSABLE = {
+    "expanded": (lambda: torch.zeros(1).expand(6, 6), "share memory"),
+    "sliding windows": (lambda: torch.zeros(20).as_strided((6, 6), (1, 1)), "share memory"),
+    "subclass": (lambda: torch.zeros(6, 6).as_subclass(Tagged), "Tagged"),
+    "meta": (lambda: torch.zeros(6, 6, device="meta"), "meta"),
+    "freed": (freed, "memory"),
+    "float8": (lambda: torch.zeros(6, 6).to(torch.float8_e5m2), "float8"),
+    "sparse": (lambda: torch.zeros(6, 6).to_sparse(), "sparse"),
+    "complex": (lambda: torch.zeros(6, 6, dtype=torch.complex64), "complex64"),
+}
+
+
+def refused(rng, backend, key, moment_of, match):
+    """The step raises with the moment in place, nothing moves, and without it the run goes on."""
+    params = make_parameters(rng, shapes=SHAPES)
+    plain = lrfused.AdamW(twin(params), amsgrad=True, backend=backend)
+    opt = lrfused.AdamW(params, amsgrad=True, backend=backend)
+    run(rng, 2, opt, plain)
+    good, kept = opt.state[params[1]][key], tensors_of(opt)
+    opt.state[params[1]][key] = moment_of(opt)
+    give_gradients(rng, opt)
+    with pytest.raises((ValueError, TypeError), match=match):
+        opt.step()
+    opt.state[params[1]][key] = good
+    assert_same_bits(tensors_of(opt), kept)
+    assert opt.metrics()["steps"] == 2
+    run(rng, 2, opt, plain)
+    assert_same_run(opt, plain)
+
+
+@both_backends
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("make,match", UNUSABLE.values(), ids=UNUSABLE)
+def test_a_moment_that_no_kernel_can_write_is_refused(rng, backend, key, make, match):
+    """Expanded, overlapping, freed, on meta, sparse, a subclass, of another kind of dtype."""
+    refused(rng, backend, key, lambda opt: make(), match)
+
+
+SHARING = {
+    "with another moment": lambda opt, p, q, key: opt.state[p][KEYS[KEYS.index(key) - 1]],
+    "with another parameter's": lambda opt, p, q, key: opt.state[q][key],
+    "with its parameter": lambda opt, p, q, key: p.detach(),
+    "with another parameter": lambda opt, p, q, key: q.detach().t(),
+}
+
+
+@both_backends
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("other", SHARING.values(), ids=SHARING)
+def test_a_moment_that_shares_memory_is_refused(rng, backend, key, other):
+    """Two moments in one memory, or a moment in a parameter's: one would overwrite the other."""
+
+    def moment_of(opt):
+        _, p, q = parameters_of(opt)
+        return other(opt, p, q, key)
+
+    refused(rng, backend, key, moment_of, "share memory")
+
+
+@both_backends
+def test_moments_that_are_pieces_of_one_buffer_step(rng, backend):
+    """Moments in one flat buffer, side by side or interleaved, have no place in common."""
+    params = make_parameters(rng, shapes=SHAPES)
+    plain = lrfused.AdamW(twin(params), amsgrad=True, backend=backend)
+    opt = lrfused.AdamW(params, amsgrad=True, backend=backend)
+    run(rng, 2, opt, plain)
+    for param in params:
+        buffer = torch.empty(2 * param.numel())
+        first, second = buffer[::2].view(param.shape), buffer[1::2].view(param.shape)
+        for key, piece in zip(KEYS[:2], (first, second), strict=True):
+            opt.state[param][key] = piece.copy_(opt.state[param][key])
+    run(rng, 3, opt, plain)
+    assert_same_run(opt, plain)
