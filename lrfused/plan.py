@@ -83,7 +83,7 @@ def propagating_maximum(x: float, y: float) -> float:
 def count_update(
     counts: Counts, index: int, group: GroupPlan, correction: BiasCorrection
 ) -> tuple[float, float]:
-    """Count a parameter's update; lr / (1 - beta1**count) and sqrt(1 - beta2**count)."""
+    """Count a parameter's update; lr / (1 - beta1**count) and 1 / sqrt(1 - beta2**count)."""
     shown = float(counts.steps[index])
     if shown != float(np.float32(int(counts.counts[index]))):
         counts.counts[index] = int(shown)  # somebody wrote state["step"]: it counts
@@ -98,7 +98,7 @@ def count_update(
         product1 = float(power_integer(np.array([group.beta1]), count)[0])
         product2 = float(power_integer(np.array([group.beta2]), count)[0])
     step_size = np.float64(group.lr) / np.float64(1.0 - product1)
-    return float(step_size), float(np.sqrt(1.0 - product2))
+    return float(step_size), float(1.0 / np.sqrt(np.float64(1.0 - product2)))
 
 
 def count_step(state: DeviceState, skip: bool, coefficient: float, advance_on_skip: bool) -> None:

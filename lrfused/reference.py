@@ -48,7 +48,7 @@ class Plan:
     proceed: bool
     groups: list[GroupPlan]
     step_size: dict[int, float]
-    root_bias_correction2: dict[int, float]
+    inverse_root: dict[int, float]
     before: dict[int, np.ndarray]  # multiplier of g by unit, before the value clip
     after: dict[int, np.ndarray]  # and after it
 
@@ -245,7 +245,7 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
             else:
                 decision.before[index] = sign * ((inverse * factors) * coefficient)
                 decision.after[index] = np.ones(len(factors))
-            decision.step_size[index], decision.root_bias_correction2[index] = count_update(
+            decision.step_size[index], decision.inverse_root[index] = count_update(
                 state.tensors, index, groups[entry.group], group_options.bias_correction
             )
     count_step(state, skip, coefficient, options.advance_schedule_on_skip)
@@ -286,7 +286,7 @@ def apply(work: Work, decision: Plan) -> None:
             entry.x if options.amsgrad else None,
             group,
             decision.step_size[index],
-            decision.root_bias_correction2[index],
+            decision.inverse_root[index],
         )
 
 
@@ -298,7 +298,7 @@ def update(
     x_out: Operand | None,
     group: GroupPlan,
     step_size: float,
-    root: float,
+    inverse_root: float,
 ) -> None:
     """AdamW: decay, moments, bias-corrected step; torch.optim.AdamW's formulas in this order."""
     p, m, v = (operand.flat.to(g.dtype) for operand in (p_out, m_out, v_out))
@@ -310,7 +310,7 @@ def update(
         x = x_out.flat.to(g.dtype)
         second = torch.where((v > x) | torch.isnan(v), v, x)
         x_out.flat.copy_(second)
-    denominator = square_root(second) / scalar(root, g) + scalar(group.eps, g)
+    denominator = square_root(second) * scalar(inverse_root, g) + scalar(group.eps, g)
     p = p - (m * scalar(step_size, g)) / denominator
     for operand, value in ((p_out, p), (m_out, m), (v_out, v)):
         operand.flat.copy_(value)

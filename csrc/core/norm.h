@@ -8,16 +8,29 @@ namespace lrfused {
 constexpr int64_t CHUNK = 65536;
 constexpr int BLOCK = 512, ROWS = 8, COLUMNS = 64, LANE_BLOCKS = 32, CHUNK_LANES = 256;
 
-// The sum of the squares of a column's rows, neighbours first.
-template <class T>
-LRF_HD inline T column_sum(T a, T b, T c, T d, T e, T f, T g, T h) {
-    return ((a * a + b * b) + (c * c + d * d)) + ((e * e + f * f) + (g * g + h * h));
+// The sum of the squares of a column, neighbours first; row r is x[r * COLUMNS]. Rows that a
+// block does not have count as zeros, which change no sum: fewer rows, the same bits.
+template <int rows, class Sum, class Element>
+LRF_HD inline Sum column_sum(const Element* x) {
+    if constexpr (rows == 1) {
+        Sum value = static_cast<Sum>(x[0]);
+        return value * value;
+    } else {
+        return column_sum<rows / 2, Sum>(x) + column_sum<rows / 2, Sum>(x + rows / 2 * COLUMNS);
+    }
 }
 
 LRF_HD inline bool sum_is_safe(float partial) { return partial >= 0x1p-100f && partial <= 0x1p127f; }
 
 // The sum of 2^k numbers, neighbours first; the numbers are overwritten.
 LRF_HD inline double pairwise_sum(double* x, int count) {
+    constexpr int WIDTH = 8;  // in pieces through registers, for compilers that see vectors
+    for (; count >= 2 * WIDTH; count /= 2)
+        for (int i = 0; i < count / 2; i += WIDTH) {
+            double sums[WIDTH];
+            for (int j = 0; j < WIDTH; ++j) sums[j] = x[2 * (i + j)] + x[2 * (i + j) + 1];
+            for (int j = 0; j < WIDTH; ++j) x[i + j] = sums[j];
+        }
     for (; count > 1; count /= 2)
         for (int i = 0; i < count / 2; ++i) x[i] = x[2 * i] + x[2 * i + 1];
     return x[0];

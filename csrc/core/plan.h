@@ -17,7 +17,7 @@ struct GroupPlan {
 };
 
 struct TensorPlan {
-    double step_size, root;
+    double step_size, inverse_root;
 };
 
 // Thresholds may be infinite; betas lie in [0, 1); the rest must be finite in float32.
@@ -82,7 +82,7 @@ LRF_HD inline TensorPlan tensor_plan(const State& state, int64_t t, const GroupP
         first = power_integer(group.beta1, state.counts[t]);
         second = power_integer(group.beta2, state.counts[t]);
     }
-    return {group.lr / (1.0 - first), root_of(1.0 - second)};
+    return {group.lr / (1.0 - first), 1.0 / root_of(1.0 - second)};
 }
 
 // A skipped step leaves the schedule where it is, unless told otherwise.

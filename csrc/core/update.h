@@ -12,9 +12,9 @@ template <class C>
 struct Record {
     // gradient: times before, clipped to +-bound, times after
     C before, bound, after;
-    // of the group, and of the tensor: lr / bias correction 1, root of bias correction 2
+    // of the group; of the tensor: lr / bias correction 1, 1 / root of bias correction 2
     C decay, beta1, one_minus_beta1, beta2, one_minus_beta2, eps;
-    C step_size, root;
+    C step_size, inverse_root;
 };
 
 // By compare and select, so that nan stays nan.
@@ -40,7 +40,7 @@ LRF_HD inline void adamw(C g, C& p, C& m, C& v, C& x, const Record<C>& r) {
         second = second > x || second != second ? second : x;
         x = second;
     }
-    C denominator = root_of(second) / r.root + r.eps;
+    C denominator = root_of(second) * r.inverse_root + r.eps;
     p = decayed - (first * r.step_size) / denominator;
 }
 

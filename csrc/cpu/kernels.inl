@@ -49,43 +49,39 @@ void close_tile(Stretch stretch, const C* tile, int count) {
 }
 
 // A block's 64 column sums enter their float64 lanes.
-inline void add_block(const double* __restrict x, double* __restrict lanes) {
-    for (int c = 0; c < COLUMNS; ++c)
-        lanes[c] += column_sum(x[c], x[c + 64], x[c + 128], x[c + 192], x[c + 256], x[c + 320],
-                               x[c + 384], x[c + 448]);
+template <int rows>
+void add_rows(const double* __restrict x, double* __restrict lanes) {
+    for (int c = 0; c < COLUMNS; ++c) lanes[c] += column_sum<rows, double>(x + c);
 }
 
-inline void add_block(const float* __restrict x, double* __restrict lanes) {
+template <int rows>
+void add_rows(const float* __restrict x, double* __restrict lanes) {
     float sums[COLUMNS];
     int unsafe = 0;
     for (int c = 0; c < COLUMNS; ++c) {
-        sums[c] = column_sum(x[c], x[c + 64], x[c + 128], x[c + 192], x[c + 256], x[c + 320],
-                             x[c + 384], x[c + 448]);
+        sums[c] = column_sum<rows, float>(x + c);
         unsafe |= !sum_is_safe(sums[c]);
     }
     if (!unsafe) {
         for (int c = 0; c < COLUMNS; ++c) lanes[c] += static_cast<double>(sums[c]);
         return;
     }
-    for (int c = 0; c < COLUMNS; ++c) {
-        double row[ROWS];
-        for (int r = 0; r < ROWS; ++r) row[r] = x[c + 64 * r];
-        double exact = column_sum(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]);
-        lanes[c] += sum_is_safe(sums[c]) ? static_cast<double>(sums[c]) : exact;
-    }
+    for (int c = 0; c < COLUMNS; ++c)
+        lanes[c] += sum_is_safe(sums[c]) ? static_cast<double>(sums[c])
+                                         : column_sum<rows, double>(x + c);
 }
 
 // The largest absolute value, as bits: nan above infinity above all numbers.
-inline int32_t largest_bits(const float* __restrict x, int32_t largest) {
-    for (int i = 0; i < BLOCK; ++i) {
+inline int32_t largest_bits(const float* __restrict x, int count, int32_t largest) {
+    for (int i = 0; i < count; ++i) {
         int32_t bits = static_cast<int32_t>(bits_of(x[i]) & 0x7FFFFFFFu);
         largest = bits > largest ? bits : largest;
     }
     return largest;
 }
 
-inline int64_t largest_bits(const double* __restrict x, int64_t largest) {
-    for (int i = 0; i < BLOCK; ++i) {
+inline int64_t largest_bits(const double* __restrict x, int count, int64_t largest) {
+    for (int i = 0; i < count; ++i) {
         int64_t bits = static_cast<int64_t>(bits_of(x[i]) & 0x7FFFFFFFFFFFFFFFu);
         largest = bits > largest ? bits : largest;
     }
@@ -106,64 +102,88 @@ struct Lanes {
     }
 
     template <class C>
-    void add(const C* block, int64_t index) {
-        add_block(block, lanes + (index % LANE_BLOCKS) * COLUMNS);
+    void add(const C* block, int rows, int64_t index) {
+        double* target = lanes + (index % LANE_BLOCKS) * COLUMNS;
+        if (rows == 8) return add_rows<8>(block, target);
+        if (rows == 4) return add_rows<4>(block, target);
+        if (rows == 2) return add_rows<2>(block, target);
+        add_rows<1>(block, target);
     }
 
     double sum() { return pairwise_sum(lanes, used * COLUMNS); }
 };
 
-// A block of 512 in the compute type, zeros after its end.
+// The rows that so many elements need: 1, 2, 4 or 8.
+inline int rows_of(int count) {
+    int rows = 1;
+    while (rows * COLUMNS < count) rows *= 2;
+    return rows;
+}
+
+// Whole rows in the compute type, zeros after the end.
 template <class C>
-const C* open_block(Stretch stretch, C* buffer, int count) {
+const C* open_rows(Stretch stretch, C* buffer, int count, int rows) {
     const C* block = open_tile(stretch, buffer, count);
-    if (count == BLOCK) return block;
+    if (count == rows * COLUMNS) return block;
     for (int i = 0; i < count; ++i) buffer[i] = block[i];
-    for (int i = count; i < BLOCK; ++i) buffer[i] = 0;
+    for (int i = count; i < rows * COLUMNS; ++i) buffer[i] = 0;
     return buffer;
+}
+
+// body(block, rows, index) over the blocks of a stretch.
+template <class C, class Body>
+void over_blocks(Stretch stretch, int64_t count, Body body) {
+    alignas(64) C buffer[BLOCK];
+    for (int64_t i = 0, index = 0; i < count; i += BLOCK, ++index) {
+        int size = static_cast<int>(count - i < BLOCK ? count - i : BLOCK), rows = rows_of(size);
+        body(open_rows(stretch.at(i), buffer, size, rows), rows, index);
+    }
 }
 
 template <class C>
 double sum_of_squares(Stretch stretch, int64_t count) {
-    alignas(64) C buffer[BLOCK];
     Lanes lanes(count);
-    for (int64_t i = 0, block = 0; i < count; i += BLOCK, ++block) {
-        int size = static_cast<int>(count - i < BLOCK ? count - i : BLOCK);
-        lanes.add(open_block(stretch.at(i), buffer, size), block);
-    }
+    over_blocks<C>(stretch, count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
     return lanes.sum();
 }
 
-template <class C>
+template <class C, bool value_clip>
 Measured measure_as(const MeasureTask& task) {
-    alignas(64) C buffer[BLOCK];
     alignas(64) C clipped[BLOCK];
-    Lanes raw(task.count), after(task.value_clip ? task.count : 0);
+    Lanes raw(task.count), after(value_clip ? task.count : 0);
     const C inverse = static_cast<C>(task.inverse), bound = static_cast<C>(task.bound);
-    decltype(largest_bits(buffer, 0)) largest = 0;
-    for (int64_t i = 0, block = 0; i < task.count; i += BLOCK, ++block) {
-        int size = static_cast<int>(task.count - i < BLOCK ? task.count - i : BLOCK);
-        const C* g = open_block(task.g.at(i), buffer, size);
-        raw.add(g, block);
-        largest = largest_bits(g, largest);
-        if (!task.value_clip) continue;
-        for (int j = 0; j < BLOCK; ++j) clipped[j] = clip_value(g[j] * inverse, bound);
-        after.add(clipped, block);
-    }
+    decltype(largest_bits(clipped, 0, 0)) largest = 0;
+    over_blocks<C>(task.g, task.count, [&](const C* g, int rows, int64_t index) {
+        raw.add(g, rows, index);
+        largest = largest_bits(g, rows * COLUMNS, largest);
+        if (!value_clip) return;
+        for (int j = 0; j < rows * COLUMNS; ++j) clipped[j] = clip_value(g[j] * inverse, bound);
+        after.add(clipped, rows, index);
+    });
     Measured measured;
     measured.raw = raw.sum();
     measured.largest = from_bits(largest);
-    if (task.value_clip) measured.clipped = after.sum();
+    if (value_clip) measured.clipped = after.sum();
     if (task.p.data) measured.param = sum_of_squares<C>(task.p, task.count);
     return measured;
 }
 
-template <class C, bool amsgrad>
-void update_tile(const C* __restrict g, C* __restrict p, C* __restrict m, C* __restrict v,
-                 C* __restrict x, int count, const Record<C> r) {
-    C unused = 0;
-    for (int i = 0; i < count; ++i) {
-        adamw<C, amsgrad>(clip_gradient(g[i], r), p[i], m[i], v[i], amsgrad ? x[i] : unused, r);
+// T is the compute type, or how all of them are stored.
+template <class C, bool amsgrad, class T>
+void update(const T* __restrict g, T* __restrict p, T* __restrict m, T* __restrict v,
+            T* __restrict x, int64_t count, const Record<C> r) {
+    for (int64_t i = 0; i < count; ++i) {
+        C gradient, param, first, second, largest = 0;
+        read_as(g[i], gradient);
+        read_as(p[i], param);
+        read_as(m[i], first);
+        read_as(v[i], second);
+        if (amsgrad) read_as(x[i], largest);
+        adamw<C, amsgrad>(clip_gradient(gradient, r), param, first, second, largest, r);
+        write_as(param, p[i]);
+        write_as(first, m[i]);
+        write_as(second, v[i]);
+        if (amsgrad) write_as(largest, x[i]);
     }
 }
 
@@ -172,32 +192,47 @@ Record<C> rounded(const Record<double>& r) {
     return {static_cast<C>(r.before), static_cast<C>(r.bound), static_cast<C>(r.after),
             static_cast<C>(r.decay), static_cast<C>(r.beta1), static_cast<C>(r.one_minus_beta1),
             static_cast<C>(r.beta2), static_cast<C>(r.one_minus_beta2), static_cast<C>(r.eps),
-            static_cast<C>(r.step_size), static_cast<C>(r.root)};
+            static_cast<C>(r.step_size), static_cast<C>(r.inverse_root)};
 }
 
-template <class C>
-void write_gradient(Stretch g, const C* tile, int count, bool maximize, const Record<C>& r) {
-    alignas(64) C result[TILE];
-    for (int i = 0; i < count; ++i) {
-        C clipped = clip_gradient(tile[i], r);
-        result[i] = maximize ? -clipped : clipped;
+template <class C, class T>
+void write_gradient(T* g, int64_t count, bool maximize, const Record<C> r) {
+    for (int64_t i = 0; i < count; ++i) {
+        C gradient;
+        read_as(g[i], gradient);
+        C clipped = clip_gradient(gradient, r);
+        write_as(maximize ? -clipped : clipped, g[i]);
     }
-    close_tile(g, result, count);
 }
 
+// Everything is stored in one type: no copies.
+template <class C, bool amsgrad, class T>
+void apply_in_place(const ApplyTask& task) {
+    const Record<C> record = rounded<C>(task.record);
+    T* g = static_cast<T*>(task.g.data);
+    update<C, amsgrad>(g, static_cast<T*>(task.p.data), static_cast<T*>(task.m.data),
+                       static_cast<T*>(task.v.data), static_cast<T*>(task.x.data), task.count,
+                       record);
+    if (task.write_gradient) write_gradient<C>(g, task.count, task.maximize, record);
+}
+
+// Any mixture, by tiles in the compute type.
 template <class C, bool amsgrad>
-void apply_as(const ApplyTask& task) {
+void apply_by_tiles(const ApplyTask& task) {
     alignas(64) C buffers[5][TILE];
     const Record<C> record = rounded<C>(task.record);
     for (int64_t i = 0; i < task.count; i += TILE) {
         int size = static_cast<int>(task.count - i < TILE ? task.count - i : TILE);
-        const C* g = open_tile(task.g.at(i), buffers[0], size);
+        C* g = open_tile(task.g.at(i), buffers[0], size);
         C* p = open_tile(task.p.at(i), buffers[1], size);
         C* m = open_tile(task.m.at(i), buffers[2], size);
         C* v = open_tile(task.v.at(i), buffers[3], size);
         C* x = amsgrad ? open_tile(task.x.at(i), buffers[4], size) : nullptr;
-        update_tile<C, amsgrad>(g, p, m, v, x, size, record);
-        if (task.write_gradient) write_gradient(task.g.at(i), g, size, task.maximize, record);
+        update<C, amsgrad>(g, p, m, v, x, size, record);
+        if (task.write_gradient) {
+            write_gradient<C>(g, size, task.maximize, record);
+            close_tile(task.g.at(i), g, size);
+        }
         close_tile(task.p.at(i), p, size);
         close_tile(task.m.at(i), m, size);
         close_tile(task.v.at(i), v, size);
@@ -205,8 +240,25 @@ void apply_as(const ApplyTask& task) {
     }
 }
 
+template <class C, bool amsgrad>
+void apply_as(const ApplyTask& task) {
+    int dtype = task.p.dtype;
+    bool uniform = task.g.dtype == dtype && task.m.dtype == dtype && task.v.dtype == dtype &&
+                   (!amsgrad || task.x.dtype == dtype);
+    if (!uniform) return apply_by_tiles<C, amsgrad>(task);
+    if constexpr (sizeof(C) == 8) return apply_in_place<C, amsgrad, double>(task);
+    else if (dtype == FLOAT32) return apply_in_place<C, amsgrad, float>(task);
+    else if (dtype == BFLOAT16) return apply_in_place<C, amsgrad, bfloat16>(task);
+    else return apply_in_place<C, amsgrad, float16>(task);
+}
+
+template <class C>
+Measured measure_in(const MeasureTask& task) {
+    return task.value_clip ? measure_as<C, true>(task) : measure_as<C, false>(task);
+}
+
 Measured measure(const MeasureTask& task) {
-    return task.double_precision ? measure_as<double>(task) : measure_as<float>(task);
+    return task.double_precision ? measure_in<double>(task) : measure_in<float>(task);
 }
 
 void apply(const ApplyTask& task) {

@@ -282,7 +282,7 @@ void Step::apply(const Call& call, int64_t c) {
     r.one_minus_beta2 = group.one_minus_beta2;
     r.eps = group.eps;
     r.step_size = tensor_plans[t].step_size;
-    r.root = tensor_plans[t].root;
+    r.inverse_root = tensor_plans[t].inverse_root;
     call.kernels->apply(task);
 }
 
