@@ -1,6 +1,5 @@
 """The C++ backend: the table's pointers and the options, handed to ``lrfused._cpu``."""
 
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,6 @@ class CpuStep:
         assert native.cpu is not None
         self.instruction_set = instruction_set
         self.next_values = np.zeros_like(work.hyper.values)
-        self.params = [entry.param for entry in work.entries]
-        self.has_version = np.array([not param.is_inference() for param in self.params])
         state = work.state
         self.step = native.cpu.Step(
             [
@@ -72,19 +69,18 @@ class CpuStep:
             self.instruction_set,
         )
         if proceeded:
-            # Autograd has to know that saved parameters are no longer what they were.
-            moved = self.has_version & (work.addresses[:, 1] >= 0)
-            increment_versions(list(compress(self.params, moved.tolist())))
+            increment_versions(work.moving)
         return Outcome(error, step, self.next_values)
 
 
 def increment_versions(tensors: list[Tensor]) -> None:
-    """What torch's own in-place operations do; those of inference mode have no version."""
+    """Tell autograd that saved parameters are no longer what they were."""
     try:
         torch.autograd.graph.increment_version(tensors)
-    except TypeError:  # older torch: one at a time
+    except TypeError:  # older torch takes one at a time, and none of inference mode
         for tensor in tensors:
-            torch.autograd.graph.increment_version(tensor)
+            if not tensor.is_inference():
+                torch.autograd.graph.increment_version(tensor)
 
 
 def _options(options: Options, work: Work) -> dict[str, Any]:

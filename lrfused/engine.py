@@ -111,12 +111,14 @@ class Engine:
         seen = walk.look(groups, states, table.work.addresses)
         if seen is None:
             return None
-        written, count, closer = seen
+        written, table.work.moving, closer = seen
         if written:
             table.walk = None
             self._collect(groups)
             table.walk = walk
-        if count == 0 or not is_current(table.work, self.groups, self.hyper):
+            if not is_current(table.work, self.groups, self.hyper):
+                return None
+        if not table.work.moving:
             return None
         for index in closer:
             param = table.work.entries[index].param
@@ -157,6 +159,7 @@ class Engine:
             table, made = build(self, groups, states, with_gradient)
         table.walk = None
         table.work.addresses[:, 1] = -1
+        table.work.moving = with_gradient
         self._table = table
         return [i for i, e in enumerate(table.work.entries) if e.param.grad is not None], made
 

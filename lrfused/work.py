@@ -28,7 +28,8 @@ class Work:
 
     ``gradients`` maps a parameter's place in the table to its gradient, where that is not in
     ``addresses`` already: rows of (address, dtype's place in DTYPES; -1: no gradient), filled by
-    the walk. ``grad_scale`` and ``found_inf`` are those of an outside GradScaler.
+    the walk. ``moving`` are the parameters with a gradient; ``grad_scale`` and ``found_inf`` those
+    of an outside GradScaler.
     """
 
     entries: list[Entry]
@@ -42,6 +43,7 @@ class Work:
     grad_scale: float = 1.0
     found_inf: bool = False
     addresses: np.ndarray = field(init=False)
+    moving: list[Tensor] = field(default_factory=list)
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))
 
     def __post_init__(self) -> None:

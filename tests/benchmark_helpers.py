@@ -20,7 +20,7 @@ from providers import PROVIDERS, Provider  # noqa: E402
 from workloads import FORMS, Case, Workload  # noqa: E402
 
 FEW = Workload("few", "few", ((3, 5), (7,), (), (2, 3, 4)), untimed_steps=1, timed_steps=2)
-FRESH = replace(FEW, name="few-fresh", fresh=True)
+FRESH = replace(FEW, name="few-fresh", title="few, fresh", fresh=True)
 CPU = device.Cpu()
 
 
@@ -28,6 +28,7 @@ CPU = device.Cpu()
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A period within the tensors, and a run's files out of the way."""
     monkeypatch.setattr(data, "PERIOD", 13)
+    monkeypatch.setattr(data, "PIECE", 5)
     monkeypatch.setattr(stream, "ELEMENTS", 1009)
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     for workload in (FEW, FRESH):
@@ -39,7 +40,11 @@ def case_of(form: str = "clip", dtype: torch.dtype = torch.float32, workload=FEW
 
 
 def run(case: Case, *contestants: Provider, rounds: int = 2) -> list[dict]:
-    return runner.run_case(case, contestants, rounds, CPU, Settings(), lambda name: None)
+    found, rates = runner.run_case(
+        case, contestants, rounds, stream.Stream(CPU), Settings(), lambda name: None
+    )
+    assert [len(rates[kernel]) for kernel in ("copy", "triad", "scale")] == [rounds] * 3
+    return found
 
 
 def with_settings(**changes: float) -> Provider:

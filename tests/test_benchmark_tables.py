@@ -27,6 +27,7 @@ def measured(provider: str, key: records.Key, rounds: list[float]) -> dict:
         "status": "ok",
         "seconds": times,
         "gigabytes_per_second": 1.0 / median,
+        "stream": 10.0,
     }
 
 
@@ -83,7 +84,7 @@ def test_a_comparison_is_with_torchs_fastest_round_by_round(record):
     row = table.compare(record, key, "torch")
     assert (row.other, row.target) == ("fused", 1.4)
     assert (row.ratio.lower, row.ratio.median, row.ratio.upper) == pytest.approx((1.5, 2.0, 2.5))
-    cells = table.cells(row, table.bandwidth(record))
+    cells = table.cells(row)
     assert cells == (
         "GPT-2 124M, 148 tensors, float32: clip + step + schedule",
         "torch fused",
@@ -98,11 +99,11 @@ def test_a_comparison_is_with_torchs_fastest_round_by_round(record):
 
 
 def test_nothing_to_compare_is_said(record):
-    case = records.by_case(record)[("gpt2", "float32", "step")]
+    case = records.by_case(record)[("gpt2", "float32", "unscale")]
     case["deepspeed"].update(status="not installed", reason="not installed")
-    row = table.compare(record, ("gpt2", "float32", "step"), "deepspeed")
+    row = table.compare(record, ("gpt2", "float32", "unscale"), "deepspeed")
     assert row.ratio is None and row.problem == "deepspeed: not installed"
-    assert "deepspeed: not installed" in table.markdown(record, [row])
+    assert "deepspeed: not installed" in table.markdown([row])
     case["lrfused"]["status"] = "wrong"
     assert table.compare(record, row.key, "torch").problem == "lrfused: wrong"
     assert (
@@ -193,4 +194,4 @@ def test_wrong_results_missing_files_and_open_sections_are_refused(place, record
 def test_prints_all_that_is_in_a_file(place, capsys):
     assert rendering(place, "--table", str(place / "results" / "cpu.json")) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("work ") and len(lines) == 1 + 2 * 8
+    assert lines[0].startswith("work ") and len(lines) == 1 + 2 * 7

@@ -30,6 +30,44 @@ static bool read(PyObject* object, dlpack::Tensor& tensor) {
     return false;
 }
 
+// Two attributes of a tensor, by the C functions behind them: a lookup by name each would cost
+// more than they do.
+class Asker {
+  public:
+    Asker() {
+        py::object type = py::module_::import("torch").attr("Tensor");
+        grad_descriptor = type.attr("grad");
+        is_neg_descriptor = type.attr("is_neg");
+        if (Py_TYPE(grad_descriptor.ptr()) == &PyGetSetDescr_Type)
+            grad_getter = reinterpret_cast<PyGetSetDescrObject*>(grad_descriptor.ptr())->d_getset;
+        if (Py_TYPE(is_neg_descriptor.ptr()) == &PyMethodDescr_Type) {
+            is_neg_method = reinterpret_cast<PyMethodDescrObject*>(is_neg_descriptor.ptr())->d_method;
+            if (is_neg_method->ml_flags != METH_NOARGS) is_neg_method = nullptr;
+        }
+    }
+
+    PyObject* grad(PyObject* tensor) const {
+        return grad_getter ? grad_getter->get(tensor, grad_getter->closure)
+                           : PyObject_GetAttrString(tensor, "grad");
+    }
+
+    PyObject* is_neg(PyObject* tensor) const {
+        return is_neg_method ? is_neg_method->ml_meth(tensor, nullptr)
+                             : PyObject_CallOneArg(is_neg_descriptor.ptr(), tensor);
+    }
+
+  private:
+    py::object grad_descriptor, is_neg_descriptor;
+    PyGetSetDef* grad_getter = nullptr;
+    PyMethodDef* is_neg_method = nullptr;
+};
+
+// Lives as long as the process: torch's types do, too.
+static const Asker& asker() {
+    static const Asker* the_one = new Asker();
+    return *the_one;
+}
+
 static void* address(const dlpack::Tensor& tensor) {
     return static_cast<char*>(tensor.data) + tensor.byte_offset;
 }
@@ -83,10 +121,7 @@ static bool same_items(PyObject* dict,
 
 Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& params_,
            const py::list& watched_, const py::tuple& keys_)
-    : params_key(py::str("params")), grad_key(py::str("grad")) {
-    py::object torch = py::module_::import("torch");
-    tensor_type = torch.attr("Tensor");
-    is_neg = tensor_type.attr("is_neg");
+    : params_key(py::str("params")), tensor_type(py::module_::import("torch").attr("Tensor")) {
     for (py::handle row : params_) {
         auto [object, group, has_state, plain] =
             row.cast<std::tuple<py::object, int64_t, bool, bool>>();
@@ -161,7 +196,7 @@ bool Walk::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* ro
     if (dtype < 0 || (data == nullptr && !empty)) return false;
     constexpr uintptr_t size[] = {8, 4, 2, 2};
     if (reinterpret_cast<uintptr_t>(data) % size[dtype]) return false;
-    PyObject* negated = PyObject_CallOneArg(is_neg.ptr(), gradient);
+    PyObject* negated = asker().is_neg(gradient);
     Py_XDECREF(negated);
     if (negated == nullptr) PyErr_Clear();
     row[0] = static_cast<int64_t>(reinterpret_cast<intptr_t>(data));
@@ -176,22 +211,21 @@ py::object Walk::look(const py::list& groups, const py::dict& states_,
         throw py::value_error("gradients: must have a row of two for every parameter");
     if (!params_are_those(groups) || !states_are_those(states_) || !memory_is_the_same())
         return py::none();
-    py::list odd;
-    int64_t count = 0, *row = gradients.mutable_data();
+    py::list moving, odd;
+    int64_t* row = gradients.mutable_data();
     for (size_t i = 0; i < params.size(); ++i, row += 2) {
         row[1] = -1;
-        auto gradient = py::reinterpret_steal<py::object>(
-            PyObject_GetAttr(params[i].object.ptr(), grad_key.ptr()));
+        auto gradient = py::reinterpret_steal<py::object>(asker().grad(params[i].object.ptr()));
         if (!gradient) throw py::error_already_set();
         if (gradient.is_none()) continue;
         if (!params[i].has_state) return py::none();
-        ++count;
+        moving.append(params[i].object);
         if (!is_plain_gradient(gradient.ptr(), params[i], row)) {
             row[1] = -1;
             odd.append(i);
         }
     }
-    return py::make_tuple(!groups_are_those(groups), count, odd);
+    return py::make_tuple(!groups_are_those(groups), moving, odd);
 }
 
 }  // namespace lrfused

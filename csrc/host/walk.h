@@ -34,9 +34,9 @@ class Walk {
     Walk(const py::list& groups, const py::dict& states, const py::list& params,
          const py::list& watched, const py::tuple& keys);
 
-    // None if the table may be out of date. Otherwise whether the caller wrote to a group, how
-    // many gradients there are, and the places of those that need a closer look; all others
-    // stand in ``gradients``, as (address, dtype), dtype -1 where there is none.
+    // None if the table may be out of date. Otherwise whether the caller wrote to a group, the
+    // parameters with a gradient, and the places of the gradients that need a closer look; all
+    // others stand in ``gradients``, as (address, dtype), dtype -1 where there is none.
     py::object look(const py::list& groups, const py::dict& states,
                     py::array_t<int64_t, py::array::c_style> gradients);
 
@@ -61,7 +61,7 @@ class Walk {
     std::vector<Param> params;
     std::vector<std::pair<py::object, Place>> watched;
     std::vector<py::object> keys, values;  // values: by group, then key
-    py::object params_key, grad_key, tensor_type, is_neg;
+    py::object params_key, tensor_type;
     Items states;
     std::vector<Items> state_items;
 };
