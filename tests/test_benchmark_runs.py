@@ -95,16 +95,16 @@ def test_peak_memory_sees_temporaries_and_nothing_else():
     assert memory.peak_extra_bytes(lambda: kept.mul_(2.0)) < slack
 
 
-def test_time_in_the_native_call():
+def test_time_in_the_kernels():
     made = Data(case_of(), Settings())
     params = made.parameters()
     opt = providers.fused_whole(params, FORMS["clip"], Settings()).optimizer
     contestant = timing.Contestant(opt.step, params, made)
-    assert host_time.native_share(opt, lambda: contestant.take_step(CPU), 3) is None  # no table yet
+    assert host_time.kernel_share(opt, lambda: contestant.take_step(CPU), 3) is None  # no table yet
     contestant.take_step(CPU)
-    found = host_time.native_share(opt, lambda: contestant.take_step(CPU), 3)
+    found = host_time.kernel_share(opt, lambda: contestant.take_step(CPU), 3)
     if lrfused.info()["cpu"].available:
-        assert 0.0 < found["native"] < found["step"]
+        assert 0.0 < found["kernels"] < found["step"]
     assert not isinstance(opt._engine.native_step.step, host_time.Stopwatch)
     assert opt.metrics()["steps"] == 4
 

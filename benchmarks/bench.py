@@ -1,0 +1,127 @@
+"""Time the whole step of an optimizer: torch's, DeepSpeed's and lrfused's, side by side.
+
+    python benchmarks/bench.py [--quick] [--workloads gpt2,small] [--providers fused,lrfused]
+
+Writes a JSON file to benchmarks/results, or to the folder RESULTS_DIR. Exits with 1 if a provider
+gave a wrong result or failed. benchmarks/README.md says what is measured.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import records
+import table
+import torch
+from data import Settings
+from device import Cpu, Device
+from providers import PROVIDERS
+from runner import run_case
+from stream import Stream
+from tqdm import tqdm
+from workloads import DTYPES, FORMS, QUICK_WORKLOADS, WORKLOADS, select
+
+ROUNDS, QUICK_ROUNDS = 9, 3
+QUICK_FORMS = ("clip",)
+# Compiling takes a minute for every list of tensors.
+QUICK_PROVIDERS = tuple(name for name in PROVIDERS if name != "compile")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    record = run(options, Cpu())
+    print(table.plain(list(table.everything(record))))
+    print(f"results: {options.out}")
+    failures = records.failures(record)
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def run(options: argparse.Namespace, device: Device) -> records.Record:
+    """All cases, each written as soon as it is done."""
+    record = records.new(device.name, _settings(options))
+    cases = select(options.workloads, options.dtype, options.forms)
+    providers = [PROVIDERS[name] for name in options.providers]
+    stream = Stream(device)
+    total = len(cases) * len(providers) * (1 + options.rounds)
+    with tqdm(total=total, unit="turn") as bar:
+        for case in cases:
+            bar.set_description(" ".join(case.key))
+            measurements, rates = run_case(
+                case, providers, options.rounds, stream, Settings(), _ticker(bar)
+            )
+            records.add(record, measurements, rates)
+            records.write(record, options.out)
+    record["finished"] = True
+    records.write(record, options.out)
+    return record
+
+
+def _ticker(bar: "tqdm[Any]") -> Callable[[str], None]:
+    def tick(name: str) -> None:
+        bar.set_postfix_str(name, refresh=False)
+        bar.update()
+
+    return tick
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    kept = ("quick", "workloads", "providers", "dtype", "forms", "rounds", "threads")
+    return {**{name: getattr(options, name) for name in kept}, "optimizer": asdict(Settings())}
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options; what is not given depends on ``--quick``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="a minute or two: less of everything")
+    parser.add_argument("--workloads", type=_names(WORKLOADS), help=f"of {','.join(WORKLOADS)}")
+    parser.add_argument("--providers", type=_names(PROVIDERS), help=f"of {','.join(PROVIDERS)}")
+    parser.add_argument("--dtype", type=_names(DTYPES), help=f"of {','.join(DTYPES)}")
+    parser.add_argument("--forms", type=_names(FORMS), help=f"of {','.join(FORMS)}")
+    parser.add_argument("--rounds", type=_positive, help=f"({ROUNDS}, quick {QUICK_ROUNDS})")
+    parser.add_argument(
+        "--threads", type=_positive, default=torch.get_num_threads(), help="(as many as torch)"
+    )
+    parser.add_argument("--out", type=Path, help="JSON file (benchmarks/results/DEVICE.json)")
+    options = parser.parse_args(arguments)
+    quick = options.quick
+    defaults = {
+        "workloads": list(QUICK_WORKLOADS if quick else WORKLOADS),
+        "providers": list(QUICK_PROVIDERS if quick else PROVIDERS),
+        "dtype": list(DTYPES),
+        "forms": list(QUICK_FORMS if quick else FORMS),
+        "rounds": QUICK_ROUNDS if quick else ROUNDS,
+        "out": records.folder() / ("cpu-quick.json" if quick else "cpu.json"),
+    }
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def _names(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Parses names with commas between them; they keep the order in which they are given."""
+
+    def parse_names(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"must be of {', '.join(known)}, got {name!r}")
+        return list(dict.fromkeys(names))
+
+    return parse_names
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

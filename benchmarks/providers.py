@@ -1,0 +1,185 @@
+"""The optimizers that are compared, each with everything that a form puts around its step."""
+
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from data import Settings
+from torch.nn import Parameter
+from torch.optim.lr_scheduler import LambdaLR
+from workloads import Form
+
+import lrfused
+from lrfused import schedules
+
+Parameters = list[Parameter]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What is timed, and the optimizer whose state shows whether it is right."""
+
+    step: Callable[[], Any]
+    optimizer: torch.optim.Optimizer
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One contestant.
+
+    Attributes:
+        build: makes its pipeline for a form.
+        accesses: elements read and written a parameter, by form; the least that its algorithm
+            can do when nothing stays in a cache.
+        norm_error: relative error of the gradient norm to be put up with, by dtype.
+        missing: why it cannot run here, or None.
+        most_tensors: it is left out where there are more.
+    """
+
+    name: str
+    title: str
+    build: Callable[[Parameters, Form, Settings], Pipeline]
+    accesses: dict[str, int]
+    norm_error: dict[str, float]
+    missing: Callable[[], str | None] = lambda: None
+    most_tensors: float = math.inf
+
+    def bytes_per_parameter(self, form: Form, dtype: torch.dtype) -> int:
+        return self.accesses[form.name] * dtype.itemsize
+
+
+def torch_pipeline(
+    optimizer: torch.optim.Optimizer,
+    params: Parameters,
+    form: Form,
+    settings: Settings,
+    compiled: bool = False,
+) -> Pipeline:
+    """clip_grad_norm_, a scheduler and a GradScaler around any optimizer's step."""
+    if not form.clips:
+        step = optimizer.step
+        return Pipeline(torch.compile(step) if compiled else step, optimizer)
+    scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, settings))
+    if compiled:
+        optimizer.step = torch.compile(optimizer.step)  # type: ignore[method-assign]
+
+    def clip() -> None:
+        torch.nn.utils.clip_grad_norm_(params, settings.max_grad_norm, foreach=True)
+
+    def clip_and_step() -> None:
+        clip()
+        optimizer.step()
+        scheduler.step()
+
+    def unscale_clip_and_step() -> None:
+        scaler.unscale_(optimizer)
+        clip()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+
+    if not form.unscales:
+        return Pipeline(clip_and_step, optimizer)
+    scaler = torch.amp.GradScaler(params[0].device.type, init_scale=settings.loss_scale)
+    scaler.scale(torch.ones((), device=params[0].device))  # it makes its scale when first used
+    return Pipeline(unscale_clip_and_step, optimizer)
+
+
+def warmup_cosine(step: int, settings: Settings) -> float:
+    """The factor of the peak learning rate: (step + 1) / warmup_steps, then a cosine to 0."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    whole = settings.total_steps - settings.warmup_steps
+    return 0.5 * (1.0 + math.cos(math.pi * (step - settings.warmup_steps) / whole))
+
+
+def common(settings: Settings) -> dict[str, Any]:
+    """The arguments that every AdamW takes."""
+    return {
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+    }
+
+
+def loop(params: Parameters, form: Form, settings: Settings) -> Pipeline:
+    optimizer = torch.optim.AdamW(params, settings.lr, foreach=False, **common(settings))
+    return torch_pipeline(optimizer, params, form, settings)
+
+
+def foreach(params: Parameters, form: Form, settings: Settings) -> Pipeline:
+    optimizer = torch.optim.AdamW(params, settings.lr, foreach=True, **common(settings))
+    return torch_pipeline(optimizer, params, form, settings)
+
+
+def fused(params: Parameters, form: Form, settings: Settings) -> Pipeline:
+    optimizer = torch.optim.AdamW(params, settings.lr, fused=True, **common(settings))
+    return torch_pipeline(optimizer, params, form, settings)
+
+
+def compiled(params: Parameters, form: Form, settings: Settings) -> Pipeline:
+    """A Tensor lr, or each of its values would be compiled anew."""
+    torch.compiler.reset()  # what was compiled for earlier optimizers is looked up at every call
+    lr = torch.tensor(settings.lr)
+    kind = {"foreach": True, "capturable": True}
+    optimizer = torch.optim.AdamW(params, lr, **kind, **common(settings))
+    return torch_pipeline(optimizer, params, form, settings, compiled=True)
+
+
+def deepspeed(params: Parameters, form: Form, settings: Settings) -> Pipeline:
+    """CPUAdam with its state in the parameters' dtype, as the other providers have it."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    kind = {"adamw_mode": True, "fp32_optimizer_states": params[0].dtype == torch.float32}
+    optimizer = DeepSpeedCPUAdam(params, settings.lr, **kind, **common(settings))
+    return torch_pipeline(optimizer, params, form, settings)
+
+
+def fused_whole(params: Parameters, form: Form, settings: Settings) -> Pipeline:
+    """lrfused: one object, whose one call is the whole pipeline."""
+    warmup, total = settings.warmup_steps, settings.total_steps
+    lr = schedules.warmup_cosine(settings.lr, warmup, total, start="1/n")
+    optimizer = lrfused.AdamW(
+        params,
+        lr=lr if form.clips else settings.lr,
+        max_grad_norm=settings.max_grad_norm if form.clips else None,
+        loss_scale=lrfused.LossScale(init=settings.loss_scale) if form.unscales else None,
+        **common(settings),
+    )
+    return Pipeline(optimizer.step, optimizer)
+
+
+def _deepspeed_missing() -> str | None:
+    return None if importlib.util.find_spec("deepspeed") else "not installed"
+
+
+def _separate(step: int) -> dict[str, int]:
+    """The norm reads g, the clip and the unscaling each read and write it."""
+    return {"step": step, "clip": step + 3, "unscale": step + 5}
+
+
+# p, g, m, v are read and p, m, v written; op by op: mul, lerp, mul, addcmul, sqrt, div, add and
+# addcdiv read and write 20 in all.
+ONE_PASS, OP_BY_OP = _separate(7), _separate(20)
+# torch adds the squares of a tensor in its own dtype: 1e-2 is lost over 100M elements.
+TORCH_NORM = {"float32": 2e-2, "bfloat16": 3e-2}
+OWN_NORM = {"float32": 0.0, "bfloat16": 0.0}
+
+PROVIDERS = {
+    provider.name: provider
+    for provider in (
+        Provider("loop", "torch for-loop", loop, OP_BY_OP, TORCH_NORM),
+        Provider("foreach", "torch foreach", foreach, OP_BY_OP, TORCH_NORM),
+        Provider("fused", "torch fused", fused, ONE_PASS, TORCH_NORM),
+        # Compiling takes time that grows with the tensors: a minute for 148.
+        Provider("compile", "torch.compile", compiled, ONE_PASS, TORCH_NORM, most_tensors=200),
+        Provider(
+            "deepspeed", "DeepSpeed CPUAdam", deepspeed, ONE_PASS, TORCH_NORM, _deepspeed_missing
+        ),
+        Provider("lrfused", "lrfused", fused_whole, {"step": 7, "clip": 8, "unscale": 8}, OWN_NORM),
+    )
+}
+TORCH = ("loop", "foreach", "fused", "compile")

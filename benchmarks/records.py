@@ -1,0 +1,104 @@
+"""Result files: written after every case, so that a run that is cut off keeps what it had."""
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import machine
+from runner import FAILURES, OK, Measurement
+from stream import Rates
+
+SCHEMA = 1
+FOLDER = Path(__file__).parent / "results"
+
+Record = dict[str, Any]
+Key = tuple[str, str, str]  # workload, dtype, form
+
+
+def folder() -> Path:
+    """Where results go: RESULTS_DIR if it is set."""
+    return Path(os.environ.get("RESULTS_DIR") or FOLDER)
+
+
+def new(device: str, settings: dict[str, Any]) -> Record:
+    return {
+        "schema": SCHEMA,
+        "finished": False,
+        "device": device,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": machine.commit(),
+        "machine": machine.describe(),
+        "load": machine.load(),
+        "versions": machine.versions(),
+        "settings": settings,
+        "stream": {},
+        "measurements": [],
+    }
+
+
+def add(record: Record, measurements: list[Measurement], rates: Rates) -> None:
+    """What one case has found."""
+    record["measurements"] += measurements
+    for kernel, values in rates.items():
+        record["stream"].setdefault(kernel, []).extend(values)
+
+
+def write(record: Record, path: Path) -> None:
+    """All or nothing: an interrupt leaves the earlier file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(path)
+
+
+def read(path: Path) -> Record:
+    """
+    Raises:
+        ValueError: the file is not a result file of this version of the harness.
+    """
+    try:
+        record: Record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: must be a JSON file, {error}") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: must be a result file with schema {SCHEMA}")
+    return record
+
+
+def by_case(record: Record) -> dict[Key, dict[str, Measurement]]:
+    """Measurements by case and provider, in the order of the file."""
+    cases: dict[Key, dict[str, Measurement]] = {}
+    for found in record["measurements"]:
+        key = (found["workload"], found["dtype"], found["form"])
+        cases.setdefault(key, {})[found["provider"]] = found
+    return cases
+
+
+def timed(case: dict[str, Measurement], names: Iterable[str]) -> dict[str, Measurement]:
+    """Those of the providers that have times."""
+    return {name: case[name] for name in names if name in case and case[name]["status"] == OK}
+
+
+def failures(record: Record) -> list[str]:
+    """A line for every provider that failed or was wrong."""
+    return [
+        f"{found['provider']}, {found['workload']} {found['dtype']} {found['form']}: "
+        f"{found['status']}: {found['reason']}"
+        for found in record["measurements"]
+        if found["status"] in FAILURES
+    ]
+
+
+def unpublishable(record: Record) -> list[str]:
+    """Why no number of this record may stand in the docs."""
+    reasons = failures(record)
+    if not record["finished"]:
+        reasons.append("the run was cut off")
+    if record["settings"]["quick"]:
+        reasons.append("it is a quick run")
+    if record["commit"]["dirty"] is not False:
+        reasons.append("it does not belong to a commit")
+    return reasons

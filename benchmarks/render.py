@@ -1,0 +1,136 @@
+"""Write the numbers of result files into the README, and draw their figures.
+
+    python benchmarks/render.py             write README.md and docs/benchmark-NAME.svg
+    python benchmarks/render.py --check     exit with 1 if they are not what the files say
+    python benchmarks/render.py --table benchmarks/results/cpu.json     print all that is in it
+
+A section of the README begins with ``<!-- benchmark:NAME -->`` and ends with ``<!-- end -->``;
+what is between them comes from benchmarks/results/NAME.json.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import figure
+import records
+import table
+from records import Record
+from stream import bandwidth
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTION = re.compile(r"<!-- benchmark:(?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    if options.table:
+        record = records.read(options.table)
+        print(table.plain(list(table.everything(record))))
+        return 0
+    try:
+        if not options.check:
+            write(options.readme, options.results)
+            return 0
+        problems = check(options.readme, options.results)
+    except ValueError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"FAILED: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def write(readme: Path, results: Path) -> None:
+    """
+    Raises:
+        ValueError: a section's result file is missing, or not fit to be shown.
+    """
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(rendered(text, results), encoding="utf-8")
+    for name in names(text):
+        file = results / f"{name}.json"
+        figure.draw(records.read(file), file, figure_file(readme, name))
+
+
+def check(readme: Path, results: Path) -> list[str]:
+    """What is not as ``write`` would leave it."""
+    text = readme.read_text(encoding="utf-8")
+    problems = []
+    if text != rendered(text, results):
+        problems.append(f"{readme.name}: a table is not that of its result file; render it again")
+    for name in names(text):
+        drawn, wanted = figure_file(readme, name), figure.digest(results / f"{name}.json")
+        if not drawn.exists() or wanted not in drawn.read_text(encoding="utf-8"):
+            problems.append(f"{drawn.name}: not drawn from {name}.json; render it again")
+    return problems
+
+
+def names(text: str) -> list[str]:
+    """The result files that a README shows."""
+    return [section["name"] for section in SECTION.finditer(text)]
+
+
+def rendered(text: str, results: Path) -> str:
+    """The README with its sections filled."""
+    if text.count("<!-- benchmark:") != len(names(text)):
+        raise ValueError("README: every <!-- benchmark:NAME --> must have its <!-- end -->")
+    return SECTION.sub(lambda section: _section(section["name"], results), text)
+
+
+def figure_file(readme: Path, name: str) -> Path:
+    return readme.parent / "docs" / f"benchmark-{name}.svg"
+
+
+def _section(name: str, results: Path) -> str:
+    record = publishable(results / f"{name}.json")
+    parts = [
+        f"<!-- benchmark:{name} -->",
+        table.markdown(table.targeted(record)),
+        "",
+        caption(record),
+        "",
+        f"![times in units of lrfused's](docs/benchmark-{name}.svg)",
+        "<!-- end -->",
+    ]
+    return "\n".join(parts)
+
+
+def publishable(file: Path) -> Record:
+    """A record whose numbers may stand in the docs.
+
+    Raises:
+        ValueError: it is missing, cut off, quick, wrong, or does not belong to a commit.
+    """
+    if not file.exists():
+        raise ValueError(f"{file.name}: must be in {file.parent.name}/, it is not there")
+    record = records.read(file)
+    reasons = records.unpublishable(record)
+    if reasons:
+        raise ValueError(f"{file.name}: may not be shown: {'; '.join(reasons)}")
+    return record
+
+
+def caption(record: Record) -> str:
+    machine, versions = record["machine"], record["versions"]
+    return (
+        f"{machine['processor']}, {machine['threads']} threads, STREAM "
+        f"{bandwidth(record['stream']):.1f} GB/s; torch {versions['torch']}, python "
+        f"{versions['python']}, {versions['compiler']}; commit {record['commit']['hash'][:10]}, "
+        f"{record['date'][:10]}. Medians of {record['settings']['rounds']} rounds in which the "
+        "providers take turns, quartiles in brackets."
+    )
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="change nothing, compare")
+    parser.add_argument("--table", type=Path, help="print all comparisons of a result file")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=records.FOLDER, help="folder of results")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

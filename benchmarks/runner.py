@@ -1,0 +1,145 @@
+"""One case: every provider is built, checked against the reference, timed in turns, measured."""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from data import Data, Settings
+from device import Device
+from host_time import kernel_share
+from providers import Provider
+from stream import Rates, Stream, bandwidth
+from timing import Contestant, Spread, compete
+from verify import Reference, WrongResult, check, reference
+from workloads import Case
+
+import lrfused
+
+GIB = 2**30
+# Parameter, gradient and two moments, and once more for the temporaries of a step.
+TENSORS_NEEDED = 5
+WATCHED_STEPS = 25
+SLOW = 10_000_000  # parameters; a few watched steps are enough
+
+OK, WRONG, FAILED, LEFT_OUT, NOT_INSTALLED = "ok", "wrong", "failed", "left out", "not installed"
+FAILURES = (WRONG, FAILED)
+
+Measurement = dict[str, Any]
+
+
+def run_case(
+    case: Case,
+    providers: Sequence[Provider],
+    rounds: int,
+    stream: Stream,
+    settings: Settings,
+    tick: Callable[[str], None],
+) -> tuple[list[Measurement], Rates]:
+    """A measurement for every provider: its times, or why there are none.
+
+    Args:
+        tick: is told a provider's name whenever a piece of its work is done: 1 + rounds pieces.
+
+    Returns:
+        The measurements, and the memory bandwidth before each round.
+    """
+    device, rates = stream.device, Rates()
+    _forget()
+    data = Data(case, settings)
+    expected = reference(data, settings)
+    entries = {p.name: _Entry(p, data, device, settings) for p in providers}
+    for name, entry in entries.items():
+        entry.prepare(expected)
+        for _ in range(1 if entry.contestant else 1 + rounds):
+            tick(name)
+    contestants = {name: e.contestant for name, e in entries.items() if e.contestant}
+    for name in compete(contestants, rounds, device, lambda: stream.sample(rates)):
+        tick(name)
+    return [entry.measurement(bandwidth(rates)) for entry in entries.values()], rates
+
+
+def _forget() -> None:
+    """Compiled code keeps the optimizer of an earlier case alive, and is looked through."""
+    torch.compiler.reset()
+    gc.collect()
+
+
+class _Entry:
+    """A provider in one case."""
+
+    def __init__(self, provider: Provider, data: Data, device: Device, settings: Settings):
+        self.provider, self.data, self.device, self.settings = provider, data, device, settings
+        self.status, self.reason = OK, ""
+        self.contestant: Contestant | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.deviation: dict[str, float] = {}
+
+    def prepare(self, expected: Reference) -> None:
+        """Build and check; what does not pass is never timed."""
+        self.status, self.reason = self._absence()
+        if self.status != OK:
+            return
+        try:
+            params = self.data.parameters()
+            pipeline = self.provider.build(params, self.data.case.form, self.settings)
+            self.deviation = check(self.provider, pipeline, params, self.data, expected)
+        except WrongResult as error:
+            self.status, self.reason = WRONG, str(error)
+        except Exception as error:  # whatever it is that a provider raises, the others go on
+            self.status, self.reason = FAILED, f"{type(error).__name__}: {error}"
+        else:
+            self.contestant = Contestant(pipeline.step, params, self.data)
+            self.optimizer = pipeline.optimizer
+
+    def measurement(self, bandwidth: float) -> Measurement:
+        case = self.data.case
+        found: Measurement = {
+            "workload": case.workload.name,
+            "dtype": case.dtype_name,
+            "form": case.form.name,
+            "parameters": case.workload.parameters,
+            "tensors": len(case.workload.shapes),
+            "provider": self.provider.name,
+            "status": self.status,
+        }
+        if self.contestant is None:
+            return {**found, "reason": self.reason}
+        return {**found, "stream": bandwidth, **self._timed(self.contestant)}
+
+    def _timed(self, contestant: Contestant) -> Measurement:
+        case = self.data.case
+        spread = Spread.of(contestant.turns)
+        per_parameter = self.provider.bytes_per_parameter(case.form, case.dtype)
+        moved = per_parameter * case.workload.parameters
+        contestant.take_step(self.device)
+        return {
+            "deviation": self.deviation,
+            "seconds": {**asdict(spread), "rounds": contestant.turns},
+            "bytes_per_parameter": per_parameter,
+            "gigabytes_per_second": 1e-9 * moved / spread.median,
+            "peak_extra_bytes": self.device.peak_extra_bytes(contestant.step),
+            "host": self._host(contestant),
+        }
+
+    def _host(self, contestant: Contestant) -> dict[str, float] | None:
+        if not isinstance(self.optimizer, lrfused.AdamW):
+            return None
+        steps = 3 if self.data.case.workload.parameters > SLOW else WATCHED_STEPS
+        return kernel_share(self.optimizer, lambda: contestant.take_step(self.device), steps)
+
+    def _absence(self) -> tuple[str, str]:
+        """Why the provider does not take part, if so."""
+        workload = self.data.case.workload
+        missing = self.provider.missing()
+        if missing is not None:
+            return NOT_INSTALLED, missing
+        tensors, most = len(workload.shapes), self.provider.most_tensors
+        if tensors > most:
+            return LEFT_OUT, f"{tensors} tensors, it would take too long beyond {most:g}"
+        needed = TENSORS_NEEDED * workload.parameters * self.data.case.dtype.itemsize
+        free = self.device.available_bytes()
+        if free is not None and needed > free:
+            return LEFT_OUT, f"needs {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} are free"
+        return OK, ""

@@ -1,0 +1,114 @@
+"""What is stepped: lists of tensor shapes, the forms of a pipeline, and their order in a run."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much of a training step's end is timed."""
+
+    name: str
+    title: str
+    clips: bool  # the global norm clip and the learning-rate schedule
+    unscales: bool
+
+
+STEP = Form("step", "step", clips=False, unscales=False)
+CLIP = Form("clip", "clip + step + schedule", clips=True, unscales=False)
+UNSCALE = Form("unscale", "unscale + clip + step + schedule", clips=True, unscales=True)
+FORMS = {form.name: form for form in (STEP, CLIP, UNSCALE)}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Tensors to be stepped, and how many steps a provider takes when it is its turn.
+
+    ``fresh`` replaces every gradient by a new tensor before each step, as training does after
+    ``zero_grad(set_to_none=True)``; otherwise the tensors stay and get new values.
+    """
+
+    name: str
+    title: str
+    shapes: tuple[Shape, ...]
+    fresh: bool = False
+    untimed_steps: int = 0
+    timed_steps: int = 1
+
+    @property
+    def sizes(self) -> list[int]:
+        return [math.prod(shape) for shape in self.shapes]
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.sizes)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: the providers step the same tensors of one dtype in one form."""
+
+    workload: Workload
+    dtype: torch.dtype
+    form: Form
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return (self.workload.name, self.dtype_name, self.form.name)
+
+
+def gpt2_shapes(vocabulary: int, positions: int, width: int, layers: int) -> tuple[Shape, ...]:
+    """The parameters of a GPT-2 with a tied head, in the order of its modules.
+
+    Source: Radford et al., Language Models are Unsupervised Multitask Learners; its published
+    weights (124M: 50257, 1024, 768, 12).
+    """
+    norm: tuple[Shape, ...] = ((width,), (width,))
+    block = (
+        *norm,
+        *((width, 3 * width), (3 * width,), (width, width), (width,)),
+        *norm,
+        *((width, 4 * width), (4 * width,), (4 * width, width), (width,)),
+    )
+    return ((vocabulary, width), (positions, width), *(block * layers), *norm)
+
+
+# Short work is repeated while it is a provider's turn, with the caches as that provider left them.
+SHORT = {"untimed_steps": 3, "timed_steps": 20}
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("gpt2", "GPT-2 124M, 148 tensors", gpt2_shapes(50257, 1024, 768, 12)),
+        Workload("tiny148", "148 tensors of 64", ((64,),) * 148, **SHORT),
+        Workload("tiny148-fresh", "148 of 64, fresh grads", ((64,),) * 148, True, **SHORT),
+        Workload("small", "1M parameters, 64 tensors", gpt2_shapes(512, 128, 128, 5), **SHORT),
+        Workload("tiny1000", "1000 tensors of 64", ((64,),) * 1000, **SHORT),
+        Workload("tiny1000-fresh", "1000 of 64, fresh grads", ((64,),) * 1000, True, **SHORT),
+        Workload("large", "one tensor of 100M", ((100_000_000,),)),
+    )
+}
+QUICK_WORKLOADS = ("gpt2", "tiny148", "tiny148-fresh", "small")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Elements are next to nothing of the time of tiny tensors: one dtype says it all.
+FLOAT32_ONLY = ("tiny148", "tiny148-fresh", "tiny1000", "tiny1000-fresh")
+
+
+def select(workloads: list[str], dtypes: list[str], forms: list[str]) -> list[Case]:
+    """The cases of a run in the order of ``workloads``: a run that is cut off keeps the first."""
+    return [
+        Case(WORKLOADS[name], DTYPES[dtype], FORMS[form])
+        for name in workloads
+        for dtype in dtypes
+        if dtype == "float32" or name not in FLOAT32_ONLY
+        for form in forms
+    ]
