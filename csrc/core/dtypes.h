@@ -28,10 +28,14 @@ LRF_HD inline float widen(float16 x) {
     return float_from_bits(bits | sign);
 }
 
-LRF_HD inline void write_as(float x, bfloat16& y) {
+// Rounded to bfloat16 in the upper half; the lower half is of no meaning.
+LRF_HD inline uint32_t rounded_above(float x) {
     uint32_t bits = bits_of(x);
-    uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-    y.bits = static_cast<uint16_t>(x != x ? 0x7FC0u : rounded);
+    return x != x ? 0x7FC00000u : bits + 0x7FFFu + ((bits >> 16) & 1u);
+}
+
+LRF_HD inline void write_as(float x, bfloat16& y) {
+    y.bits = static_cast<uint16_t>(rounded_above(x) >> 16);
 }
 
 LRF_HD inline void write_as(float x, float16& y) {

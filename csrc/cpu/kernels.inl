@@ -187,6 +187,43 @@ void update(const T* __restrict g, T* __restrict p, T* __restrict m, T* __restri
     }
 }
 
+// Two neighbours as one word: both are widened and narrowed without moving between vector lanes.
+struct Pair {
+    static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first");
+    float low, high;
+
+    static Pair read(const bfloat16* x) {
+        uint32_t word;
+        memcpy(&word, x, sizeof word);
+        return {float_from_bits(word << 16), float_from_bits(word & 0xFFFF0000u)};
+    }
+
+    void write(bfloat16* x) const {
+        uint32_t word = (rounded_above(high) & 0xFFFF0000u) | (rounded_above(low) >> 16);
+        memcpy(x, &word, sizeof word);
+    }
+};
+
+template <class C, bool amsgrad>
+void update(const bfloat16* __restrict g, bfloat16* __restrict p, bfloat16* __restrict m,
+            bfloat16* __restrict v, bfloat16* __restrict x, int64_t count, const Record<C> r) {
+    int64_t even = count - count % 2;
+    for (int64_t i = 0; i < even; i += 2) {
+        Pair gradient = Pair::read(g + i), param = Pair::read(p + i), first = Pair::read(m + i),
+             second = Pair::read(v + i), largest = {0, 0};
+        if (amsgrad) largest = Pair::read(x + i);
+        adamw<C, amsgrad>(clip_gradient(gradient.low, r), param.low, first.low, second.low,
+                          largest.low, r);
+        adamw<C, amsgrad>(clip_gradient(gradient.high, r), param.high, first.high, second.high,
+                          largest.high, r);
+        param.write(p + i);
+        first.write(m + i);
+        second.write(v + i);
+        if (amsgrad) largest.write(x + i);
+    }
+    update<C, amsgrad, bfloat16>(g + even, p + even, m + even, v + even, x + even, count - even, r);
+}
+
 template <class C>
 Record<C> rounded(const Record<double>& r) {
     return {static_cast<C>(r.before), static_cast<C>(r.bound), static_cast<C>(r.after),
