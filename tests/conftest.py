@@ -11,6 +11,7 @@ import pytest
 import torch
 
 SEED = "LRFUSED_TEST_SEED"
+os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
 
 hypothesis.settings.register_profile("lrfused", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("lrfused")

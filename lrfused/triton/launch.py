@@ -1,0 +1,41 @@
+"""Launching a kernel: compiled for the constants that it has not seen yet, then run."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from lrfused.triton.uploads import is_capturing
+
+WARPS = 2 if torch.version.hip else 4  # 128 threads either way
+
+_compiled: set[tuple[Any, ...]] = set()
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
+def launch(
+    kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], *constants: Any
+) -> None:
+    """Run ``programs`` programs of a kernel on the current stream of the device.
+
+    Raises:
+        RuntimeError: the kernel would have to be compiled while a graph is being captured.
+    """
+    key = (kernel, device, *constants)
+    if key not in _compiled:
+        if is_capturing(device):
+            raise RuntimeError(
+                f"step: {kernel.__name__} has to be compiled, which cannot happen while a CUDA "
+                f"graph is captured; run one step with the same options and dtypes before"
+            )
+        _compiled.add(key)
+    # The interpreter computes in NumPy, which warns of infinities and nan: here they are values.
+    with _on(device), np.errstate(all="ignore"):
+        kernel[(programs,)](*arguments, *constants, num_warps=WARPS, enable_fp_fusion=False)

@@ -1,0 +1,77 @@
+"""Schedule programs as the kernels want them: shapes for the compiler, rows of data for lanes."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lrfused.options import Slot
+from lrfused.schedules import Schedule
+from lrfused.schedules.expression import INPUT_DTYPES
+
+INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
+
+Row = list[int]
+
+
+@dataclass
+class Programs:
+    """All programs of an optimizer, those of one shape together."""
+
+    flat: tuple[int, ...]  # of the shapes: words.SHAPES_COUNT and what follows it
+    spans: list[tuple[int, int]]  # of each shape: the first word of its rows, their number
+    rows: Row
+    samples: list[float]
+    clips: dict[int, tuple[int, int]]  # of a group's clip_value: shape, first word of its row
+
+
+@dataclass
+class _Shape:
+    code: tuple[int, ...]
+    rows: list[Row] = field(default_factory=list)
+    clip_groups: dict[int, int] = field(default_factory=dict)  # group -> lane
+
+
+def _words(values: tuple[float, ...]) -> Row:
+    return [int(bits) for bits in np.array(values, dtype=np.float64).view(np.int64)]
+
+
+def _code(schedule: Schedule) -> tuple[int, ...]:
+    """What the compiler sees of a program, as one tuple of integers."""
+    program = schedule.program
+    sizes = (len(program.constants), len(schedule.inputs), len(program.code), program.result)
+    return (*sizes, *(int(word) for instruction in program.code for word in instruction))
+
+
+def _row(place: int, first_sample: int, schedule: Schedule) -> Row:
+    """The data of a program: words.ROW_PLACE and what follows it."""
+    row = [place, first_sample, *_words(schedule.program.constants)]
+    for node in schedule.inputs:
+        tensor = node._payload[0]
+        row += [tensor.data_ptr(), INPUT_CODES[tensor.dtype]]
+    return row
+
+
+def arrange(programs: list[tuple[int, Slot, Schedule]]) -> Programs:
+    """The programs of (group, slot), by shape."""
+    shapes: dict[tuple[int, ...], _Shape] = {}
+    samples: list[float] = []
+    for group, slot, schedule in programs:
+        code = _code(schedule)
+        shape = shapes.setdefault(code, _Shape(code))
+        if slot == Slot.CLIP_VALUE:
+            shape.clip_groups[group] = len(shape.rows)
+        shape.rows.append(_row(group * len(Slot) + slot, len(samples), schedule))
+        samples += schedule.program.table.tolist()
+    arranged = Programs((), [], [], samples, {})
+    header, codes = [len(shapes)], list[int]()
+    for index, shape in enumerate(shapes.values()):
+        header += [1 + 2 * len(shapes) + len(codes), int(bool(shape.clip_groups))]
+        codes.extend(shape.code)
+        first = len(arranged.rows)
+        arranged.spans.append((first, len(shape.rows)))
+        for group, lane in shape.clip_groups.items():
+            arranged.clips[group] = (index, first + lane * len(shape.rows[0]))
+        for row in shape.rows:
+            arranged.rows += row
+    arranged.flat = (*header, *codes)
+    return arranged

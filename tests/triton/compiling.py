@@ -1,0 +1,145 @@
+"""Compiles kernels without a GPU and reads the machine code; run as a process of its own.
+
+Usage: compiling.py TARGET KIND...: a compute capability such as 90, or gfx942; prints JSON.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from lrfused import schedules as S
+from lrfused.options import Slot
+from lrfused.triton import shapes
+from lrfused.triton import words as w
+from lrfused.triton.apply import apply_kernel
+from lrfused.triton.measure import measure_kernel
+from lrfused.triton.plan import plan_kernel
+
+FLOATS = {"samples", "numbers", "raw", "clipped", "param", "matrix", "records", "factors"}
+FLOATS |= {"scalars", "products"}
+SINGLE = {"grad_scale", "found_inf", "loss_scale", "steps"}
+TUPLES = {
+    "table": w.Table,
+    "call": w.Call,
+    "state": w.State,
+    "measured": w.Measured,
+    "decided": w.Decided,
+}
+KINDS = {
+    "float32": (1, 1, 1, 1, -1, 0, 0),
+    "bfloat16": (2, 2, 2, 2, -1, 0, 0),
+    "float64": (0, 0, 0, 0, -1, 0, 0),
+    "everything": (1, 2, 1, 1, 1, 1, 1),
+}
+SHAPES = shapes.arrange([(0, Slot.LR, S.warmup_cosine(1e-3, 10, 100))]).flat
+FLAGS = int(w.MEASURES) | int(w.CLIP_NORM) | int(w.CHECKS_GRADIENTS) | int(w.DYNAMIC_SCALE)
+
+
+def pointer_type(name):
+    if name == "ticket":
+        return "*i32"
+    return "*fp64" if name in FLOATS else "*fp32" if name in SINGLE else "*i64"
+
+
+def build(kernel, target, fusion=False, **constants):
+    signature = {
+        name: TUPLES[name](*map(pointer_type, TUPLES[name]._fields))
+        if name in TUPLES
+        else "constexpr"
+        for name in kernel.arg_names
+    }
+    gpu = GPUTarget("cuda", int(target), 32) if target.isdigit() else GPUTarget("hip", target, 64)
+    options = {"enable_fp_fusion": fusion, "num_warps": 128 // gpu.warp_size}
+    return triton.compile(ASTSource(kernel, signature, constants, {}), target=gpu, options=options)
+
+
+def disassembled(cubin):
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        outputs = [
+            subprocess.run([tool, flag, path], capture_output=True, text=True, check=True).stdout
+            for flag in ("-sass", "-res-usage")
+        ]
+    return outputs
+
+
+def loops(sass):
+    """The instructions of each backward branch's range, innermost ranges only."""
+    code = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", sass)
+    places = {int(address, 16): i for i, (address, _) in enumerate(code)}
+    ranges = []
+    for i, (address, text) in enumerate(code):
+        target = re.search(r"\bBRA(?:\.\w+)* .*?0x([0-9a-f]+)", text)
+        if target and int(target[1], 16) < int(address, 16):
+            ranges.append((places[int(target[1], 16)], i + 1))
+    inner = [
+        (a, b)
+        for a, b in ranges
+        if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in ranges)
+    ]
+    return [[text for _, text in code[a:b]] for a, b in inner]
+
+
+def count(instructions, pattern):
+    return sum(bool(re.search(pattern, text)) for text in instructions)
+
+
+def nvidia_facts(compiled):
+    sass, usage = disassembled(compiled.asm["cubin"])
+    bodies = loops(sass)
+    wide = [body for body in bodies if count(body, r"LDG\.E\S*\.128")]
+    stack = re.search(r"STACK:(\d+)", usage)
+    return {
+        "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+        "stack": int(stack[1]),
+        "spills": len(re.findall(r"\b(?:STL|LDL)\b", sass)),
+        "ptx": compiled.asm["ptx"],
+        "loops": [
+            {
+                "instructions": len(body),
+                "loads": count(body, r"LDG\.E\S*\.128"),
+                "narrow_loads": count(body, r"LDG\.E(?!\S*\.128)"),
+                "stores": count(body, r"STG\.E\S*\.128"),
+                "narrow_stores": count(body, r"STG\.E(?!\S*\.128)"),
+                "ffma": count(body, r"\bFFMA"),
+            }
+            for body in wide
+        ],
+    }
+
+
+def amd_facts(compiled):
+    assembly = compiled.asm["amdgcn"]
+    return {
+        "spills": sum(map(int, re.findall(r"\.vgpr_spill_count:\s+(\d+)", assembly))),
+        "loads": len(re.findall(r"(?:global|buffer|flat)_load_dwordx4", assembly)),
+        "stores": len(re.findall(r"(?:global|buffer|flat)_store_dwordx4", assembly)),
+    }
+
+
+def main(target, *names):
+    facts = nvidia_facts if target.isdigit() else amd_facts
+    results = {}
+    for name in names:
+        constants = {"KINDS": KINDS[name], "FLAGS": FLAGS}
+        results[f"apply {name}"] = facts(build(apply_kernel, target, **constants))
+        results[f"measure {name}"] = facts(
+            build(measure_kernel, target, SHAPES=SHAPES, **constants)
+        )
+    fused = build(apply_kernel, target, fusion=True, KINDS=KINDS["float32"], FLAGS=FLAGS)
+    results["apply contracted"] = facts(fused)
+    results["plan"] = facts(build(plan_kernel, target, SHAPES=SHAPES, FLAGS=0))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

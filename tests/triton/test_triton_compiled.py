@@ -1,0 +1,104 @@
+"""What the compiler makes of the kernels, without a GPU: in processes that do not interpret."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+NVIDIA = {"80": ["float32"], "90": ["float32", "bfloat16", "float64"], "100": ["float32"]}
+CASES = [(target, name) for target, names in NVIDIA.items() for name in names]
+SIZES = {"float32": 4, "bfloat16": 2, "float64": 8}
+# DESIGN: about 34 instructions an element, without the slow paths of division and root, which
+# stand between the others and are not executed for ordinary numbers.
+PER_ELEMENT = {"float32": 52, "bfloat16": 58}
+
+
+def process(cache, script, *arguments):
+    """The JSON that a script prints."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = cache
+    environment["PYTHONPATH"] = str(FOLDER.parents[1])
+    command = [sys.executable, str(FOLDER / script), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@functools.cache
+def facts(cache, target):
+    return process(cache, "compiling.py", target, *NVIDIA.get(target, ["float32"]))
+
+
+@pytest.fixture(scope="module")
+def cache(request):
+    """Triton's, keyed by the sources of the kernels: what did not change is not compiled again."""
+    return str(request.config.cache.mkdir("triton"))
+
+
+@pytest.mark.parametrize("target", NVIDIA)
+def test_no_spills(cache, target):
+    for name, kernel in facts(cache, target).items():
+        assert (kernel["stack"], kernel["spills"]) == (0, 0), name
+
+
+@pytest.mark.parametrize(("target", "name"), CASES)
+def test_hot_loops_access_128_bits(cache, target, name):
+    (apply,) = facts(cache, target)[f"apply {name}"]["loops"]
+    assert apply["narrow_loads"] == apply["narrow_stores"] == 0
+    # 128 threads, a tile of 16 bytes of the smallest dtype each, or of 4 elements.
+    wide = max(1, 4 * SIZES[name] // 16)
+    assert (apply["loads"], apply["stores"]) == (4 * wide, 3 * wide)
+    (measure,) = facts(cache, target)[f"measure {name}"]["loops"]
+    assert measure["narrow_loads"] == 0
+    assert measure["loads"] >= 8 * SIZES[name] // 2  # 8 rows, 8 elements a thread
+
+
+@pytest.mark.parametrize(("target", "name"), [c for c in CASES if c[1] in PER_ELEMENT])
+def test_instructions_an_element(cache, target, name):
+    (apply,) = facts(cache, target)[f"apply {name}"]["loops"]
+    elements = max(4, 16 // SIZES[name])
+    assert apply["instructions"] / elements <= PER_ELEMENT[name]
+
+
+@pytest.mark.parametrize("target", NVIDIA)
+def test_nothing_is_contracted(cache, target):
+    """Division and root have FFMA of their own: with contraction there are more."""
+    seen = facts(cache, target)
+    for name, kernel in seen.items():
+        if name != "apply contracted":
+            assert not re.search(r"\bfma\.|\.ftz|\.approx|\.full", kernel["ptx"]), name
+    plain, contracted = (seen[f"apply {name}"]["loops"][0] for name in ("float32", "contracted"))
+    assert plain["ffma"] < contracted["ffma"]
+
+
+@pytest.mark.parametrize("target", NVIDIA)
+def test_who_finishes_last_sees_what_the_others_stored(cache, target):
+    """Store, barrier, ticket that releases and acquires, barrier, loads past the first cache."""
+    ptx = facts(cache, target)["measure float32"]["ptx"]
+    (ticket,) = (m.start() for m in re.finditer(r"atom\.\S*", ptx))
+    assert re.match(r"atom\.global\.gpu\.acq_rel\.add\.u32", ptx[ticket:])
+    before, after = ptx[:ticket], ptx[ticket:]
+    assert before.rindex("bar.sync") > before.rindex("st.global")
+    assert ".cg" not in before
+    assert after.index("bar.sync") < after.index("ld.global.cg")
+    halves = re.findall(r"ld\.global\.cg\.b64", after)
+    assert len(halves) >= 6  # raw, largest, findings: of both halves of a chunk
+
+
+def test_an_amd_target(cache):
+    seen = facts(cache, "gfx942")
+    assert seen["apply float32"] == {"spills": 0, "loads": 4, "stores": 3}
+    assert seen["measure float32"]["loads"] >= 16
+
+
+def test_another_peak_an_override_and_a_resume_compile_nothing(cache, tmp_path):
+    """In a new folder, so that every compilation is one."""
+    *same_shape, another = process(str(tmp_path), "counting.py")
+    assert same_shape == [2] * len(same_shape)  # measure with plan, apply
+    assert another == 3
