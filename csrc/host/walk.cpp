@@ -149,8 +149,11 @@ void Walk::remember(const py::list& groups) {
 bool Walk::groups_are_those(const py::list& groups) const {
     size_t i = 0;
     for (py::handle group : groups)
-        for (const py::object& key : keys)
-            if (PyDict_GetItemWithError(group.ptr(), key.ptr()) != values[i++].ptr()) return false;
+        for (const py::object& key : keys) {
+            PyObject* value = PyDict_GetItemWithError(group.ptr(), key.ptr());
+            // The same list may hold other numbers by now.
+            if (value != values[i++].ptr() || (value != nullptr && PyList_Check(value))) return false;
+        }
     return true;
 }
 

@@ -10,6 +10,7 @@ import lrfused
 from lrfused import schedules
 
 from .helpers import (
+    assert_near,
     assert_same_bits,
     assert_same_run,
     both_backends,
@@ -249,6 +250,21 @@ def test_a_bad_value_written_to_a_group_is_refused(rng):
         assert opt.metrics()["steps"] == 2
     run(rng, 1, opt)
     assert opt.metrics()["steps"] == 3
+
+
+@both_backends
+def test_betas_in_a_list_may_be_changed_in_place(rng, backend):
+    """g["betas"] = [0.9, 0.99]; g["betas"][0] = 0.5 later: the next step uses it, as in torch."""
+    params = make_parameters(rng)
+    ours = lrfused.AdamW(params, lr=0.01, backend=backend)
+    theirs = torch.optim.AdamW(twin(params), lr=0.01)
+    for opt in (ours, theirs):
+        opt.param_groups[0]["betas"] = [0.9, 0.99]
+    run(rng, 3, ours, theirs)
+    for opt in (ours, theirs):
+        opt.param_groups[0]["betas"][0] = 0.5
+    run(rng, 3, ours, theirs)
+    assert_near(ours, theirs)
 
 
 def test_overriding_and_resuming_build_nothing_anew(rng):
