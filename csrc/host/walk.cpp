@@ -128,8 +128,10 @@ Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& para
         params.push_back({object, group, has_state, plain, has_state ? Place::of(object) : Place()});
     }
     for (py::handle row : watched_) {
-        auto object = py::reinterpret_borrow<py::object>(row);
-        watched.push_back({object, Place::of(object)});
+        Watched tensor{py::reinterpret_borrow<py::object>(row), nullptr, {}};
+        tensor.handle = Handle::of(tensor.object);
+        if (!tensor.handle) tensor.place = Place::of(tensor.object);
+        watched.push_back(std::move(tensor));
     }
     for (py::handle key : keys_) keys.push_back(py::reinterpret_borrow<py::object>(key));
     states = items_of(states_);
@@ -183,8 +185,8 @@ bool Walk::states_are_those(const py::dict& dict) const {
 bool Walk::memory_is_the_same() const {
     for (const Param& param : params)
         if (param.has_state && !param.place.is_of(param.object)) return false;
-    for (const auto& [object, place] : watched)
-        if (!place.is_of(object)) return false;
+    for (const Watched& tensor : watched)
+        if (!tensor.is_unchanged()) return false;
     return true;
 }
 

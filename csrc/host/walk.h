@@ -5,10 +5,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <optional>
+#include <memory>
 #include <vector>
 
 #include "host/dlpack.h"
+#include "host/handle.h"
 
 namespace lrfused {
 
@@ -50,6 +51,15 @@ class Walk {
         bool has_state, plain;
         Place place;
     };
+    // By its handle where torch has such things, which is quicker; a parameter must stay free to
+    // be swapped.
+    struct Watched {
+        py::object object;
+        std::unique_ptr<Handle> handle;
+        Place place;
+
+        bool is_unchanged() const { return handle ? handle->is_unchanged() : place.is_of(object); }
+    };
     using Items = std::vector<std::pair<py::object, py::object>>;
 
     bool params_are_those(const py::list& groups) const;
@@ -59,7 +69,7 @@ class Walk {
     bool is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const;
 
     std::vector<Param> params;
-    std::vector<std::pair<py::object, Place>> watched;
+    std::vector<Watched> watched;
     std::vector<py::object> keys, values;  // values: by group, then key
     py::object params_key, tensor_type;
     Items states;

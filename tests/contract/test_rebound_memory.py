@@ -25,6 +25,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 SHAPES = ((6, 6), (13,), (5, 5))
 
 
+@pytest.fixture(autouse=True, params=["handles", "DLPack only"])
+def interface(request, monkeypatch):
+    """Both ways in which the walk can ask torch where a tensor lies."""
+    if request.param == "DLPack only":
+        monkeypatch.delattr("torch._C._aoti.unsafe_alloc_void_ptr_from_tensor", raising=False)
+
+
 def pair(rng, backend):
     """Ours and torch's over equal parameters, in the middle of a run."""
     params = make_parameters(rng, shapes=SHAPES)
