@@ -1,7 +1,8 @@
-"""Builds the C++ module `lrfused._cpu`. If that fails, the rest is installed with a note of why.
+"""Builds the C++ module `lrfused._cpu`, and `lrfused._cuda` where nvcc is.
 
-LRFUSED_BUILD=required makes a failed build an error, LRFUSED_BUILD=never leaves the module out.
-What is not about the C++ module is in pyproject.toml.
+A module that cannot be built is left out, with a note of why. LRFUSED_BUILD (_cpu) and LRFUSED_CUDA
+(_cuda) say otherwise: `required` makes a failed build an error, `never` leaves the module out; with
+LRFUSED_BUILD=never nothing is built. What is not about these modules is in pyproject.toml.
 """
 
 import os
@@ -11,12 +12,20 @@ from pathlib import Path
 
 import pybind11
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-BUILD = os.environ.get("LRFUSED_BUILD", "optional")
-if BUILD not in ("optional", "required", "never"):
-    raise SystemExit(f"LRFUSED_BUILD={BUILD!r}: must be optional, required or never")
+sys.path.insert(0, str(Path(__file__).parent / "csrc"))
+import build_cuda
+
+
+def choice(variable: str) -> str:
+    """What the user wants."""
+    chosen = os.environ.get(variable, "optional")
+    if chosen not in ("optional", "required", "never"):
+        raise SystemExit(f"{variable}={chosen!r}: must be optional, required or never")
+    return chosen
+
 
 SOURCES = sorted(str(file) for part in ("cpu", "host") for file in Path("csrc", part).glob("*.cpp"))
 HEADERS = sorted(str(file) for file in Path("csrc").rglob("*.*") if file.suffix in (".h", ".inl"))
@@ -43,36 +52,68 @@ def is_stale(object_file: str, source: str) -> bool:
     return max(map(os.path.getmtime, inputs)) >= os.path.getmtime(object_file)
 
 
-class BuildOrSayWhy(build_ext):
-    """Leaves either the module or lrfused/build_failure.txt, never both (a build folder is reused).
+CUDA = Extension("lrfused._cuda", list(map(str, build_cuda.SOURCES)))
+EXTENSIONS = {"LRFUSED_BUILD": CPU, "LRFUSED_CUDA": CUDA}
+VARIABLES = {extension.name: variable for variable, extension in EXTENSIONS.items()}
+CHOICES = {extension.name: choice(variable) for variable, extension in EXTENSIONS.items()}
+NOTES = {CPU.name: "build_failure.txt", CUDA.name: "build_failure_cuda.txt"}
 
-    lrfused/native.py reads the note.
+
+class BuildOrSayWhy(build_ext):
+    """Leaves for each module either itself or a note, never both (a build folder is reused).
+
+    lrfused/native.py reads the notes.
     """
 
     def run(self) -> None:
+        self.reasons: dict[str, str] = {}
         inplace = self.inplace  # setuptools clears it while it builds
-        reason = None
-        try:
-            with ParallelCompile(needs_recompile=is_stale):
-                super().run()
-        except Exception as error:
-            if BUILD == "required":
-                raise
-            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 120)
+        super().run()
         self.inplace = inplace
+        for extension in self.extensions:
+            self.leave_note(extension)
 
-        module = Path(self.get_ext_fullpath(CPU.name))
-        note = module.with_name("build_failure.txt")
+    def build_extension(self, extension: Extension) -> None:
+        try:
+            if extension is CUDA:
+                module = Path(self.get_ext_fullpath(CUDA.name))
+                build_cuda.build(module, Path(self.build_temp, "cuda"))
+            else:
+                with ParallelCompile(needs_recompile=is_stale):
+                    super().build_extension(extension)
+        except Exception as error:
+            if CHOICES[extension.name] == "required":
+                raise
+            self.reasons[extension.name] = describe(error, VARIABLES[extension.name])
+            Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+
+    def leave_note(self, extension: Extension) -> None:
+        module = Path(self.get_ext_fullpath(extension.name))
+        note = module.with_name(NOTES[extension.name])
+        reason = self.reasons.get(extension.name)
         if reason is None:
             note.unlink(missing_ok=True)
-        else:
-            module.unlink(missing_ok=True)
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.write_text(
-                f"the build failed with {reason}; "
-                "installing with LRFUSED_BUILD=required shows the compiler's messages\n"
-            )
-            self.warn(f"lrfused goes without its C++ module: {reason}")
+            return
+        module.unlink(missing_ok=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{reason}\n")
+        self.warn(f"lrfused goes without {extension.name}: {reason}")
 
 
-setup(ext_modules=[] if BUILD == "never" else [CPU], cmdclass={"build_ext": BuildOrSayWhy})
+def describe(error: Exception, variable: str) -> str:
+    """One line, and where there is more to be read."""
+    if isinstance(error, build_cuda.Unavailable):
+        return str(error)
+    line = textwrap.shorten(f"{type(error).__name__}: {error}", 120)
+    return (
+        f"the build failed with {line}; "
+        f"installing with {variable}=required shows the compiler's messages"
+    )
+
+
+wanted = [] if CHOICES[CPU.name] == "never" else [CPU, CUDA]
+wanted = [extension for extension in wanted if CHOICES[extension.name] != "never"]
+for extension in wanted:
+    # Else one that is left out would be missed.
+    extension.optional = CHOICES[extension.name] != "required"
+setup(ext_modules=wanted, cmdclass={"build_ext": BuildOrSayWhy})
