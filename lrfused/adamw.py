@@ -2,20 +2,29 @@
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.optim import optimizer
 
 from lrfused import loading, saving
-from lrfused.arguments import GROUP_ARGUMENTS, group_options, group_sources, optimizer_options
-from lrfused.device_state import Field
+from lrfused.arguments import (
+    GROUP_ARGUMENTS,
+    group_options,
+    group_sources,
+    host_numbers,
+    optimizer_options,
+)
 from lrfused.engine import Engine
-from lrfused.hyperparameters import BETAS, IN_GROUPS, Value
+from lrfused.hyperparameters import Value
 from lrfused.loss_scale import LossScale
-from lrfused.options import Slot
-from lrfused.schedules import Schedule
+from lrfused.metrics import metrics
 from lrfused.schedules.check import boolean
+
+# By id, for compiled graphs: they can name an optimizer, not hold it.
+LIVE: WeakValueDictionary[int, "AdamW"] = WeakValueDictionary()
 
 
 class AdamW(torch.optim.AdamW):
@@ -61,7 +70,9 @@ class AdamW(torch.optim.AdamW):
         write_grads: write the clipped, unscaled gradients back to ``.grad``.
         always_measure: measure the gradients for the metrics even where nothing needs it.
         amp_scaling: let torch's GradScaler hand its scale to the step instead of unscaling.
-        backend: "auto", "cpu" or "reference".
+        backend: "reference", "cpu", "triton" or "cuda"; "auto" takes the best one that is there
+            for the parameters' device (see :func:`lrfused.info`; the environment variable
+            LRFUSED_BACKEND replaces it), or a dictionary {device type: name}.
 
     The options from ``clip_value`` to ``start_step`` that concern parameters (clip_value, agc,
     agc_by, weight_decay_mode, peak_lr, bias_correction, start_step) may also stand in a group.
@@ -86,6 +97,11 @@ class AdamW(torch.optim.AdamW):
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, arXiv 1711.05101;
     torch.optim.AdamW.
     """
+
+    def __new__(cls, *_: Any, **__: Any) -> "AdamW":
+        self = super().__new__(cls)
+        LIVE[id(self)] = self
+        return self
 
     def __init__(
         self,
@@ -117,7 +133,7 @@ class AdamW(torch.optim.AdamW):
         write_grads: bool = False,
         always_measure: bool = False,
         amp_scaling: bool = True,
-        backend: str = "auto",
+        backend: str | dict[str, str] = "auto",
     ):
         boolean("amsgrad", amsgrad)
         boolean("maximize", maximize)
@@ -153,7 +169,10 @@ class AdamW(torch.optim.AdamW):
         self._engine = Engine(options, backend)
         super().__init__(
             params,
-            **{**_numbers(sources, start_step), **({"lr": lr} if isinstance(lr, Tensor) else {})},
+            **{
+                **host_numbers(sources, start_step),
+                **({"lr": lr} if isinstance(lr, Tensor) else {}),
+            },
             amsgrad=amsgrad,
             maximize=maximize,
             foreach=foreach,
@@ -179,7 +198,16 @@ class AdamW(torch.optim.AdamW):
         }
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; besides torch's keys it may hold Schedules and this class's options."""
+        """Add a group; besides torch's keys it may hold Schedules and this class's options.
+
+        Raises:
+            RuntimeError: a step was captured, which knows the groups that there were.
+        """
+        if self._engine.is_captured:
+            raise RuntimeError(
+                "param_group: a step was captured in a CUDA graph, so no group can be added; add "
+                "all groups before (with start_step=k they may wait)"
+            )
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
         own = {**self._group_defaults, **self._changed_defaults(), **param_group}
@@ -187,7 +215,7 @@ class AdamW(torch.optim.AdamW):
         options = group_options(own)
         group = {k: v for k, v in param_group.items() if k not in GROUP_ARGUMENTS}
         tensor = {"lr": own["lr"]} if isinstance(own["lr"], Tensor) else {}
-        group = {**group, **_numbers(sources, options.start_step), **tensor}
+        group = {**group, **host_numbers(sources, options.start_step), **tensor}
         super().add_param_group(group)
         self._engine.groups.append(options)
         self._engine.hyper.add_group(sources)
@@ -204,8 +232,13 @@ class AdamW(torch.optim.AdamW):
                 hyperparameter is not usable; the message names group and step.
             TypeError, ValueError: a parameter or gradient cannot be used.
 
-        In every case parameters, state and counters are as they were.
+        In every case parameters, state and counters are as they were. ``torch.compile`` takes the
+        step as one operator; no number in ``param_groups`` makes it compile anew.
         """
+        if is_dynamo_compiling():
+            from lrfused import compiled
+
+            return compiled.step(self, closure)
         if not self._is_observed():
             return self._step(closure)
         return self._step_with_hooks(**({} if closure is None else {"closure": closure}))
@@ -229,12 +262,7 @@ class AdamW(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        self._engine.step(
-            self.param_groups,
-            self.state,
-            1.0 if grad_scale is None else float(grad_scale),
-            found_inf is not None and float(found_inf) != 0.0,
-        )
+        self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
         return loss
 
     def _mirror(self, reset: bool = False) -> None:
@@ -243,8 +271,37 @@ class AdamW(torch.optim.AdamW):
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
     def sync_mirrors(self) -> None:
-        """Bring the host numbers in ``param_groups`` up to date with the device's counter."""
-        self._mirror()
+        """Bring the host numbers in ``param_groups`` up to date; waits for the device.
+
+        A step does it by itself: on a CPU at once, on a GPU as soon as the device's counter has
+        arrived, usually one or two steps late, so that nothing waits. After replays of a captured
+        graph they are as old as the last ordinary step.
+
+        Raises:
+            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+        """
+        self._engine.read(self.param_groups)
+
+    def push(self) -> None:
+        """Upload the numbers in ``param_groups``, so that the next replay of a graph sees them.
+
+        An ordinary ``step()`` does it by itself; a replay runs no Python. The other ways to steer
+        a captured step are a Tensor ``lr`` and ``schedules.input``.
+
+        Raises:
+            RuntimeError: an option was changed, or a Tensor put in place of a number: that takes
+                an ordinary step and another capture.
+
+        Example:
+            >>> import torch, lrfused
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> weight.grad = torch.ones(3)
+            >>> opt = lrfused.AdamW([weight], lr=1e-3)
+            >>> opt.step()  # then capture a step: with torch.cuda.graph(graph): opt.step()
+            >>> opt.param_groups[0]["lr"] = 1e-4
+            >>> opt.push()  # graph.replay() would step with 1e-4 now
+        """
+        self._engine.push(self.param_groups)
 
     # Loss scaling and metrics
 
@@ -260,12 +317,20 @@ class AdamW(torch.optim.AdamW):
         """
         if self._engine.options.loss_scale is None:
             return loss
+        if is_dynamo_compiling():
+            from lrfused import compiled
+
+            scale = compiled.loss_scale(self)
+        else:
+            scale = self._engine.state(self.param_groups).loss_scale
         # A copy: backward may come after a step has changed the scale in place.
-        scale = self._engine.state(self.param_groups).loss_scale[0].clone()
-        return loss * scale.to(device=loss.device)
+        return loss * scale[0].clone().to(device=loss.device)
 
     def metrics(self) -> dict[str, Any]:
-        """What the last step did; reads the device once.
+        """What the last step did; waits for the device, once.
+
+        Raises:
+            RuntimeError: a step on a GPU was refused, which the host did not know yet.
 
         Returns:
             lr: list of floats, the value that the last step used, by group; before any step
@@ -281,25 +346,9 @@ class AdamW(torch.optim.AdamW):
             headroom: 65504 / largest absolute scaled gradient: how far the gradients are from
                 overflow in float16; None where nothing was measured.
         """
-        engine = self._engine
-        reading = engine.state(self.param_groups).read()
-        engine.hyper.mirror(self.param_groups, int(reading[Field.STEP]))
-        largest = float(reading[Field.LARGEST_GRADIENT])
-        return {
-            "lr": reading.hyperparameters[:, Slot.LR].tolist()
-            if engine.stepped
-            else [float(group["lr"]) for group in self.param_groups],
-            "grad_norm": reading[Field.GRAD_NORM] if engine.measured else None,
-            "clip_coefficient": reading[Field.CLIP_COEFFICIENT],
-            "clipped_steps": reading[Field.CLIPPED_STEPS],
-            "skipped_steps": reading[Field.SKIPPED_STEPS],
-            "consecutive_skips": reading[Field.CONSECUTIVE_SKIPS],
-            "steps": reading[Field.STEP],
-            "loss_scale": reading[Field.LOSS_SCALE] if engine.options.loss_scale else None,
-            "headroom": (65504.0 / largest if largest else float("inf"))
-            if engine.measured
-            else None,
-        }
+        engine, groups = self._engine, self.param_groups
+        scaled = engine.options.loss_scale is not None
+        return metrics(engine.read(groups), groups, engine.stepped, engine.measured, scaled)
 
     # Checkpoints and copies
 
@@ -337,24 +386,3 @@ class AdamW(torch.optim.AdamW):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if "_engine" in state:
             self._engine.copied(self.state)
-
-
-def _numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]:
-    """The host numbers that stand for a group's values at step 0.
-
-    Raises:
-        ValueError: the group would be updated with a number that torch does not take.
-    """
-    numbers = {}
-    for slot in IN_GROUPS:
-        source, name = sources[slot], slot.name.lower()
-        numbers[name] = value = float(source(0) if isinstance(source, Schedule) else source)
-        if start_step == 0 and not (value >= 0.0 and (slot not in BETAS or value < 1.0)):
-            rule = "in [0, 1)" if slot in BETAS else "0 or greater"
-            raise ValueError(f"{name}: the schedule is {value} at step 0, it must be {rule}")
-    return {
-        "lr": numbers["lr"],
-        "betas": (numbers["beta1"], numbers["beta2"]),
-        "eps": numbers["eps"],
-        "weight_decay": numbers["weight_decay"],
-    }

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lrfused.hyperparameters import Value
+from lrfused.hyperparameters import BETAS, IN_GROUPS, Value
 from lrfused.loss_scale import LossScale
 from lrfused.options import Agc, BiasCorrection, DecayMode, GroupOptions, Nonfinite, Options, Slot
 from lrfused.schedules import Schedule
@@ -67,6 +67,27 @@ def group_sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, V
         if value is not None:
             sources[slot] = source(slot.name.lower(), value, infinite=True)
     return sources
+
+
+def host_numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]:
+    """The host numbers that stand for a group's values at step 0.
+
+    Raises:
+        ValueError: the group would be updated with a number that torch does not take.
+    """
+    numbers = {}
+    for slot in IN_GROUPS:
+        source, name = sources[slot], slot.name.lower()
+        numbers[name] = value = float(source(0) if isinstance(source, Schedule) else source)
+        if start_step == 0 and not (value >= 0.0 and (slot not in BETAS or value < 1.0)):
+            rule = "in [0, 1)" if slot in BETAS else "0 or greater"
+            raise ValueError(f"{name}: the schedule is {value} at step 0, it must be {rule}")
+    return {
+        "lr": numbers["lr"],
+        "betas": (numbers["beta1"], numbers["beta2"]),
+        "eps": numbers["eps"],
+        "weight_decay": numbers["weight_decay"],
+    }
 
 
 def group_options(arguments: dict[str, Any]) -> GroupOptions:

@@ -1,22 +1,20 @@
 """Building a table of addresses for a step, and seeing whether it still holds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lrfused import native, reference
+from lrfused import native
+from lrfused.backends import ON_GPUS, Runner, choose_for_all, make_runner
 from lrfused.counts import Groups, States
-from lrfused.cpu import CpuStep
-from lrfused.device_state import Field
 from lrfused.distributed import check_is_whole, local
 from lrfused.gradients import PLAIN, check_moment
 from lrfused.hyperparameters import WATCHED, Hyperparameters
 from lrfused.options import GroupOptions
 from lrfused.table import Entry, Place, check_no_shared_memory, idle_entry, make_entry, place_of
-from lrfused.work import Outcome, Work
+from lrfused.work import Work
 
 if TYPE_CHECKING:
     from lrfused.engine import Engine
@@ -29,16 +27,20 @@ class Table:
     """Everything with a fixed address, who steps over it, and what watches that it holds."""
 
     work: Work
-    run: Callable[[Work], Outcome]
+    backend: str
+    run: Runner
     walk: Any = None  # native.cpu.Walk, where torch lets it look
     measures: bool = False
+    takes_tensors: bool = False  # of an outside GradScaler, and reads them on the device
+    is_captured: bool = False  # a CUDA graph reads its memory, and may be replayed at any time
 
-
-def run_reference(work: Work) -> Outcome:
-    """The reference, as a backend."""
-    reference.step(work)
-    words = work.state.words
-    return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
+    def take_outside(self, grad_scale: Any, found_inf: Any) -> None:
+        """What a GradScaler says: as it is where the device reads it, elsewhere as numbers."""
+        scale = 1.0 if grad_scale is None else grad_scale
+        found = False if found_inf is None else found_inf
+        if not self.takes_tensors:
+            scale, found = float(scale), float(found) != 0.0
+        self.work.grad_scale, self.work.found_inf = scale, found
 
 
 def build(
@@ -72,7 +74,8 @@ def build(
                 check_moment(key, states[param][key], param, param.device)
                 tensors.append(local(states[param][key]))
     check_no_shared_memory("params and state: two tensors", tensors)
-    runs_on_cpu = _runs_on_cpu(engine.backend, entries)
+    devices = {e.p.tensor.device for e in entries if not e.is_idle}
+    backend = choose_for_all(engine.backend, devices)
     made = [p for (_, p), use in zip(params, used, strict=True) if use and not states.get(p)]
     for (g, param), use in zip(params, used, strict=True):
         if use:
@@ -86,8 +89,9 @@ def build(
     work = Work(
         entries, engine.groups, engine.options, state, engine.hyper, engine.hyper.sources, watched
     )
-    run = CpuStep(work, engine.instruction_set) if runs_on_cpu else run_reference
-    return Table(work, run, measures=measures), made
+    run = make_runner(backend, work, engine.instruction_set)
+    table = Table(work, backend, run, measures=measures, takes_tensors=backend in ON_GPUS)
+    return table, made
 
 
 def watch(table: Table, groups: Groups, states: States) -> Any:
@@ -96,7 +100,7 @@ def watch(table: Table, groups: Groups, states: States) -> Any:
     if (
         native.cpu is None
         or not native.cpu.can_walk()
-        or not isinstance(table.run, CpuStep)
+        or table.backend == "reference"  # which wants tensors, not addresses
         or work.options.write_grads
         or any(type(e.param) not in PLAIN for e in work.entries)
     ):
@@ -150,13 +154,6 @@ def allocate(state: dict[str, Tensor], param: Tensor, amsgrad: bool) -> None:
     for key in MOMENTS[: 3 if amsgrad else 2]:
         if key not in state:
             state[key] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
-
-
-def _runs_on_cpu(backend: str, entries: list[Entry]) -> bool:
-    devices = {e.p.tensor.device.type for e in entries if not e.is_idle}
-    if backend == "cpu" and devices - {"cpu"}:
-        raise ValueError(f"backend: 'cpu' takes parameters on the cpu, got {sorted(devices)}")
-    return backend != "reference" and native.cpu is not None and devices <= {"cpu"}
 
 
 def _check_input(tensor: Tensor, name: str, device: torch.device) -> None:

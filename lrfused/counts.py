@@ -53,7 +53,10 @@ class Counts:
         self.products[index] = products.to(self.products)
 
     def moved(self, groups: Groups, states: States) -> "Counts":
-        """Counts for the present parameters: ours, unless state["step"] was replaced or lost."""
+        """Counts for the present parameters: ours, unless state["step"] was replaced or lost.
+
+        Of the same parameters they stay where they are: captured graphs know these addresses.
+        """
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         new = Counts([p for _, p in params], self.counts.device)
         places = {id(p): i for i, p in enumerate(self.params)}
@@ -68,7 +71,14 @@ class Counts:
                 count = as_count(shown)
                 products = [power(float(beta), count) for beta in groups[g]["betas"]]
                 new.set(index, count, torch.tensor(products, dtype=torch.float64, device="cpu"))
-        return new
+        if [id(p) for p in new.params] != [id(p) for p in self.params]:
+            return new
+        # The counts last: after an interrupt the others would still be seen to differ.
+        self.products.copy_(new.products)
+        self.steps.copy_(new.steps)
+        self.counts.copy_(new.counts)
+        self.renew_views()  # somebody may have pointed one elsewhere
+        return self
 
     def is_shown(self, index: int, shown: Any) -> bool:
         """Nobody wrote another count over ours, which float32 shows rounded."""
@@ -81,7 +91,7 @@ class Counts:
                 states[param]["step"] = view
 
     def renew_views(self) -> None:
-        """What state["step"] will be; after a deepcopy the old ones may be views no more."""
+        """What state["step"] will be; after a deepcopy, say, the old ones may be views no more."""
         self.views = [self.steps[i] for i in range(len(self.params))]
         self.places = [place_of(view) for view in self.views]
 

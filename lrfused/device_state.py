@@ -11,7 +11,7 @@ import torch
 
 from lrfused.counts import Counts
 from lrfused.loss_scale import LossScale
-from lrfused.options import Slot
+from lrfused.options import Error, Slot
 
 
 class Field(IntEnum):
@@ -63,7 +63,9 @@ class DeviceState:
         self.tensors = Counts([], device)
 
     def set_groups(self, groups: int) -> None:
-        """Room for the hyperparameters of a new number of groups."""
+        """Room for the hyperparameters of so many groups; the same memory if there is already."""
+        if self.words.numel() == len(Field) + groups * len(Slot):
+            return
         words = self.words.new_zeros(len(Field) + groups * len(Slot))
         words[: len(Field)] = self.words[: len(Field)]
         self.words = words
@@ -74,8 +76,12 @@ class DeviceState:
         return self.words.view(torch.float64)
 
     def read(self) -> "Reading":
-        """Everything at once: one copy to the host."""
+        """Everything at once: one copy to the host, which waits for the device."""
         return Reading(self.words.cpu().numpy().copy())
+
+    def clear_error(self) -> None:
+        """The host has seen it; until now plan kept it, whatever came after."""
+        self.words[Field.ERROR] = Error.NONE
 
 
 class Reading:

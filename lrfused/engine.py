@@ -5,19 +5,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused import native
-from lrfused.build import Table, allocate, build, holds, is_current, watch
+from lrfused.backends import Choice, checked
+from lrfused.build import Table, is_current, watch
+from lrfused.capture import is_capturing
+from lrfused.closer_look import look_closely
 from lrfused.counts import Counts, Groups, States
-from lrfused.cpu import CODES, CpuStep
-from lrfused.device_state import DeviceState, Field
-from lrfused.distributed import local
+from lrfused.cpu import CpuStep
+from lrfused.device_queue import DeviceQueue
+from lrfused.device_state import DeviceState, Field, Reading
 from lrfused.gradients import check_pair
 from lrfused.hyperparameters import Hyperparameters
-from lrfused.options import Error, GroupOptions, Options, Slot
-from lrfused.table import Operand, check_no_shared_memory
-from lrfused.work import Outcome
-
-BACKENDS = ("auto", "reference", "cpu")
+from lrfused.latched import error_of
+from lrfused.options import GroupOptions, Options
+from lrfused.readback import Readback, Seen
+from lrfused.staging import run_with_copies
 
 
 class Engine:
@@ -27,22 +28,20 @@ class Engine:
     notices and builds a new table, and the counts of parameters move along.
     """
 
-    def __init__(self, options: Options, backend: str):
-        if backend not in BACKENDS:
-            raise ValueError(f"backend: must be one of {BACKENDS}, got {backend!r}")
-        if backend == "cpu" and native.cpu is None:
-            raise RuntimeError(f"backend: 'cpu' is not available: {native.why_not_cpu}")
+    def __init__(self, options: Options, backend: Choice):
         self.options = options
-        self.backend = backend
+        self.backend = checked(backend)
         self.instruction_set = "auto"
         self.groups: list[GroupOptions] = []
         self.hyper = Hyperparameters()
         self.stepped = self.measured = False
+        self.readback: Readback | None = None  # from the first step of which nothing is known on
         self._state: DeviceState | None = None
         self._table: Table | None = None
+        self._captured: list[Table] = []  # replaced ones, in which graphs go on
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None}
+        return {**self.__dict__, "readback": None, "_table": None, "_captured": []}
 
     # State
 
@@ -65,42 +64,130 @@ class Engine:
         return run if isinstance(run, CpuStep) else None
 
     def forget_table(self) -> None:
-        """The next step builds a new table."""
+        """The next step builds a new table; this one stays alive if a graph was captured."""
+        if self._table is not None and self._table.is_captured:
+            self._captured.append(self._table)
         self._table = None
+        if self.readback is not None:
+            self.readback.forget()
+
+    @property
+    def is_captured(self) -> bool:
+        """A step was captured: graphs know the addresses of state and groups."""
+        return bool(self._captured) or (self._table is not None and self._table.is_captured)
 
     # The step
 
-    def step(self, groups: Groups, states: States, grad_scale: float, found_inf: bool) -> None:
+    def step(
+        self, groups: Groups, states: States, grad_scale: Any = None, found_inf: Any = None
+    ) -> None:
         """One step over all parameters that have a gradient; none: nothing happens.
+
+        ``grad_scale`` and ``found_inf`` are what a GradScaler sets: None, numbers or tensors.
 
         Raises:
             RuntimeError, TypeError, ValueError: a gradient, a parameter or a hyperparameter
-                cannot be used; nothing was changed.
+                cannot be used; nothing was changed. On a GPU a hyperparameter or a gradient of
+                an earlier step, which was refused.
         """
+        seen = None if self.readback is None else self._look_back(self.readback)
         made: list[Tensor] = []
         closer = self._look(groups, states)
         if closer is None:
             with torch.no_grad():
-                closer, made = self._look_closely(groups, states)
+                closer, made = look_closely(self, groups, states)
         table = self._table
         if table is None or closer is None:
             return
         # Until all is well again: after an error everything gets a closer look.
         walk, table.walk = table.walk, None
-        table.work.grad_scale, table.work.found_inf = grad_scale, found_inf
-        outcome = self._run_with_copies(table, closer) if closer else table.run(table.work)
+        work = table.work
+        work.grad_scale, work.found_inf = 1.0, False
+        if grad_scale is not None or found_inf is not None:
+            table.take_outside(grad_scale, found_inf)
+        outcome = run_with_copies(table, closer) if closer else table.run(work)
         if outcome.error:
             for param in made:  # its state, too, is as it was
                 del states[param]
-                self._table = None
-            _raise_error(table.work.state)
+                self.forget_table()
+            self._raise_latched(work.state.read())
         self.stepped, self.measured = True, table.measures
-        self.hyper.mirror(groups, outcome.step, values=outcome.values)
+        if outcome.step is not None:
+            self.hyper.mirror(groups, outcome.step, values=outcome.values)
+        else:
+            self._ask(table)
+            if seen is not None:
+                self.hyper.mirror(groups, int(seen.reading[Field.STEP]), inputs=seen.inputs)
         if walk is None:
             walk = watch(table, groups, states)
         else:
             walk.remember(groups)
         table.walk = walk
+
+    # What the host knows of a GPU's steps
+
+    def _ask(self, table: Table) -> None:
+        """Have what the step decided copied to the host; a captured step decides nothing now."""
+        state = table.work.state
+        if is_capturing(state.words.device):
+            table.is_captured = True
+            return
+        if self.readback is None:
+            self.readback = Readback(DeviceQueue(state.words.device))
+        self.readback.ask(state, self.hyper.mirrored_inputs)
+
+    def _look_back(self, readback: Readback) -> Seen | None:
+        """What arrived of earlier steps, without waiting for anything.
+
+        Raises:
+            RuntimeError: one of them was refused.
+        """
+        seen = readback.look()
+        if seen is not None:
+            self._raise_latched(seen.reading)
+        return seen
+
+    def read(self, groups: Groups) -> Reading:
+        """Everything about the steps so far; waits for the device, and refreshes the mirrors.
+
+        Raises:
+            RuntimeError: one of them was refused, and the host did not know yet.
+        """
+        reading = self.state(groups).read()
+        if self.readback is not None:
+            self.readback.forget()
+        self._raise_latched(reading)
+        self.hyper.mirror(groups, int(reading[Field.STEP]))
+        return reading
+
+    def _raise_latched(self, reading: Reading) -> None:
+        error = error_of(reading)
+        if error is not None:
+            if self.readback is not None:
+                self.readback.forget()
+            assert self._state is not None
+            self._state.clear_error()
+            raise error
+
+    def push(self, groups: Groups) -> None:
+        """Upload what stands in the groups, where captured graphs read it.
+
+        Raises:
+            RuntimeError: something stands there that takes another table, not other numbers.
+        """
+        if self._table is None:
+            return
+        self.collect(groups)
+        if not is_current(self._table.work, self.groups, self.hyper):
+            raise RuntimeError(
+                "push: param_groups holds more than other numbers (another option, or a Tensor in "
+                "place of a number); take a step and capture again"
+            )
+        for table in (self._table, *self._captured):
+            if table.takes_tensors and is_current(table.work, self.groups, self.hyper):
+                table.run.push(table.work)  # type: ignore[attr-defined]
+
+    # Is the table still right?
 
     def _look(self, groups: Groups, states: States) -> list[int] | None:
         """A quick look: the gradients that need a closer one; None if everything does."""
@@ -114,7 +201,7 @@ class Engine:
         written, table.work.moving, closer = seen
         if written:
             table.walk = None
-            self._collect(groups)
+            self.collect(groups)
             table.walk = walk
             if not is_current(table.work, self.groups, self.hyper):
                 return None
@@ -125,89 +212,12 @@ class Engine:
             check_pair(param, param.grad, self.options.write_grads)
         return closer
 
-    def _look_closely(
-        self, groups: Groups, states: States
-    ) -> tuple[list[int] | None, list[Tensor]]:
-        """Check everything, and build a new table where the old one does not hold.
-
-        Returns the places of the gradients (None: there is nothing to be done) and the
-        parameters that got their state for it.
-        """
-        with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
-        for param in with_gradient:
-            check_pair(param, param.grad, self.options.write_grads)
-        if self.options.write_grads:
-            gradients = [local(p.grad) for p in with_gradient]
-            check_no_shared_memory("gradients (write_grads=True): two", gradients)
-        if not with_gradient:
-            return None, []
-        if self._only_allocates(groups, states, with_gradient):
-            for group in groups:
-                for param in group["params"]:
-                    if param.grad is not None:
-                        allocate(states[param], param, group["amsgrad"])
-            self.count(groups, states)
-            return None, []
-        self._collect(groups)
-        made: list[Tensor] = []
-        table = self._table
-        # Whatever happens on the way, nobody steps with addresses that are no more.
-        self._table = None
-        if table is None or not (
-            is_current(table.work, self.groups, self.hyper) and holds(table.work, groups, states)
-        ):
-            table, made = build(self, groups, states, with_gradient)
-        table.walk = None
-        table.work.addresses[:, 1] = -1
-        table.work.moving = with_gradient
-        self._table = table
-        return [i for i, e in enumerate(table.work.entries) if e.param.grad is not None], made
-
-    def _collect(self, groups: Groups) -> None:
+    def collect(self, groups: Groups) -> None:
         """Take in what the caller wrote to the groups."""
         self.hyper.collect(groups)
         options = [_with_torch_options(o, g) for o, g in zip(self.groups, groups, strict=True)]
         if options != self.groups:
             self.groups = options
-
-    @torch.no_grad()
-    def _run_with_copies(self, table: Table, places: list[int]) -> Outcome:
-        """The step; what it cannot use where it lies is carried to copies and back."""
-        work = table.work
-        copies: list[Operand] = []
-        for index in places:
-            entry = work.entries[index]
-            assert entry.param.grad is not None
-            gradient = Operand.of(entry.param.grad, entry.order)
-            work.gradients[index] = gradient
-            work.addresses[index] = (gradient.flat.data_ptr(), CODES[gradient.flat.dtype])
-            copies += [operand for operand in entry.operands if operand.staged is not None]
-            if self.options.write_grads:
-                copies.append(gradient)
-        for operand in copies:
-            operand.refresh()
-        try:
-            try:
-                return table.run(work)
-            finally:
-                _write_back(copies)
-        except KeyboardInterrupt:  # on the way into _write_back, perhaps
-            _write_back(copies)
-            raise
-        finally:
-            work.gradients = {}
-
-    @staticmethod
-    def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor]) -> bool:
-        """torch.distributed.checkpoint's way to have state allocated: nothing may move.
-
-        It writes every lr as 0, fills all gradients with zeros and calls step().
-        """
-        return (
-            not any(states.values())
-            and all(float(group["lr"]) == 0.0 for group in groups)
-            and not any(bool(local(p.grad).any()) for p in with_gradient if p.grad is not None)
-        )
 
     def count(self, groups: Groups, states: States) -> None:
         """Counts for the present list of parameters."""
@@ -220,10 +230,12 @@ class Engine:
     ) -> None:
         """Take over loaded counts, exactly, with the products of the betas (pairs of float64)."""
         state = self.state(groups)
+        if self.readback is not None:
+            self.readback.forget()
         params = [p for group in groups for p in group["params"]]
         # In place where it can be: captured graphs know these addresses.
         if [id(p) for p in params] != [id(p) for p in state.tensors.params]:
-            self._table = None
+            self.forget_table()
             state.tensors = Counts(params, state.words.device)
         for index, count in enumerate(counts):
             state.tensors.set(index, count, products[index])
@@ -236,47 +248,9 @@ class Engine:
             self._state.tensors.bind(states)
 
 
-def _raise_error(state: DeviceState) -> None:
-    """Turn the error that plan latched into an exception, once."""
-    reading = state.read()
-    error, step = reading[Field.ERROR], reading[Field.ERROR_STEP]
-    place, value = reading[Field.ERROR_PLACE], reading[Field.ERROR_VALUE]
-    state.words[Field.ERROR] = Error.NONE
-    if error == Error.GRADIENT:
-        what = "a gradient is not finite (nonfinite='raise')"
-    elif error == Error.COUNT:
-        what = f"state['step'] of parameter {place} is {value}, it must be a count, in [0, 2**62)"
-    else:
-        slot = Slot(int(reading[Field.ERROR_SLOT]))
-        what = f"{slot.name.lower()} of param_groups[{place}] is {value}, it must be {_rule(slot)}"
-    raise RuntimeError(f"step {step}: {what}; nothing was changed")
-
-
-def _write_back(operands: list[Operand]) -> None:
-    """Carry results from copies to the tensors: all of them, an interrupt has to wait."""
-    left, waiting = list(operands), None
-    while left:
-        try:
-            while left:
-                left[-1].write_back()
-                left.pop()
-        except KeyboardInterrupt as interrupt:
-            waiting = interrupt
-    if waiting is not None:
-        raise waiting
-
-
 def _with_torch_options(options: GroupOptions, group: dict[str, Any]) -> GroupOptions:
     """The options with what stands in the group, which the caller may change at any time."""
     amsgrad, maximize = bool(group["amsgrad"]), bool(group["maximize"])
     if (options.amsgrad, options.maximize) == (amsgrad, maximize):
         return options
     return GroupOptions(**{**vars(options), "amsgrad": amsgrad, "maximize": maximize})
-
-
-def _rule(slot: Slot) -> str:
-    if slot in (Slot.CLIP_VALUE, Slot.AGC, Slot.MAX_GRAD_NORM):
-        return "0 or greater"
-    if slot in (Slot.BETA1, Slot.BETA2):
-        return "in [0, 1)"
-    return "finite"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lrfused.evaluate import evaluate_one
 from lrfused.options import Slot
 from lrfused.schedules import Schedule
 from lrfused.schedules import input as schedule_input
@@ -89,6 +90,14 @@ def _same(host: Any, mirror: float | None) -> bool:
     return bool(host == mirror or (host != host and mirror != mirror))
 
 
+def _at(schedule: Schedule, step: int, inputs: dict[int, float] | None) -> float:
+    """The value at a step, with the inputs' own values unless others are given."""
+    if inputs is None:
+        return schedule(step)
+    known = tuple(inputs[id(node._payload[0])] for node in schedule.inputs)
+    return evaluate_one(schedule.program, step, known)
+
+
 class Hyperparameters:
     """The matrix of cells, a row a group, a column a :class:`Slot`."""
 
@@ -97,6 +106,7 @@ class Hyperparameters:
         self.values = np.zeros((0, len(Slot)))
         self.given = np.ones((0, len(Slot)), dtype=bool)
         self._mirrored: list[tuple[int, Slot, Cell]] = []
+        self.mirrored_inputs: list[Tensor] = []
 
     def add_group(self, sources: dict[Slot, Value]) -> None:
         """A row from the constructor's values; a slot that is left out never limits anything."""
@@ -130,6 +140,9 @@ class Hyperparameters:
             for g, slot, cell in self.cells()
             if slot in IN_GROUPS and cell.schedule is not None
         ]
+        schedules = [cell.schedule for _, _, cell in self._mirrored if cell.schedule is not None]
+        inputs = [node._payload[0] for schedule in schedules for node in schedule.inputs]
+        self.mirrored_inputs = list({id(tensor): tensor for tensor in inputs}.values())
 
     def cells(self) -> Iterator[tuple[int, Slot, Cell]]:
         """Every cell with its place."""
@@ -153,17 +166,22 @@ class Hyperparameters:
         step: int,
         reset: bool = False,
         values: np.ndarray | None = None,
+        inputs: dict[int, float] | None = None,
     ) -> None:
         """Write the schedules' values at ``step`` to the groups, except over a caller's value.
 
         With ``reset`` over everything: what stands there was loaded, not written by a caller.
-        ``values`` is the matrix at ``step``, if the backend has it already.
+        ``values`` is the matrix at ``step``, if the backend has it already; ``inputs`` what the
+        schedules' inputs hold, by tensor, where nobody may ask the device.
         """
         for g, slot, cell in self._mirrored:
             if cell.schedule is None or cell.tensor is not None:
                 continue
             if reset or cell.mirror is None or _same(read_group(groups[g], slot), cell.mirror):
-                value = cell.schedule(step) if values is None else values.item(g, slot)
+                if values is not None:
+                    value = values.item(g, slot)
+                else:
+                    value = _at(cell.schedule, step, inputs)
                 key, stored = written(groups[g], slot, value)
                 # Together: an interrupt between the two would look like a caller's value.
                 cell.mirror, groups[g][key] = value, stored

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lrfused.build import MOMENTS
 from lrfused.device_state import PERSISTENT, Field
-from lrfused.options import Slot
+from lrfused.options import Error, Slot
 from lrfused.saving import plain_options
 from lrfused.validation import COUNTERS, Loaded, check, inputs_by_name
 from lrfused.warn import warn
@@ -139,5 +139,6 @@ def _restore_counters(opt: "AdamW", loaded: Loaded) -> None:
         scale = extra["loss_scale"] if policy and policy.dynamic else scale
     for field in PERSISTENT:
         state.words[field] = counters[field.name.lower()]
+    state.words[Field.ERROR] = Error.NONE
     state.loss_scale[0] = scale
     state.floats[Field.LOSS_SCALE] = float(state.loss_scale[0])

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lrfused.device_state import PERSISTENT, Field
+from lrfused.device_state import PERSISTENT, Field, Reading
 from lrfused.options import Slot
 
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ VERSION = 1
 
 def state_dict(opt: "AdamW", base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """torch's dictionary with our key in each group; step counts are copies."""
-    extras = [describe(opt, g) for g in range(len(opt.param_groups))]
+    reading = opt._engine.read(opt.param_groups)
+    extras = [describe(opt, g, reading) for g in range(len(opt.param_groups))]
     for group, extra in zip(opt.param_groups, extras, strict=True):
         group[KEY] = extra
     try:
@@ -32,10 +33,9 @@ def state_dict(opt: "AdamW", base: Callable[[], dict[str, Any]]) -> dict[str, An
     return saved
 
 
-def describe(opt: "AdamW", g: int) -> dict[str, Any]:
+def describe(opt: "AdamW", g: int, reading: Reading) -> dict[str, Any]:
     """Numbers, strings, lists and, for long tables, tensors: loads under weights_only."""
     engine = opt._engine
-    reading = engine.state(opt.param_groups).read()
     counts, products = engine.state(opt.param_groups).tensors.read(
         opt.param_groups[g]["params"], opt.state
     )

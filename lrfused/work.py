@@ -1,7 +1,7 @@
 """Work: everything that one step reads and writes, as the backends see it."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -9,17 +9,23 @@ from torch import Tensor
 from lrfused.device_state import DeviceState
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.norm import CHUNK
-from lrfused.options import GroupOptions, Options, Slot
+from lrfused.options import Error, GroupOptions, Options, Slot
 from lrfused.schedules import Schedule
 from lrfused.table import Entry, Operand
 
 
 class Outcome(NamedTuple):
-    """What the host knows after a step: an error code, the counter, perhaps the values there."""
+    """What the host knows after a step: an error code, the counter, perhaps the values there.
+
+    Of a GPU it knows nothing before the GPU has come that far: that is ``UNKNOWN``.
+    """
 
     error: int
-    step: int
+    step: int | None
     values: np.ndarray | None = None
+
+
+UNKNOWN = Outcome(Error.NONE, None)
 
 
 @dataclass(eq=False)
@@ -29,7 +35,7 @@ class Work:
     ``gradients`` maps a parameter's place in the table to its gradient, where that is not in
     ``addresses`` already: rows of (address, dtype's place in DTYPES; -1: no gradient), filled by
     the walk. ``moving`` are the parameters with a gradient; ``grad_scale`` and ``found_inf`` those
-    of an outside GradScaler.
+    of an outside GradScaler, perhaps tensors where the backend reads them on the device.
     """
 
     entries: list[Entry]
@@ -40,8 +46,8 @@ class Work:
     sources: list[Schedule | None]  # of the hyperparameters, when the table was built
     watched: list[tuple[Tensor, int]]  # other tensors that it uses, with their addresses then
     gradients: dict[int, Operand] = field(default_factory=dict)
-    grad_scale: float = 1.0
-    found_inf: bool = False
+    grad_scale: Any = 1.0
+    found_inf: Any = False
     addresses: np.ndarray = field(init=False)
     moving: list[Tensor] = field(default_factory=list)
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))

@@ -3,6 +3,7 @@
 import os
 import secrets
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 SEED = "LRFUSED_TEST_SEED"
+INTERPRETING = ("triton", "cuda_emulated")
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
 
 hypothesis.settings.register_profile("lrfused", deadline=None, derandomize=False, print_blob=True)
@@ -24,8 +26,19 @@ class Rng(NamedTuple):
     torch: torch.Generator
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(SEED, str(secrets.randbits(32)))  # the workers of xdist inherit it
+    if _on_gpu(config):
+        del os.environ["TRITON_INTERPRET"]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Kernels are interpreted or they run on a GPU, not both in one process."""
+    return True if _on_gpu(config) and collection_path.name in INTERPRETING else None
+
+
+def _on_gpu(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "gpu")
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from lrfused import native
+from lrfused import backends, native
 from lrfused._version import __version__
-from lrfused.info import info
+from lrfused.info import Backend, info
 
 BACKENDS = ["reference", "cpu", "triton", "cuda"]
 
@@ -39,13 +39,36 @@ def test_cpu_shows_instruction_sets_and_threads() -> None:
     assert sets and all(name in detail for name in sets)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("triton", "kernels are there, AdamW does not use them yet"), ("cuda", "not implemented yet")],
-)
-def test_later_backends_say_so(name: str, reason: str) -> None:
-    assert not info()[name].available
-    assert f"{name:<10} no: {reason}" in str(info())
+def test_what_is_chosen_for_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRFUSED_BACKEND", raising=False)
+    assert info().chosen == {"cpu": "cpu"}
+    assert "auto       cpu: cpu" in str(info())
+    monkeypatch.setenv("LRFUSED_BACKEND", "reference")
+    assert info().chosen == {"cpu": "reference"}
+    monkeypatch.setenv("LRFUSED_BACKEND", "nonsense")
+    assert "auto       cpu: none (LRFUSED_BACKEND: must be one of" in str(info())
+
+
+@pytest.mark.parametrize("name", ["triton", "cuda"])
+def test_a_missing_gpu_backend_says_why(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def no_triton() -> str:
+        raise ImportError("no such thing")
+
+    monkeypatch.setattr(backends, "triton_version", no_triton)
+    monkeypatch.setattr(native, "cuda", None)
+    monkeypatch.setattr(native, "why_not_cuda", "no such thing")
+    assert not info()[name].available and "no such thing" in info()[name].detail
+
+
+def test_triton_without_a_gpu_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "triton_version", lambda: "9.9.9")
+    monkeypatch.setattr(backends, "interprets", lambda: False)
+    monkeypatch.setattr(backends, "gpus", lambda: [])
+    assert str(info()["triton"]) == str(Backend(False, "Triton 9.9.9 is there, but no GPU is seen"))
+    monkeypatch.setattr(backends, "gpus", lambda: [torch.device("cuda", 3)])
+    monkeypatch.setattr(backends, "why_not_on", lambda name, device: None)
+    assert info()["triton"] == Backend(True, "9.9.9, cuda:3")
+    assert info().chosen["cuda:3"] in ("triton", "cuda")
 
 
 def test_missing_module_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

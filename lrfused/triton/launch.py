@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrfused.triton.uploads import is_capturing
+from lrfused.capture import is_capturing
 
 WARPS = 2 if torch.version.hip else 4  # 128 threads either way
 
@@ -20,22 +20,27 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device)
 
 
-def launch(
-    kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], *constants: Any
-) -> None:
-    """Run ``programs`` programs of a kernel on the current stream of the device.
+def check_compiled(device: torch.device, *kernels: tuple[Any, ...]) -> None:
+    """Refuse to compile while a graph is being captured; kernels come with their constants.
 
     Raises:
-        RuntimeError: the kernel would have to be compiled while a graph is being captured.
+        RuntimeError: one of them was not launched with these constants before.
     """
-    key = (kernel, device, *constants)
-    if key not in _compiled:
-        if is_capturing(device):
+    if not is_capturing(device):
+        return
+    for kernel, *constants in kernels:
+        if (kernel, device, *constants) not in _compiled:
             raise RuntimeError(
                 f"step: {kernel.__name__} has to be compiled, which cannot happen while a CUDA "
                 f"graph is captured; run one step with the same options and dtypes before"
             )
-        _compiled.add(key)
+
+
+def launch(
+    kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], *constants: Any
+) -> None:
+    """Run ``programs`` programs of a kernel on the current stream of the device."""
+    _compiled.add((kernel, device, *constants))
     # The interpreter computes in NumPy, which warns of infinities and nan: here they are values.
     with _on(device), np.errstate(all="ignore"):
         kernel[(programs,)](*arguments, *constants, num_warps=WARPS, enable_fp_fusion=False)

@@ -78,6 +78,18 @@ def add_to(place, value):
 
 
 @triton.jit
+def latch(state, error, now):
+    """Note an error, and say that it is noted: unless there is one that the host has not seen.
+
+    (To be used as a mask: what is asked in a branch might be another answer for other warps.)
+    """
+    is_first = tl.load(state.words + ERROR) == NO_ERROR
+    tl.store(state.words + ERROR, error, mask=is_first)
+    tl.store(state.words + ERROR_STEP, now, mask=is_first)
+    return is_first
+
+
+@triton.jit
 def active_tensors(table, call, tensor, tensors, now):
     """(groups of some tensors, whether they have a gradient and their group has started)."""
     present = tensor < tensors
@@ -200,8 +212,7 @@ def decide(table, call, state, measured, decided, now, FLAGS: tl.constexpr):
     if MEASURES & FLAGS:
         norm, seen, largest, nonfinite = measured_norms(table, measured, decided, inverse, FLAGS)
         if ((RAISES & FLAGS) != 0) & nonfinite & (found_inf == 0):
-            tl.store(state.words + ERROR, BAD_GRADIENT)
-            tl.store(state.words + ERROR_STEP, now)
+            latch(state, BAD_GRADIENT, now)
         else:
             if CLIP_NORM & FLAGS:
                 ratio = tl.load(decided.matrix + MAX_GRAD_NORM) / (seen + 1e-6)
@@ -221,24 +232,22 @@ def plan(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.
     """The decision about a step, for apply; state as it is after the step."""
     now = tl.load(state.words + STEP)
     tl.store(decided.words + PROCEED, 0)
-    tl.store(state.words + ERROR, NO_ERROR)
     evaluate_hyperparameters(table, call, decided, now, SHAPES)
     tl.debug_barrier()
     place = first_unusable(table, decided, now)
     if place >= 0:
-        tl.store(state.words + ERROR, BAD_HYPERPARAMETER)
-        tl.store(state.words + ERROR_PLACE, place // SLOTS)
-        tl.store(state.words + ERROR_SLOT, place % SLOTS)
-        tl.store(state.words + ERROR_STEP, now)
-        tl.store(state.words + ERROR_VALUE, as_bits(tl.load(decided.matrix + place)))
+        value = tl.load(decided.matrix + place)
+        noted = latch(state, BAD_HYPERPARAMETER, now)
+        tl.store(state.words + ERROR_PLACE, place // SLOTS, mask=noted)
+        tl.store(state.words + ERROR_SLOT, place % SLOTS, mask=noted)
+        tl.store(state.words + ERROR_VALUE, as_bits(value), mask=noted)
     else:
         tensor = first_miscounted(table, call, state, now)
         if tensor >= 0:
             shown = tl.load(state.steps + tensor).to(tl.float64)
-            tl.store(state.words + ERROR, BAD_COUNT)
-            tl.store(state.words + ERROR_PLACE, tensor)
-            tl.store(state.words + ERROR_STEP, now)
-            tl.store(state.words + ERROR_VALUE, as_bits(shown))
+            noted = latch(state, BAD_COUNT, now)
+            tl.store(state.words + ERROR_PLACE, tensor, mask=noted)
+            tl.store(state.words + ERROR_VALUE, as_bits(shown), mask=noted)
         else:
             publish(table, state, decided)
             decide(table, call, state, measured, decided, now, FLAGS)

@@ -8,19 +8,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lrfused.capture import is_capturing
 from lrfused.cpu import CODES, increment_versions
 from lrfused.device_state import Field
-from lrfused.options import Error, Slot
+from lrfused.options import Slot
 from lrfused.triton import layout, shapes
 from lrfused.triton import words as w
 from lrfused.triton.apply import apply_kernel
-from lrfused.triton.launch import launch
+from lrfused.triton.launch import check_compiled, launch
 from lrfused.triton.measure import measure_kernel
 from lrfused.triton.plan import plan_kernel
-from lrfused.triton.uploads import Upload, is_capturing
-from lrfused.work import Outcome, Work
-
-UNKNOWN = -1  # the step, where asking for it would mean to wait for the device
+from lrfused.triton.uploads import Upload
+from lrfused.work import UNKNOWN, Outcome, Work
 
 Kind = tuple[int, ...]  # words.KIND_P and what follows it
 
@@ -34,6 +33,7 @@ class TritonStep:
 
     def __init__(self, work: Work):
         self.device = work.state.words.device
+        self.knows = self.device.type == "cpu"  # what a step has decided, when it returns
         self.captured: list[Tensor] = []
         programs = shapes.arrange(work.hyper.programs)
         self._shapes, self._flags = programs.flat, layout.flags_of(work)
@@ -60,27 +60,49 @@ class TritonStep:
         Raises:
             RuntimeError: a kernel is missing while a CUDA graph is captured.
         """
-        call = self._call(work)
+        addresses = self._addresses(work)
         kinds = tuple(word for kind in self._kinds for word in kind)
-        common = (self._table, call, self._state, self._measured, self._decided)
         constants: tuple[Any, ...] = (self._shapes, self._flags)
-        if self._flags & int(w.MEASURES) and self._halves:
-            constants = (kinds, *constants)
-            launch(measure_kernel, self._halves, self.device, common, *constants)
-        else:
-            launch(plan_kernel, 1, self.device, common, *constants)
+        measures = self._flags & int(w.MEASURES) and self._halves
+        first = (measure_kernel, kinds, *constants) if measures else (plan_kernel, *constants)
+        then = (apply_kernel, kinds, self._flags)
+        check_compiled(self.device, *([first, then] if self._stretches else [first]))
+        call = self._call(work, addresses)
+        everything = (self._table, call, self._state, self._measured, self._decided)
+        launch(first[0], self._halves if measures else 1, self.device, everything, *first[1:])
         if self._stretches:
-            arguments, constants = (self._table, call, self._decided), (kinds, self._flags)
-            launch(apply_kernel, self._stretches, self.device, arguments, *constants)
+            decided = (self._table, call, self._decided)
+            launch(then[0], self._stretches, self.device, decided, *then[1:])
         return self._outcome(work)
 
-    def _call(self, work: Work) -> w.Call:
-        """What the host knows of this step, on the device."""
-        scale, scale_tensor = _outside(work.grad_scale, 1.0, self._no_scale)
-        found, found_tensor = _outside(work.found_inf, 0.0, self._no_inf)
+    def push(self, work: Work) -> None:
+        """The caller's numbers, where the kernels and captured graphs read them."""
+        self._numbers.shared(self._caller(work))
+
+    def _caller(self, work: Work) -> NDArray[np.float64]:
+        """The numbers of the caller: an outside GradScaler's, and the hyperparameters'."""
+        scale, found = (self._number(x, y) for x, y in ((work.grad_scale, 1), (work.found_inf, 0)))
         values, given = work.hyper.values, work.hyper.given
-        numbers = np.concatenate(([scale, found], values.reshape(-1), given.reshape(-1)))
-        addresses = self._addresses(work).reshape(-1)
+        return np.concatenate(([scale, found], values.reshape(-1), given.reshape(-1)))
+
+    def _number(self, value: Any, neutral: float) -> float:
+        """A number on the host; the neutral one for a tensor, which the kernels read themselves."""
+        return neutral if self._is_read_there(value) else float(value)
+
+    def _is_read_there(self, value: Any) -> bool:
+        """A tensor of a GPU: the host would have to wait for it. On the CPU either will do."""
+        return isinstance(value, Tensor) and value.device.type == self.device.type
+
+    def _tensor(self, value: Any, neutral: Tensor) -> Tensor:
+        if not self._is_read_there(value):
+            return neutral
+        return value.detach().reshape(1).to(self.device, torch.float32, non_blocking=True)
+
+    def _call(self, work: Work, addresses: NDArray[np.int64]) -> w.Call:
+        """What the host knows of this step, on the device."""
+        scale_tensor = self._tensor(work.grad_scale, self._no_scale)
+        found_tensor = self._tensor(work.found_inf, self._no_inf)
+        numbers = self._caller(work)
         if is_capturing(self.device):
             gradients = self._gradients.fixed(addresses)
             self.captured.append(gradients)
@@ -99,26 +121,18 @@ class TritonStep:
             self._kind_of[index, dtypes[index]] = number
         addresses = work.addresses.copy()
         addresses[present, 1] = self._kind_of[present, dtypes[present]]
-        return addresses
+        return addresses.reshape(-1)
 
     def _outcome(self, work: Work) -> Outcome:
         """On a CPU, what was decided; on a device nobody knows yet."""
         words = work.state.words
-        known = self.device.type == "cpu"
-        if not known or self._decided.words[int(w.PROCEED)]:
+        if not self.knows or self._decided.words[int(w.PROCEED)]:
             # Autograd has to know that saved parameters are no longer what they were.
             moved = self._has_version & (work.addresses[:, 1] >= 0)
             increment_versions(list(compress(self._params, moved.tolist())))
-        if not known:
-            return Outcome(Error.NONE, UNKNOWN)
+        if not self.knows:
+            return UNKNOWN
         return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
-
-
-def _outside(value: Any, neutral: float, tensor: Tensor) -> tuple[float, Tensor]:
-    """What an outside GradScaler says: a number and a tensor, one of which changes nothing."""
-    if isinstance(value, Tensor):
-        return neutral, value.detach().reshape(1).to(tensor.device, torch.float32)
-    return float(value), tensor
 
 
 def _kind(work: Work, index: int) -> Kind:

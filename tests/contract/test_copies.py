@@ -13,7 +13,7 @@ from lrfused import schedules
 from .helpers import (
     assert_same_run,
     assert_unchanged,
-    both_backends,
+    cpu_backends,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -48,7 +48,7 @@ COPIES = {
 }
 
 
-@both_backends
+@cpu_backends
 @pytest.mark.parametrize("steps", [0, 5])
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
 def test_a_copy_goes_on_bit_equal(rng, backend, steps, duplicate):
@@ -64,7 +64,7 @@ def test_a_copy_goes_on_bit_equal(rng, backend, steps, duplicate):
     assert other.param_groups[1]["who"] == "me"
 
 
-@both_backends
+@cpu_backends
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
 def test_a_copy_is_independent(rng, backend, duplicate):
     """Steps of the one leave the other as it was, both ways."""

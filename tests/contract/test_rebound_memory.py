@@ -13,7 +13,7 @@ import lrfused
 from .helpers import (
     assert_near,
     assert_same_bits,
-    both_backends,
+    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -46,7 +46,7 @@ def states_of(opt):
     return [opt.state[p] for p in parameters_of(opt)]
 
 
-@both_backends
+@every_backend
 @pytest.mark.parametrize("key", MOMENTS)
 def test_data_of_a_moment_may_be_rebound(rng, backend, key):
     """state["exp_avg"].data = ... : the step uses the new memory, and does not touch the old."""
@@ -61,7 +61,7 @@ def test_data_of_a_moment_may_be_rebound(rng, backend, key):
     assert_same_bits(old, kept)
 
 
-@both_backends
+@every_backend
 def test_data_of_a_step_count_may_be_rebound(rng, backend):
     """state["step"].data = ... : bias correction counts from there."""
     ours, theirs = pair(rng, backend)
@@ -72,7 +72,7 @@ def test_data_of_a_step_count_may_be_rebound(rng, backend):
     assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 @pytest.mark.parametrize("what", ["parameter", *MOMENTS])
 def test_data_may_be_rebound_to_another_view_of_itself(rng, backend, what):
     """p.data = p.data.t(): the same address with other strides; as in torch."""
@@ -85,7 +85,7 @@ def test_data_may_be_rebound_to_another_view_of_itself(rng, backend, what):
     assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 def test_data_rebound_to_a_part_of_itself_is_refused(rng, backend):
     """p.data = p.data[:2]: the same address, but the moments have another shape; nothing moves."""
     ours, _ = pair(rng, backend)
@@ -104,7 +104,7 @@ def test_data_rebound_to_a_part_of_itself_is_refused(rng, backend):
     assert ours.metrics()["steps"] == 4
 
 
-@both_backends
+@every_backend
 def test_data_rebound_to_another_dtype_of_itself_steps_as_that(rng, backend):
     """p.data = p.data.view(torch.bfloat16)...: the same address, a parameter of another dtype."""
     ours, _ = pair(rng, backend)
@@ -219,14 +219,14 @@ def refuse_all_freed(seed, backend):
         refuse_freed(take, seed, backend)
 
 
-@both_backends
+@every_backend
 def test_storage_of_moments_and_counts_may_move(rng, backend):
     """share_memory_(), torch.multiprocessing's queues, offloading: moments and counts at another
     address are found there, as in torch."""
     in_a_process(step_after_all, int(rng.numpy.integers(2**31)), backend)
 
 
-@both_backends
+@every_backend
 def test_freed_storage_is_refused(rng, backend):
     """The storage of a parameter, a moment or a Tensor lr resized to 0 after a step: an error,
     nothing changed; resized back, the run goes on."""

@@ -8,7 +8,7 @@ import lrfused
 from .helpers import (
     assert_same_bits,
     assert_same_run,
-    both_backends,
+    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -61,7 +61,7 @@ def refused(rng, backend, key, moment_of, match):
     assert_same_run(opt, plain)
 
 
-@both_backends
+@every_backend
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("make,match", UNUSABLE.values(), ids=UNUSABLE)
 def test_a_moment_that_no_kernel_can_write_is_refused(rng, backend, key, make, match):
@@ -77,7 +77,7 @@ SHARING = {
 }
 
 
-@both_backends
+@every_backend
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("other", SHARING.values(), ids=SHARING)
 def test_a_moment_that_shares_memory_is_refused(rng, backend, key, other):
@@ -90,7 +90,7 @@ def test_a_moment_that_shares_memory_is_refused(rng, backend, key, other):
     refused(rng, backend, key, moment_of, "share memory")
 
 
-@both_backends
+@every_backend
 def test_moments_that_are_pieces_of_one_buffer_step(rng, backend):
     """Moments in one flat buffer, side by side or interleaved, have no place in common."""
     params = make_parameters(rng, shapes=SHAPES)

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from . import training
+from .helpers import cpu_backends
 
 TRAIN = Path(training.__file__)
 
@@ -24,7 +24,7 @@ def train(folder, steps, backend, save_at=0):
     )
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@cpu_backends
 def test_a_killed_run_resumes_bit_equal(tmp_path, backend):
     """A training process is killed (SIGKILL) in mid-warmup; another resumes from its checkpoint:
     weights, moments, counts, loss scale, lr and metrics are those of the uninterrupted run."""

@@ -8,7 +8,7 @@ import lrfused
 from .helpers import (
     STATE_KEYS,
     assert_near,
-    both_backends,
+    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -42,7 +42,7 @@ def pair(params, options, backend, **more):
     return lrfused.AdamW(params, *positional, backend=backend, **named, **more), theirs
 
 
-@both_backends
+@every_backend
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_hundred_steps_equal_torchs(rng, backend, dtype, options):
@@ -59,7 +59,7 @@ def ordered(tensor):
     return torch.where(bits < 0, -32768 - bits, bits)
 
 
-@both_backends
+@every_backend
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_16_bit_parameters_equal_torchs_fused_step(rng, backend, dtype, amsgrad):
@@ -80,7 +80,7 @@ def test_16_bit_parameters_equal_torchs_fused_step(rng, backend, dtype, amsgrad)
                 y.detach().copy_(x.detach())
 
 
-@both_backends
+@every_backend
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_complex_parameters_equal_torchs(rng, backend, dtype):
     """Complex parameters are pairs of reals, as in torch."""
@@ -89,7 +89,7 @@ def test_complex_parameters_equal_torchs(rng, backend, dtype):
     assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 def test_a_tensor_lr_equals_torchs(rng, backend):
     """lr as a Tensor gives torch's results, in every floating-point dtype, of shape () or (1,)."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
@@ -102,7 +102,7 @@ def test_a_tensor_lr_equals_torchs(rng, backend):
             assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 def test_tensor_betas_equal_torchs(rng, backend):
     """betas as Tensors give torch's results."""
     betas = (torch.tensor(0.85), torch.tensor(0.99))
@@ -111,7 +111,7 @@ def test_tensor_betas_equal_torchs(rng, backend):
     assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 def test_groups_with_options_of_their_own_equal_torchs(rng, backend):
     """Each group has its own lr, betas, eps, decay, amsgrad and maximize, as in torch."""
     a, b, c = make_parameters(rng), make_parameters(rng), make_parameters(rng)
@@ -129,7 +129,7 @@ def test_groups_with_options_of_their_own_equal_torchs(rng, backend):
     assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 def test_each_parameter_counts_its_own_steps(rng, backend):
     """Gradients may be None at some steps: each parameter's count, as in torch."""
     ours, theirs = pair(make_parameters(rng), {"lr": 0.05}, backend)
@@ -147,7 +147,7 @@ def test_each_parameter_counts_its_own_steps(rng, backend):
     assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 def test_empty_parameters_step_as_in_torch(rng, backend):
     """0-dim and empty parameters, first, in the middle and last."""
     shapes = ((0,), (3,), (2, 0, 3), (), (0, 4))
@@ -156,7 +156,7 @@ def test_empty_parameters_step_as_in_torch(rng, backend):
     assert_near(ours, theirs)
 
 
-@both_backends
+@every_backend
 def test_layouts_of_parameters_and_gradients_do_not_matter(rng, backend):
     """Non-contiguous, channels-last, expanded and transposed tensors give torch's results."""
 

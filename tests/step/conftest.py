@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from interpreting import pytest_collection_modifyitems  # noqa: F401 (a hook)
 
 from .helpers import BACKENDS
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interpreting import interpreted
 
 import lrfused
 from lrfused import native
@@ -18,8 +19,17 @@ SMALL = [(), (0,), (1,), (63,), (5, 13), (3, 2, 2, 2), (65,)]
 EDGES = [(0, 3), (64,), (511,), (512,), (513,), (65535,), (65536,), (), (65537,), (3, 43691), (0,)]
 
 needs_cpp = pytest.mark.skipif(native.cpu is None, reason=f"no C++ backend: {native.why_not_cpu}")
-BACKENDS = ["reference", pytest.param("cpu", marks=needs_cpp)]
+BACKENDS = [
+    "reference",
+    pytest.param("cpu", marks=needs_cpp),
+    pytest.param("triton", marks=interpreted),
+]
 INSTRUCTION_SETS = native.cpu.instruction_sets() if native.cpu else []
+
+
+def shorter(backend: str, steps: int) -> int:
+    """A run's length: interpreted kernels take a thousand times as long."""
+    return max(steps // 10, 3) if backend == "triton" else steps
 
 
 # Models

@@ -5,7 +5,15 @@ import torch
 
 import lrfused
 
-from .helpers import advance, assert_same_bits, assert_within, numpy_of, random_problem, start
+from .helpers import (
+    advance,
+    assert_same_bits,
+    assert_within,
+    numpy_of,
+    random_problem,
+    shorter,
+    start,
+)
 
 STEPS, MAX_NORM = 200, 1.0
 OVERFLOWS = {3, 4, 5, 60, 61, 120, 199}
@@ -16,7 +24,8 @@ POLICY = {"growth_interval": 20}
 class Training:
     """One seed's model and batches; a training step is scaled loss, backward, optimizer."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, steps):
+        self.steps = range(steps)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = torch.nn.Sequential(
@@ -33,12 +42,12 @@ class Training:
         scale(loss * (1e25 if step in OVERFLOWS else 1.0)).backward()
 
 
-def with_torch(seed):
+def with_torch(seed, steps):
     """unscale_, clip_grad_norm_, AdamW, GradScaler: what the fused step stands for."""
-    training, scaler, scales = Training(seed), torch.amp.GradScaler("cpu", **POLICY), []
+    training, scaler, scales = Training(seed, steps), torch.amp.GradScaler("cpu", **POLICY), []
     params = list(training.model.parameters())
     opt = torch.optim.AdamW(params, foreach=False, **ADAMW)
-    for step in range(STEPS):
+    for step in training.steps:
         training.backward(step, scaler.scale)
         scaler.unscale_(opt)
         torch.nn.utils.clip_grad_norm_(params, MAX_NORM, foreach=False)
@@ -48,13 +57,13 @@ def with_torch(seed):
     return params, scales
 
 
-def with_own_scale(seed, backend):
+def with_own_scale(seed, steps, backend):
     """The loss scale inside the step."""
-    training, scales = Training(seed), []
+    training, scales = Training(seed, steps), []
     params = list(training.model.parameters())
     options = {"max_grad_norm": MAX_NORM, "loss_scale": lrfused.LossScale(**POLICY)}
     opt = lrfused.AdamW(params, backend=backend, **options, **ADAMW)
-    for step in range(STEPS):
+    for step in training.steps:
         training.backward(step, opt.scale)
         opt.step()
         scales.append(opt.metrics()["loss_scale"])
@@ -62,13 +71,13 @@ def with_own_scale(seed, backend):
     return params, scales, opt
 
 
-def inside_a_scaler(seed, backend, unscale_first):
+def inside_a_scaler(seed, steps, backend, unscale_first):
     """GradScaler hands over its scale, or has unscaled already (then the caller clips)."""
-    training, scaler, scales = Training(seed), torch.amp.GradScaler("cpu", **POLICY), []
+    training, scaler, scales = Training(seed, steps), torch.amp.GradScaler("cpu", **POLICY), []
     params = list(training.model.parameters())
     max_grad_norm = None if unscale_first else MAX_NORM
     opt = lrfused.AdamW(params, backend=backend, max_grad_norm=max_grad_norm, **ADAMW)
-    for step in range(STEPS):
+    for step in training.steps:
         training.backward(step, scaler.scale)
         if unscale_first:
             scaler.unscale_(opt)
@@ -85,8 +94,13 @@ def seed(rng):
 
 
 @pytest.fixture
-def torchs(seed):
-    return with_torch(seed)
+def steps(backend):
+    return shorter(backend, STEPS)
+
+
+@pytest.fixture
+def torchs(seed, steps):
+    return with_torch(seed, steps)
 
 
 def assert_near(params, torchs):
@@ -94,28 +108,28 @@ def assert_near(params, torchs):
         assert_within(numpy_of(p), numpy_of(q), 1e-5, torch.ones_like(q))
 
 
-def test_the_own_loss_scale(seed, torchs, backend):
-    params, scales, opt = with_own_scale(seed, backend)
+def test_the_own_loss_scale(seed, steps, torchs, backend):
+    params, scales, opt = with_own_scale(seed, steps, backend)
     assert scales == torchs[1]
-    assert len(set(scales)) > 4
+    assert len(set(scales)) > 3
     assert_near(params, torchs[0])
     skips = opt.metrics()["skipped_steps"]
-    assert skips >= len(OVERFLOWS)
-    assert opt.metrics()["steps"] == STEPS - skips
+    assert skips >= len(OVERFLOWS.intersection(range(steps)))
+    assert opt.metrics()["steps"] == steps - skips
 
 
 @pytest.mark.parametrize("unscale_first", [False, True])
-def test_inside_a_grad_scaler(seed, torchs, backend, unscale_first):
-    params, scales, opt = inside_a_scaler(seed, backend, unscale_first)
+def test_inside_a_grad_scaler(seed, steps, torchs, backend, unscale_first):
+    params, scales, opt = inside_a_scaler(seed, steps, backend, unscale_first)
     assert scales == torchs[1]
     assert_near(params, torchs[0])
-    assert opt.metrics()["skipped_steps"] >= len(OVERFLOWS)
+    assert opt.metrics()["skipped_steps"] >= len(OVERFLOWS.intersection(range(steps)))
     assert not hasattr(opt, "grad_scale")
 
 
-def test_both_ways_of_scaling_agree_in_every_bit(seed, backend):
-    own, _, _ = with_own_scale(seed, backend)
-    inside, _, _ = inside_a_scaler(seed, backend, unscale_first=False)
+def test_both_ways_of_scaling_agree_in_every_bit(seed, steps, backend):
+    own, _, _ = with_own_scale(seed, steps, backend)
+    inside, _, _ = inside_a_scaler(seed, steps, backend, unscale_first=False)
     for p, q in zip(own, inside, strict=True):
         assert_same_bits(p, q)
 

@@ -14,6 +14,7 @@ from .helpers import (
     random_problem,
     run,
     set_gradients,
+    shorter,
     start,
 )
 
@@ -56,7 +57,9 @@ CLIPS = {
 @pytest.mark.parametrize("name", CLIPS)
 def test_against_torch(rng, backend, name):
     options, clip = CLIPS[name]
-    problem = random_problem(rng, SHAPES, STEPS, (torch.float64,), exponents=(-3, 1))
+    problem = random_problem(
+        rng, SHAPES, shorter(backend, STEPS), (torch.float64,), exponents=(-3, 1)
+    )
     got = start(problem.values, backend, **options, **ADAMW)
     params = parameters(problem.values)
     torchs = torch.optim.AdamW(params, foreach=False, **ADAMW)

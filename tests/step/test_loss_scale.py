@@ -9,7 +9,7 @@ import torch
 import lrfused
 from lrfused import LossScale
 
-from .helpers import advance, assert_same_bits, random_problem, run, start
+from .helpers import advance, assert_same_bits, random_problem, run, shorter, start
 
 INF, NAN = math.inf, math.nan
 
@@ -58,7 +58,7 @@ def test_the_policy_over_random_sequences(rng, backend, trial):
         minimum=float(rng.numpy.choice([2.0**-126, 0.7])),
         maximum=float(rng.numpy.choice([1e30, 70000.0])),
     )
-    found_infs = rng.numpy.random(120) < rng.numpy.uniform(0.05, 0.6)
+    found_infs = rng.numpy.random(shorter(backend, 120)) < rng.numpy.uniform(0.05, 0.6)
     machine, want = Machine(policy), []
     for found_inf in found_infs:
         machine.step(found_inf)
@@ -91,7 +91,7 @@ def torchs_scales(found_infs, **options):
     ],
 )
 def test_the_policy_is_grad_scalers(rng, backend, options):
-    found_infs = rng.numpy.random(150) < 0.1
+    found_infs = rng.numpy.random(shorter(backend, 150)) < 0.1
     mine = {("init" if k == "init_scale" else k): v for k, v in options.items()}
     want = torchs_scales(found_infs, **options)
     assert scales(backend, LossScale(**mine), found_infs) == want

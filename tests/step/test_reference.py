@@ -14,6 +14,7 @@ from .helpers import (
     random_problem,
     run,
     set_gradients,
+    shorter,
     start,
 )
 
@@ -39,7 +40,7 @@ def torchs(values, **options):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_one_step_is_within_a_few_ulp_of_torchs(rng, backend, name, dtype):
     """From the same state at every step of a run: 4 ulp of the numbers that are added."""
-    problem = random_problem(rng, SMALL, 25, (dtype,), none=0.0)
+    problem = random_problem(rng, SMALL, shorter(backend, 25), (dtype,), none=0.0)
     few_ulp = 4 * EPSILON[dtype]
     mine = start(problem.values, backend, **OPTIONS[name])
     params, opt = torchs(problem.values, **OPTIONS[name])
@@ -92,7 +93,7 @@ def copy_state(mine, i, p, opt):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_long_run_stays_with_torchs(rng, backend, name, dtype, bound):
     """200 steps, relative to the largest parameter."""
-    problem = random_problem(rng, [(5, 13), (), (65,)], 200, (dtype,))
+    problem = random_problem(rng, [(5, 13), (), (65,)], shorter(backend, 200), (dtype,))
     mine = run(problem, backend, **OPTIONS[name])
     params, opt = torchs(problem.values, **OPTIONS[name])
     for gradients in problem.gradients:
@@ -129,7 +130,7 @@ def test_the_first_step(rng, backend, maximize):
 def test_a_constant_gradient(rng, backend, amsgrad):
     """Corrected moments are g and g**2 at every step."""
     problem = float64_problem(rng, 1)
-    lr, eps, steps = 0.01, 1e-6, 100
+    lr, eps, steps = 0.01, 1e-6, shorter(backend, 100)
     mine = start(problem.values, backend, lr=lr, weight_decay=0.0, eps=eps, amsgrad=amsgrad)
     for _ in range(steps):
         advance(mine, problem.gradients[0])
@@ -150,7 +151,7 @@ DECAYS = {
 def test_pure_decay(rng, backend, mode, dtype):
     """Zero gradients: the product of the decay factors, rounded at every step and no more."""
     factor, extra = DECAYS[mode]
-    lr, decay, steps = 0.125, 0.03, 100
+    lr, decay, steps = 0.125, 0.03, shorter(backend, 100)
     problem = random_problem(rng, SMALL, 1, (dtype,), none=0.0)
     options = {"lr": lr, "weight_decay": decay, "weight_decay_mode": mode, **extra}
     mine = start(problem.values, backend, **options)

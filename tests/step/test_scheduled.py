@@ -13,6 +13,7 @@ from .helpers import (
     contents,
     random_problem,
     run,
+    shorter,
     start,
 )
 
@@ -45,7 +46,7 @@ def number(value, step):
 @pytest.mark.parametrize("bias_correction", ["power", "product"])
 @pytest.mark.parametrize("names", alone_and_together(IN_GROUPS), ids="+".join)
 def test_numbers_written_to_the_groups(rng, backend, names, bias_correction):
-    problem = random_problem(rng, SMALL, STEPS, DTYPES)
+    problem = random_problem(rng, SMALL, shorter(backend, STEPS), DTYPES)
     scheduled = {name: IN_GROUPS[name] for name in names}
     first = {name: number(value, 0) for name, value in scheduled.items()}
     by_hand = start(problem.values, backend, bias_correction=bias_correction, **first)
@@ -60,7 +61,7 @@ def test_numbers_written_to_the_groups(rng, backend, names, bias_correction):
 
 @pytest.mark.parametrize("names", alone_and_together(THRESHOLDS), ids="+".join)
 def test_thresholds_written_to_tensors(rng, backend, names):
-    problem = random_problem(rng, SMALL, STEPS, DTYPES, exponents=(-1, 1))
+    problem = random_problem(rng, SMALL, shorter(backend, STEPS), DTYPES, exponents=(-1, 1))
     scheduled = {name: THRESHOLDS[name] for name in names}
     tensors = {name: torch.zeros((), dtype=torch.float64) for name in names}
     by_hand = start(problem.values, backend, **tensors)
@@ -75,7 +76,7 @@ def test_thresholds_written_to_tensors(rng, backend, names):
 
 @pytest.mark.parametrize("name", THRESHOLDS)
 def test_a_constant_threshold_is_a_constant_schedule(rng, backend, name):
-    problem = random_problem(rng, SMALL, 10)
+    problem = random_problem(rng, SMALL, shorter(backend, 10))
     got = run(problem, backend, **{name: S.constant(0.1)})
     assert_same_contents(contents(got), contents(run(problem, backend, **{name: 0.1})))
 

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from interpreting import interpreted
+
+pytestmark = interpreted  # by no other process than this one
 
 FOLDER = Path(__file__).parent
 NVIDIA = {"80": ["float32"], "90": ["float32", "bfloat16", "float64"], "100": ["float32"]}

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-import triton
-import triton.language as tl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from interpreting import is_there
 from schedules.comparing import assert_same_bits
 from schedules.random_schedules import SPECIAL, input_values, schedules, steps
 from schedules.test_programs import single
@@ -16,6 +15,13 @@ from lrfused import schedules as S
 from lrfused.options import Slot
 from lrfused.program import ARITY, Op
 from lrfused.schedules.expression import INPUT_DTYPES
+
+if not is_there:
+    pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)
+
+import triton
+import triton.language as tl
+
 from lrfused.triton import shapes
 from lrfused.triton.program import evaluate
 

@@ -1,0 +1,89 @@
+"""The look at everything that a step uses, where a quick one does not do."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lrfused.build import Table, allocate, build, holds, is_current
+from lrfused.capture import is_capturing
+from lrfused.counts import Groups, States
+from lrfused.distributed import local
+from lrfused.gradients import check_pair
+from lrfused.table import check_no_shared_memory
+
+if TYPE_CHECKING:
+    from lrfused.engine import Engine
+
+
+def look_closely(
+    engine: "Engine", groups: Groups, states: States
+) -> tuple[list[int] | None, list[Tensor]]:
+    """Check everything, and build a new table where the old one does not hold.
+
+    Returns the places of the gradients (None: there is nothing to be done) and the
+    parameters that got their state for it.
+    """
+    with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
+    for param in with_gradient:
+        check_pair(param, param.grad, engine.options.write_grads)
+    if engine.options.write_grads:
+        gradients = [local(p.grad) for p in with_gradient]
+        check_no_shared_memory("gradients (write_grads=True): two", gradients)
+    if not with_gradient:
+        return None, []
+    capturing = is_capturing(local(with_gradient[0]).device)
+    if not capturing and _only_allocates(groups, states, with_gradient):
+        for group in groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    allocate(states[param], param, group["amsgrad"])
+        engine.count(groups, states)
+        return None, []
+    engine.collect(groups)
+    made: list[Tensor] = []
+    table = engine._table
+    if table is not None:
+        table.walk = None  # whatever happens on the way, the next look is a close one, too
+        if not is_current(table.work, engine.groups, engine.hyper) or not holds(
+            table.work, groups, states
+        ):
+            table = None
+    if capturing:
+        _check_can_be_captured(table)
+    if table is None:
+        engine.forget_table()
+        table, made = build(engine, groups, states, with_gradient)
+    table.work.addresses[:, 1] = -1
+    table.work.moving = with_gradient
+    engine._table = table
+    return [i for i, e in enumerate(table.work.entries) if e.param.grad is not None], made
+
+
+def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor]) -> bool:
+    """torch.distributed.checkpoint's way to have state allocated: nothing may move.
+
+    It writes every lr as 0, fills all gradients with zeros and calls step().
+    """
+    return (
+        not any(states.values())
+        and all(float(group["lr"]) == 0.0 for group in groups)
+        and not any(bool(local(p.grad).any()) for p in with_gradient if p.grad is not None)
+    )
+
+
+def _check_can_be_captured(table: Table | None) -> None:
+    """Refuse a capture that would have to ask the device, before anything has changed.
+
+    Raises:
+        RuntimeError: there is no table that holds, or the reference steps it.
+    """
+    if table is None:
+        raise RuntimeError(
+            "step: a new table of addresses is needed, which cannot be made while a CUDA graph is "
+            "captured; before the capture, take one step with the same parameters, state and "
+            "options, and with a gradient for each parameter that has one in the capture"
+        )
+    if not table.takes_tensors:
+        raise RuntimeError(
+            f"backend: {table.backend!r} asks the device at each step and cannot be captured"
+        )

@@ -1,0 +1,50 @@
+"""What is asked of a device without waiting for it: copies in order, and how far it has come."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lrfused.capture import is_capturing
+
+
+class Mark(Protocol):
+    """A place in the queue."""
+
+    def query(self) -> bool:
+        """The device has come past it; asking does not wait."""
+
+
+class DeviceQueue:
+    """The current stream of a device. Tests have another one, which runs when it is told to."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def room(self, size: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the host that the device reads and writes by itself."""
+        return torch.zeros(size, dtype=dtype, device="cpu", pin_memory=True)
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        """Copy as soon as the device gets there; neither may be touched before."""
+        target.copy_(source, non_blocking=True)
+
+    def mark(self) -> Mark:
+        """The present end of the queue."""
+        stream = torch.get_device_module(self.device).current_stream(self.device)
+        return stream.record_event()
+
+    def is_capturing(self) -> bool:
+        """What is asked now becomes part of a graph; the device must not be asked how far it is."""
+        return is_capturing(self.device)
+
+    @contextmanager
+    def beside_capture(self) -> Iterator[None]:
+        """On a stream that no graph records; its memory is not that of a graph either."""
+        while True:  # torch hands out the same few streams again and again
+            with torch.cuda.stream(torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
+                if not torch.cuda.is_current_stream_capturing():
+                    yield
+                    return

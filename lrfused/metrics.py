@@ -1,0 +1,28 @@
+"""What `AdamW.metrics` shows of the words of the state."""
+
+from typing import Any
+
+from lrfused.device_state import Field, Reading
+from lrfused.options import Slot
+
+LARGEST_FLOAT16 = 65504.0
+
+
+def metrics(
+    reading: Reading, groups: list[dict[str, Any]], stepped: bool, measured: bool, scaled: bool
+) -> dict[str, Any]:
+    """The dictionary; ``measured`` says whether the last step was, ``stepped`` if there is one."""
+    largest = float(reading[Field.LARGEST_GRADIENT])
+    return {
+        "lr": reading.hyperparameters[:, Slot.LR].tolist()
+        if stepped
+        else [float(group["lr"]) for group in groups],
+        "grad_norm": reading[Field.GRAD_NORM] if measured else None,
+        "clip_coefficient": reading[Field.CLIP_COEFFICIENT],
+        "clipped_steps": reading[Field.CLIPPED_STEPS],
+        "skipped_steps": reading[Field.SKIPPED_STEPS],
+        "consecutive_skips": reading[Field.CONSECUTIVE_SKIPS],
+        "steps": reading[Field.STEP],
+        "loss_scale": reading[Field.LOSS_SCALE] if scaled else None,
+        "headroom": (LARGEST_FLOAT16 / largest if largest else float("inf")) if measured else None,
+    }

@@ -1,0 +1,30 @@
+"""An optimizer whose steps nobody knows the outcome of."""
+
+import pytest
+import torch
+
+from lrfused import build, capture, closer_look, engine, native
+
+from .posing import LateQueue, PosingStep
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """What a step asks of the device; every optimizer of the test poses as one on a GPU."""
+    if native.cpu is None:
+        pytest.skip(f"no C++ backend: {native.why_not_cpu}")
+    queue = LateQueue()
+    monkeypatch.setattr(build, "choose_for_all", lambda choice, devices: "triton")
+    monkeypatch.setattr(build, "make_runner", lambda name, work, _: PosingStep(work))
+    monkeypatch.setattr(engine, "DeviceQueue", lambda device: queue)
+    for module in (engine, closer_look, capture):
+        monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
+    return queue
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,93 @@
+"""Uploads do not wait, and no copy finds other numbers than those it was asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+from lrfused.triton.uploads import Upload
+
+from .posing import LateQueue
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def late():
+    return LateQueue()
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64])
+def test_every_copy_finds_its_numbers_however_late(rng, late, dtype):
+    upload = Upload(5, dtype, CPU, late)
+    rows = torch.from_numpy(rng.numpy.integers(-99, 99, (40, 5))).to(dtype)
+    done = 0
+    for i, row in enumerate(rows):
+        tensor = upload.shared(row.numpy())
+        late.run(int(rng.numpy.integers(0, 3)) if i < 30 else None)
+        done = i + 1 - len(late.waiting)
+        assert tensor.tolist() == (rows[done - 1].tolist() if done else [0] * 5)
+    assert done == 40
+
+
+def test_staging_memory_is_used_again_when_it_is_free(late):
+    upload = Upload(1, torch.float64, CPU, late)
+    for i in range(1, 100):
+        upload.shared(np.array([float(i)]))
+        late.run()
+    assert len(late.rooms) == 3  # two for captures
+    for i in range(10):
+        upload.shared(np.array([-float(i)]))
+    assert len(late.rooms) == 3 + 9
+
+
+def test_what_did_not_change_is_not_uploaded(late):
+    upload = Upload(2, torch.float64, CPU, late)
+    for numbers in ([1.0, np.nan], [1.0, np.nan], [2.0, np.nan], [2.0, np.nan], [1.0, np.nan]):
+        upload.shared(np.array(numbers))
+    assert late.asked == 3
+
+
+def test_numbers_changed_after_the_call_do_not_count(late):
+    upload = Upload(2, torch.float64, CPU, late)
+    numbers = np.array([1.0, 2.0])
+    tensor = upload.shared(numbers)
+    numbers[:] = 7.0
+    late.run()
+    assert tensor.tolist() == [1.0, 2.0]
+    assert upload.shared(numbers) is tensor
+    late.run()
+    assert tensor.tolist() == [7.0, 7.0]
+
+
+def test_each_capture_has_a_table_of_its_own(late):
+    """Capture A, step, capture B: each still finds its own gradients."""
+    upload = Upload(2, torch.int64, CPU, late)
+    late.capturing = True
+    a = upload.fixed(np.array([1, 2]))
+    late.capturing = False
+    shared = upload.shared(np.array([3, 4]))
+    late.run()
+    late.capturing = True
+    b = upload.fixed(np.array([5, 6]))
+    late.capturing = False
+    late.run()
+    assert [x.tolist() for x in (a, shared, b)] == [[1, 2], [3, 4], [5, 6]]
+    assert len({x.data_ptr() for x in (a, shared, b)}) == 3
+
+
+def test_a_change_in_a_capture_is_there_at_once_where_it_was(late):
+    upload = Upload(2, torch.float64, CPU, late)
+    tensor = upload.shared(np.array([1.0, 2.0]))
+    late.run()
+    late.capturing = True
+    assert upload.shared(np.array([3.0, 4.0])) is tensor
+    assert tensor.tolist() == [3.0, 4.0] and not late.waiting
+
+
+def test_a_copy_beside_a_capture_that_never_ends_is_an_error(late, monkeypatch):
+    monkeypatch.setattr("lrfused.triton.uploads.PATIENCE", 0.01)
+    upload = Upload(2, torch.float64, CPU, late)
+    late.copy = lambda target, source: None
+    late.beside_capture = torch.no_grad
+    with pytest.raises(RuntimeError, match="capture: a copy to the device did not end"):
+        upload.fixed(np.array([3.0, 4.0]))
