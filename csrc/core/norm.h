@@ -8,15 +8,16 @@ namespace lrfused {
 constexpr int64_t CHUNK = 65536;
 constexpr int BLOCK = 512, ROWS = 8, COLUMNS = 64, LANE_BLOCKS = 32, CHUNK_LANES = 256;
 
-// The sum of the squares of a column, neighbours first; row r is x[r * COLUMNS]. Rows that a
+// The sum of the squares of a column, neighbours first; row r is x[r * stride]. Rows that a
 // block does not have count as zeros, which change no sum: fewer rows, the same bits.
-template <int rows, class Sum, class Element>
+template <int rows, class Sum, int stride = COLUMNS, class Element>
 LRF_HD inline Sum column_sum(const Element* x) {
     if constexpr (rows == 1) {
         Sum value = static_cast<Sum>(x[0]);
         return value * value;
     } else {
-        return column_sum<rows / 2, Sum>(x) + column_sum<rows / 2, Sum>(x + rows / 2 * COLUMNS);
+        return column_sum<rows / 2, Sum, stride>(x) +
+               column_sum<rows / 2, Sum, stride>(x + rows / 2 * stride);
     }
 }
 

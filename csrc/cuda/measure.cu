@@ -1,0 +1,35 @@
+// The first launch of a step: measure, and plan in the block that finishes last. Where nothing is
+// to be measured one block plans.
+#include "cuda/launch.h"
+#include "cuda/plan.cuh"
+
+namespace lrfused {
+
+__device__ inline Shared& shared_memory() {
+    __shared__ Shared shared;
+    return shared;
+}
+
+template <int capacity>
+__global__ void __launch_bounds__(MEASURE_THREADS, 8)
+    measure_and_plan(const __grid_constant__ Launch<capacity> a) {
+    Shared& shared = shared_memory();
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    // apply may start where multiprocessors become free; it waits before it reads what is planned.
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+    if (a.options.measures && a.table.parts_count)
+        measure_part(a, blockIdx.x, shared.registers, shared.found);
+    if (is_last(&a.room.decision->ticket, shared.last)) plan(a, shared);
+}
+
+void launch_measure(const Arguments& a, Gradients gradients, cudaStream_t stream) {
+    const char* name = "cudaLaunchKernelEx(measure_and_plan)";
+    int64_t blocks = a.options.measures && a.table.parts_count ? a.table.parts_count : 1;
+    if (gradients.count <= FEW)
+        launch(measure_and_plan<FEW>, name, blocks, MEASURE_THREADS, a, gradients, stream);
+    else
+        launch(measure_and_plan<MANY>, name, blocks, MEASURE_THREADS, a, gradients, stream);
+}
+
+}  // namespace lrfused

@@ -1,0 +1,212 @@
+// Measure: sums of squares and the largest magnitude of a quarter of a chunk's lanes.
+//
+// A block of threads reads whole rows of 64 columns, 16 bytes of float32 a thread, and keeps the
+// lanes of its columns in registers. Of float64 it takes a quarter in two turns.
+#pragma once
+
+#include "core/update.h"
+#include "cuda/program.cuh"
+
+namespace lrfused {
+
+constexpr int WARPS = MEASURE_THREADS / WARP;
+constexpr int SUMS = 8;  // of warps, in both turns where there are two
+constexpr int QUARTER_BLOCKS = LANE_BLOCKS / QUARTERS;
+
+// The bits of a magnitude: nan above infinity above all numbers.
+__device__ inline uint32_t magnitude(float x) { return bits_of(x) & 0x7FFFFFFFu; }
+__device__ inline uint64_t magnitude(double x) { return bits_of(x) & 0x7FFFFFFFFFFFFFFFu; }
+__device__ inline double from_magnitude(uint32_t bits) { return float_from_bits(bits); }
+__device__ inline double from_magnitude(uint64_t bits) { return double_from_bits(bits); }
+
+template <class C>
+using Magnitude = decltype(magnitude(C()));
+
+template <class C>
+struct AsItIs {
+    __device__ C operator()(C x) const { return x; }
+};
+
+template <class C>
+struct Clipped {
+    C inverse, bound;
+    __device__ C operator()(C x) const { return clip_value(x * inverse, bound); }
+};
+
+// The sum of a column's eight squares; where float32 cannot hold it, in float64.
+__device__ inline double squares(const double* column, uint64_t) {
+    return column_sum<ROWS, double, 1>(column);
+}
+
+__device__ inline double squares(const float* column, uint32_t largest) {
+    float sum = column_sum<ROWS, float, 1>(column);
+    if (sum_is_safe(sum) || !largest) return sum;
+    return column_sum<ROWS, double, 1>(column);
+}
+
+// Eight rows of a block enter the lanes; returned is their largest magnitude.
+template <class C, int width, class T, class Change>
+__device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change change,
+                                        double* lanes) {
+    Magnitude<C> largest = 0;
+#pragma unroll
+    for (int j = 0; j < width; ++j) {
+        C column[ROWS];
+        Magnitude<C> of_column = 0;
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+            C x;
+            read_as(rows[r].x[j], x);
+            column[r] = change(x);
+            Magnitude<C> bits = magnitude(column[r]);
+            of_column = bits > of_column ? bits : of_column;
+        }
+        lanes[j] += squares(column, of_column);
+        largest = of_column > largest ? of_column : largest;
+    }
+    return largest;
+}
+
+template <int width, class T>
+__device__ inline void read_rows(const T* x, int left, Elements<T, width>* rows) {
+    const bool is_aligned = reinterpret_cast<uintptr_t>(x) % sizeof(rows->x) == 0;
+    if (is_aligned && left > (ROWS - 1) * COLUMNS + width - 1) {
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) rows[r] = read_aligned<false, width>(x + r * COLUMNS);
+        return;
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+#pragma unroll
+        for (int j = 0; j < width; ++j)
+            rows[r].x[j] = r * COLUMNS + j < left ? global(x)[r * COLUMNS + j] : T();
+}
+
+// What a block is about, and what its warps found; shared, so that registers are left for rows.
+struct Found {
+    Stretch g, p;  // where the chunk starts
+    int64_t slot;  // of the results
+    int count, quarter;
+    bool value_clip, adapts;
+    double inverse, bound;
+    double raw[SUMS], clipped[SUMS], param[SUMS], largest[WARPS];
+};
+
+// One quarter of the lanes of a chunk, by warps; returned is the largest magnitude that this thread
+// saw.
+template <class C, class T, class Change>
+__device__ inline Magnitude<C> add_quarter_as(const Stretch& stretch, const Found& found,
+                                              Change change, double* sums) {
+    constexpr int width = 16 / (sizeof(T) > sizeof(C) ? sizeof(T) : sizeof(C));
+    constexpr int across = COLUMNS / width, at_once = MEASURE_THREADS / across;  // blocks
+    constexpr int turns = QUARTER_BLOCKS / at_once;
+    const int thread = thread_index();
+    Magnitude<C> largest = 0;
+    if (leads_warp()) sums[warp_index() + WARPS] = 0.0;
+#pragma unroll 1
+    for (int turn = 0; turn < turns; ++turn) {
+        const int first = found.quarter * QUARTER_BLOCKS + turn * at_once + thread / across;
+        double lanes[width] = {};
+#pragma unroll 1
+        for (int block = first; block < CHUNK / BLOCK; block += LANE_BLOCKS) {
+            read_anew();
+            const int place = block * BLOCK + thread % across * width;
+            if (place >= found.count) break;
+            Elements<T, width> rows[ROWS];
+            read_rows(static_cast<const T*>(stretch.data) + place, found.count - place, rows);
+            Magnitude<C> here = add_rows<C>(rows, change, lanes);
+            largest = here > largest ? here : largest;
+        }
+        double sum = warp_sum(pairwise<width>(lanes));
+        if (leads_warp()) sums[warp_index() + turn * WARPS] = sum;
+    }
+    return largest;
+}
+
+template <class C, class Change>
+__device__ inline Magnitude<C> add_quarter(const Stretch& stretch, const Found& found,
+                                           Change change, double* sums) {
+    Magnitude<C> largest = 0;
+    with_type(stretch.dtype, [&](auto number) {
+        largest = add_quarter_as<C, decltype(number)>(stretch, found, change, sums);
+    });
+    return largest;
+}
+
+template <class C>
+__device__ inline void measure_as(Found& found) {
+    Magnitude<C> largest = add_quarter<C>(found.g, found, AsItIs<C>(), found.raw);
+    largest = over_warp(largest, [](auto x, auto y) { return x > y ? x : y; });
+    if (leads_warp()) found.largest[warp_index()] = from_magnitude(largest);
+    if (found.value_clip) {
+        Clipped<C> clip = {static_cast<C>(found.inverse), static_cast<C>(found.bound)};
+        add_quarter<C>(found.g, found, clip, found.clipped);
+    }
+    if (found.adapts) add_quarter<C>(found.p, found, AsItIs<C>(), found.param);
+}
+
+// Of a gradient that is not finite, before or after it is unscaled in the compute type.
+__device__ inline bool overflows(double largest, double inverse, bool double_precision) {
+    if (double_precision) return !(largest * inverse < infinity());
+    return !(static_cast<float>(largest) * static_cast<float>(inverse) < infinity());
+}
+
+__device__ inline int64_t slot_of(const Part& part) { return part.chunk * QUARTERS + part.quarter; }
+
+__device__ inline void write_part(const Room& room, int64_t slot, double raw, double clipped,
+                                  double param, double largest) {
+    room.raw[slot] = raw;
+    room.clipped[slot] = clipped;
+    room.param[slot] = param;
+    room.largest[slot] = largest;
+}
+
+template <class Launched>
+__device__ inline void measure_part(const Launched& a, int64_t index, double* registers,
+                                    Found& found) {
+    const Part& part = a.table.parts[index];
+    const Piece& chunk = a.table.chunks[part.chunk];
+    const Tensor& tensor = a.table.tensors[chunk.tensor];
+    const GroupOptions& options = a.table.groups[tensor.group].options;
+    const Stretch g = a.gradient(chunk.tensor);
+    if (g.dtype < 0 || a.state.words[STEP] < options.start_step) {
+        if (thread_index() == 0) write_part(a.room, slot_of(part), 0.0, 0.0, 0.0, 0.0);
+        return;
+    }
+    if (thread_index() == 0) {
+        found.g = at(g, chunk.offset);
+        found.p = at(tensor.p, chunk.offset);
+        found.slot = slot_of(part);
+        found.count = chunk.count;
+        found.quarter = part.quarter;
+        found.value_clip = options.value_clip;
+        found.adapts = options.agc != AGC_OFF;
+        found.inverse = inverse_scale(a);
+        if (options.value_clip) found.bound = value_bound(a, tensor.group, registers);
+    }
+    __syncthreads();
+    if (found.p.dtype == FLOAT64) measure_as<double>(found);
+    else measure_as<float>(found);
+    __syncthreads();
+    if (thread_index()) return;
+    double largest = 0.0;
+    for (double x : found.largest) largest = propagating_maximum(largest, x);
+    if (overflows(largest, found.inverse, found.p.dtype == FLOAT64))
+        atomicOr(&a.room.decision->overflows, 1);
+    write_part(a.room, found.slot, pairwise<SUMS>(found.raw),
+               found.value_clip ? pairwise<SUMS>(found.clipped) : 0.0,
+               found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest);
+}
+
+// The other blocks have finished, and what they stored can be read. The count returns to 0.
+__device__ inline bool is_last(unsigned* ticket, bool& last) {
+    if (thread_index() == 0) {
+        __threadfence();  // the results of this thread come before its ticket
+        last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+        __threadfence();  // and the last ticket before everybody's results
+    }
+    __syncthreads();
+    return last;
+}
+
+}  // namespace lrfused

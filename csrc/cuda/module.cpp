@@ -1,0 +1,85 @@
+// The Python module lrfused._cuda: raw pointers in, launches out. It allocates nothing on the
+// device and waits for nothing; it knows no torch.
+#include <algorithm>
+
+#include "cuda/read.h"
+
+using namespace lrfused;
+
+using Addresses = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+// Rows of (address, dtype; -1 without a gradient) as the words that the kernels read.
+static std::vector<uint64_t> packed(const Addresses& rows) {
+    std::vector<uint64_t> words(static_cast<size_t>(rows.size() / 2));
+    for (size_t t = 0; t < words.size(); ++t) {
+        const int64_t* row = rows.data() + 2 * t;
+        if (row[1] < 0) continue;
+        words[t] = static_cast<uint64_t>(row[0]) | static_cast<uint64_t>(row[1] + 1) << DTYPE_SHIFT;
+    }
+    return words;
+}
+
+static py::array_t<int64_t> packed_array(const Addresses& rows) {
+    std::vector<uint64_t> words = packed(rows);
+    const int64_t* first = reinterpret_cast<const int64_t*>(words.data());
+    return py::array_t<int64_t>(static_cast<py::ssize_t>(words.size()), first);
+}
+
+// Whether PTX of the newest architecture is there, too; a build without it says so by 0.
+#ifndef LRF_CUDA_PTX
+#define LRF_CUDA_PTX 1
+#endif
+
+// Machine code runs on later minor versions of its chip, PTX on whatever is newer.
+static bool supports(int major, int minor) {
+    const int wanted = 10 * major + minor;
+    int newest = 0;
+    for (int built : architectures()) {
+        if (built / 10 == major && built <= wanted) return true;
+        newest = std::max(newest, built);
+    }
+    return LRF_CUDA_PTX && wanted > newest;
+}
+
+static py::bytes place(Step& step, uint64_t table, uint64_t room) {
+    std::vector<char> bytes = step.place(table, room);
+    return {bytes.data(), bytes.size()};
+}
+
+// grad_scale and found_inf: a number, or the address of a float32 on the device (0: the number).
+static void run(Step& step, const Addresses& gradients, uint64_t gradient_table, uint64_t values,
+                uint64_t given, double grad_scale, uint64_t grad_scale_address, bool found_inf,
+                uint64_t found_inf_address, int device, uint64_t stream) {
+    Call call{};
+    call.gradients = reinterpret_cast<const uint64_t*>(gradient_table);
+    call.values = reinterpret_cast<const double*>(values);
+    call.given = reinterpret_cast<const double*>(given);
+    call.grad_scale = reinterpret_cast<const float*>(grad_scale_address);
+    call.found_inf = reinterpret_cast<const float*>(found_inf_address);
+    call.grad_scale_number = grad_scale;
+    call.found_inf_number = found_inf;
+    step.run(call, packed(gradients), device, reinterpret_cast<cudaStream_t>(stream));
+}
+
+PYBIND11_MODULE(_cuda, module) {
+    module.doc() = "The CUDA backend of lrfused; it takes raw pointers and does not know torch.";
+#ifdef LRF_CUDA_EMULATED
+    module.attr("emulated") = true;
+#else
+    module.attr("emulated") = false;
+#endif
+    module.def("architectures", &architectures);
+    module.def("supports", &supports);
+    module.def("parameter_capacity", &parameter_capacity);
+    module.def("packed", &packed_array);
+    py::class_<Step>(module, "Step", py::module_local())  // _cpu has one, too
+        .def(py::init([](const py::list& tensors, const py::list& groups, const py::dict& options,
+                         const py::list& programs, const py::dict& state) {
+            return new Step(read_tensors(tensors), read_groups(groups), read_options(options),
+                            read_programs(programs), read_state(state));
+        }))
+        .def_property_readonly("table_size", &Step::table_size)
+        .def_property_readonly("room_size", &Step::room_size)
+        .def("place", &place)
+        .def("run", &run);
+}

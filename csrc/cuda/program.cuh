@@ -1,0 +1,66 @@
+// Schedule programs on the device: core/program.h with registers of a block's own.
+#pragma once
+
+#include "cuda/block.cuh"
+#include "cuda/table.h"
+
+namespace lrfused {
+
+__device__ inline double read_input(const void* data, int dtype) {
+    double value = 0.0;
+    switch (dtype) {
+        case FLOAT64: return *static_cast<const double*>(data);
+        case FLOAT32: return *static_cast<const float*>(data);
+        case BFLOAT16: read_as(*static_cast<const bfloat16*>(data), value); return value;
+        case FLOAT16: read_as(*static_cast<const float16*>(data), value); return value;
+        case INT64: return static_cast<double>(*static_cast<const int64_t*>(data));
+        case INT32: return *static_cast<const int32_t*>(data);
+    }
+    return quiet_nan();
+}
+
+__device__ inline double evaluate(const Program& program, int64_t step, double* registers) {
+    double* r = registers;
+    *r++ = static_cast<double>(step);
+    for (int i = 0; i < program.constants_count; ++i) *r++ = program.constants[i];
+    for (int i = 0; i < program.inputs_count; ++i)
+        *r++ = read_input(reinterpret_cast<const void*>(program.inputs[2 * i]),
+                          static_cast<int>(program.inputs[2 * i + 1]));
+    return evaluate(program.code, program.count, program.result, registers,
+                    static_cast<int>(r - registers), program.samples);
+}
+
+// What unscales and averages a gradient.
+__device__ inline double inverse_scale(const Arguments& a) {
+    double outside = a.call.grad_scale ? static_cast<double>(*a.call.grad_scale)
+                                       : a.call.grad_scale_number;
+    double scale = static_cast<double>(*a.state.loss_scale) * a.options.accumulation_steps;
+    return 1.0 / (scale * outside);
+}
+
+// The bound of a group's value clip, before plan has run; by one thread.
+__device__ inline double value_bound(const Arguments& a, int64_t group, double* registers) {
+    int64_t place = group * SLOTS + CLIP_VALUE;
+    if (a.call.given[place] != 0.0) return a.call.values[place];
+    return evaluate(a.table.programs[a.table.groups[group].clip_program], a.state.words[STEP],
+                    registers);
+}
+
+// Programs side by side, as many as there are registers for.
+__device__ inline void evaluate_hyperparameters(const Arguments& a, int64_t now,
+                                                double* registers) {
+    const Table& table = a.table;
+    double* values = a.room.hyperparameters;
+    for (int64_t i = thread_index(); i < table.groups_count * SLOTS; i += blockDim.x)
+        if (a.call.given[i] != 0.0) values[i] = a.call.values[i];
+    const int64_t stride = table.registers | 1;  // odd: neighbours in other banks
+    const int64_t lanes = REGISTERS / stride < blockDim.x ? REGISTERS / stride : blockDim.x;
+    if (thread_index() >= lanes) return;
+    for (int64_t i = thread_index(); i < table.programs_count; i += lanes) {
+        const Program& program = table.programs[i];
+        if (a.call.given[program.place] == 0.0)
+            values[program.place] = evaluate(program, now, registers + thread_index() * stride);
+    }
+}
+
+}  // namespace lrfused

@@ -1,0 +1,61 @@
+// One table of tensors, ready to be stepped: lays out what the device reads, and launches.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <vector>
+
+#include "cuda/table.h"
+
+namespace lrfused {
+
+// As the caller describes them; everything on the device is laid out from these.
+struct TensorRow {
+    Stretch p, m, v, x;
+    int64_t count, unit;  // elements; length of an output unit, 0 without units
+    int group;
+};
+
+struct ProgramRow {
+    int group, slot;
+    std::vector<Instruction> code;
+    std::vector<double> constants, samples;
+    std::vector<int64_t> inputs;  // pairs: address, dtype
+    int result;
+};
+
+// How many gradients fit among a kernel's parameters, with the present driver.
+int64_t parameter_capacity();
+
+// The compute capabilities (90 is 9.0) that the kernels were compiled for.
+std::vector<int> architectures();
+
+class Step {
+  public:
+    Step(std::vector<TensorRow> tensors, std::vector<GroupOptions> groups, Options options,
+         std::vector<ProgramRow> programs, State state);
+
+    // Bytes of the table; of the room, which is to be zeros at first.
+    int64_t table_size() const { return table_bytes; }
+    int64_t room_size() const { return room_bytes; }
+
+    // The table's bytes for this address; from now on the kernels use these addresses.
+    std::vector<char> place(uint64_t table, uint64_t room);
+
+    // One step: at most two launches on the stream. Gradients as words (table.h).
+    void run(const Call& call, const std::vector<uint64_t>& gradients, int device,
+             cudaStream_t stream);
+
+  private:
+    std::vector<char> lay_out_table(uint64_t address, Table& table) const;
+    int64_t lay_out_room(uint64_t address, Room& room) const;
+
+    std::vector<TensorRow> tensors;
+    std::vector<GroupOptions> groups;
+    std::vector<ProgramRow> programs;
+    Arguments arguments;
+    int64_t table_bytes, room_bytes;
+    int dependent_launch = -1;  // not asked yet
+};
+
+}  // namespace lrfused

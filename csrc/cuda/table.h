@@ -1,0 +1,131 @@
+// What the kernels read and write on the device, as host and device see it.
+//
+// The table is laid out once, in one block of memory, and never changes; the room is what the
+// kernels hand to each other. Both belong to whoever launches (lrfused/cuda.py).
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtypes.h"
+#include "core/plan.h"
+#include "core/program.h"
+
+namespace lrfused {
+
+// Memory of one of the four types.
+struct Stretch {
+    void* data;
+    int dtype;
+};
+
+struct Tensor {
+    Stretch p, m, v, x;
+    int group;
+};
+
+// At most so many elements inside one unit of one tensor: a chunk of measure, a tile of apply.
+struct Piece {
+    int64_t tensor, unit, offset;
+    int count;
+};
+
+// A quarter of a chunk's lanes: what a block of measure adds up.
+struct Part {
+    int64_t chunk;
+    int quarter;
+};
+
+struct Unit {
+    int64_t first_chunk, chunks;
+    int group;
+};
+
+struct Group {
+    GroupOptions options;
+    int64_t clip_program;  // of clip_value; -1 without one
+};
+
+struct Program {
+    const Instruction* code;
+    const double* constants;
+    const int64_t* inputs;  // pairs: address, dtype
+    const double* samples;
+    int64_t place;  // group * SLOTS + slot
+    int count, constants_count, inputs_count, result;
+};
+enum InputDtype { INT64 = 4, INT32 = 5 };
+
+struct Table {
+    const Tensor* tensors;
+    const Piece* chunks;
+    const Part* parts;
+    const Piece* tiles;
+    const Unit* units;
+    const int64_t* long_units;  // units of more than one chunk
+    const Group* groups;
+    const Program* programs;
+    int64_t tensors_count, chunks_count, parts_count, tiles_count, units_count, long_units_count;
+    int64_t groups_count, programs_count;
+    int64_t registers;  // that the longest program needs
+    bool clips_before_norm, adapts;
+};
+
+// What was decided about a step.
+struct Decision {
+    double inverse, coefficient;
+    int proceed;
+    int overflows;  // measure found a gradient that is not finite
+    unsigned ticket;
+};
+
+struct Room {
+    double *raw, *clipped, *param, *largest;  // of each part: QUARTERS a chunk
+    double* factors;                          // of adaptive clipping, by unit
+    double* hyperparameters;                  // by place
+    GroupPlan* groups;
+    TensorPlan* tensors;
+    Decision* decision;
+};
+
+// What is new in each call. Numbers that may change under a captured graph lie on the device.
+struct Call {
+    const double* values;           // by place: the host's numbers,
+    const double* given;            // and 1 where they count instead of a program
+    const uint64_t* gradients;      // on the device; null where they are kernel parameters
+    const float *grad_scale, *found_inf;  // or null, and then
+    double grad_scale_number;
+    bool found_inf_number;
+};
+
+constexpr int QUARTERS = 4;
+constexpr int TILE = 8192;
+constexpr int REGISTERS = 1024;  // of programs, in shared memory: more than 256 instructions need
+constexpr int MEASURE_THREADS = 128, APPLY_THREADS = 256;
+
+// A gradient in one word: its dtype (plus one) above its address, 0 without a gradient.
+constexpr int DTYPE_SHIFT = 60;
+
+struct Arguments {
+    Table table;
+    Options options;
+    State state;
+    Room room;
+    Call call;
+};
+
+// With room for so many gradients among the kernel parameters.
+template <int capacity>
+struct Launch : Arguments {
+    uint64_t gradients[capacity];
+
+    LRF_HD Stretch gradient(int64_t tensor) const {
+        uint64_t word = call.gradients ? call.gradients[tensor] : gradients[tensor];
+        return {reinterpret_cast<void*>(word & ((uint64_t(1) << DTYPE_SHIFT) - 1)),
+                static_cast<int>(word >> DTYPE_SHIFT) - 1};
+    }
+};
+
+constexpr int FEW = (4096 - sizeof(Arguments)) / 8;     // parameters of 4 KiB: every driver
+constexpr int MANY = (32764 - sizeof(Arguments)) / 8;  // CUDA 12.1 and newer
+
+}  // namespace lrfused

@@ -1,0 +1,41 @@
+"""What csrc/cuda/module.cpp offers."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+emulated: bool  # built by tests/cuda_emulated for CPU tensors
+
+def architectures() -> list[int]: ...
+def supports(major: int, minor: int) -> bool: ...
+def parameter_capacity() -> int: ...
+def packed(gradients: NDArray[np.int64]) -> NDArray[np.int64]: ...
+
+class Step:
+    def __init__(
+        self,
+        tensors: list[dict[str, Any]],
+        groups: list[dict[str, Any]],
+        options: dict[str, Any],
+        programs: list[dict[str, Any]],
+        state: dict[str, int],
+    ) -> None: ...
+    @property
+    def table_size(self) -> int: ...
+    @property
+    def room_size(self) -> int: ...
+    def place(self, table: int, room: int) -> bytes: ...
+    def run(
+        self,
+        gradients: NDArray[np.int64],
+        gradient_table: int,
+        values: int,
+        given: int,
+        grad_scale: float,
+        grad_scale_address: int,
+        found_inf: bool,
+        found_inf_address: int,
+        device: int,
+        stream: int,
+    ) -> None: ...

@@ -1,0 +1,129 @@
+"""The CUDA backend: memory for ``lrfused._cuda``, which launches on the current stream."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrfused import native
+from lrfused.capture import is_capturing
+from lrfused.cpu import _options, _programs, _stretch, increment_versions
+from lrfused.device_state import Field
+from lrfused.triton.uploads import Upload
+from lrfused.work import UNKNOWN, Outcome, Work
+
+
+class CudaStep:
+    """One table, ready to be stepped by two launches at most.
+
+    ``captured`` are the gradient tables of CUDA graphs, which read this object's memory: it has
+    to live as long as they do.
+    """
+
+    def __init__(self, work: Work):
+        assert native.cuda is not None
+        self.device = work.state.words.device
+        if is_capturing(self.device):
+            raise RuntimeError(
+                "capture: the optimizer's tables have to be built first; take a step before"
+            )
+        self.captured: list[Tensor] = []
+        self.step = native.cuda.Step(*_description(work))
+        self._table = torch.empty(self.step.table_size, dtype=torch.uint8, device=self.device)
+        self._room = torch.zeros(self.step.room_size, dtype=torch.uint8, device=self.device)
+        content = self.step.place(self._table.data_ptr(), self._room.data_ptr())
+        self._table.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        self._numbers = Upload(2 * work.hyper.values.size, torch.float64, self.device)
+        # More gradients than a kernel's parameters can hold lie in a table on the device.
+        self._gradients = None
+        if len(work.entries) > native.cuda.parameter_capacity():
+            self._gradients = Upload(len(work.entries), torch.int64, self.device)
+
+    def __call__(self, work: Work) -> Outcome:
+        """One step over the gradients in ``work.addresses``; nothing waits for the device.
+
+        Raises:
+            RuntimeError: a call of CUDA failed.
+        """
+        self.push(work)
+        values, given = self._places
+        grad_scale, scale_tensor = self._outside(work.grad_scale, 1.0)
+        found_inf, inf_tensor = self._outside(work.found_inf, 0.0)
+        self.step.run(
+            work.addresses,
+            self._gradient_table(work.addresses),
+            values,
+            given,
+            grad_scale,
+            0 if scale_tensor is None else scale_tensor.data_ptr(),
+            found_inf != 0.0,
+            0 if inf_tensor is None else inf_tensor.data_ptr(),
+            self.device.index or 0,
+            self._stream(),
+        )
+        return self._outcome(work)
+
+    def push(self, work: Work) -> None:
+        """The caller's numbers, where kernels and captured graphs read them."""
+        values, given = work.hyper.values, work.hyper.given
+        numbers = np.concatenate((values.reshape(-1), given.reshape(-1)))
+        start = self._numbers.shared(numbers).data_ptr()
+        self._places = start, start + 8 * values.size
+
+    def _gradient_table(self, addresses: np.ndarray) -> int:
+        """Its address on the device; 0 where the kernels' parameters have room for it."""
+        if self._gradients is None:
+            return 0
+        assert native.cuda is not None
+        packed = native.cuda.packed(addresses)
+        if not is_capturing(self.device):
+            return self._gradients.shared(packed).data_ptr()
+        self.captured.append(self._gradients.fixed(packed))
+        return self.captured[-1].data_ptr()
+
+    def _outside(self, value: Any, neutral: float) -> tuple[float, Tensor | None]:
+        """What an outside GradScaler says: a number, or a float32 on the device."""
+        if isinstance(value, Tensor):
+            return neutral, value.detach().reshape(1).to(self.device, torch.float32)
+        return float(value), None
+
+    def _stream(self) -> int:
+        if self.device.type == "cpu":
+            return 0
+        return int(torch.cuda.current_stream(self.device).cuda_stream)
+
+    def _outcome(self, work: Work) -> Outcome:
+        """Emulated on a CPU, what was decided; on a device nobody knows yet."""
+        increment_versions(work.moving)
+        if self.device.type != "cpu":
+            return UNKNOWN
+        words = work.state.words
+        return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
+
+
+def _description(work: Work) -> tuple[Any, ...]:
+    """What ``_cuda.Step`` is made from; the same as for ``_cpu.Step``."""
+    state = work.state
+    counts = state.tensors
+    tensors = [
+        {
+            "p": _stretch(e.p),
+            "m": _stretch(e.m),
+            "v": _stretch(e.v),
+            "x": _stretch(e.x),
+            "count": e.p.flat.numel(),
+            "unit": e.unit,
+            "group": e.group,
+        }
+        for e in work.entries
+    ]
+    addresses = {
+        "words": state.words.data_ptr(),
+        "loss_scale": state.loss_scale.data_ptr(),
+        "counts": counts.counts.data_ptr(),
+        "steps": counts.steps.data_ptr(),
+        "products": counts.products.data_ptr(),
+    }
+    groups = [vars(group) for group in work.groups]
+    return tensors, groups, _options(work.options, work), _programs(work), addresses

@@ -1,0 +1,106 @@
+"""Compiles csrc/cuda with g++ against the cuda_runtime.h beside this file, once for a content."""
+
+import ctypes
+import fcntl
+import hashlib
+import importlib.util
+import shlex
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import pybind11
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+SOURCES = [*sorted((CSRC / "cuda").glob("*.c*")), HERE / "controls.cpp"]
+SOURCES = [file for file in SOURCES if file.suffix in (".cu", ".cpp")]
+# As the real compilers are told to: every operation rounds once and by itself.
+EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-O1", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-w", *EXACT]
+INCLUDES = [HERE, CSRC, pybind11.get_include(), sysconfig.get_path("include")]
+
+
+def _key() -> str:
+    contents = hashlib.sha256(repr((FLAGS, sys.version, pybind11.__version__)).encode())
+    for file in sorted([*(CSRC / "core").iterdir(), *(CSRC / "cuda").iterdir(), *HERE.glob("*.*")]):
+        if file.suffix in (".h", ".cuh", ".cu", ".cpp"):
+            contents.update(f"{file.name}\0".encode() + file.read_bytes())
+    return contents.hexdigest()[:16]
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
+
+
+def _compile(folder: Path, target: Path) -> None:
+    compiler = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
+    includes = [f"-I{path}" for path in INCLUDES]
+
+    def compiled(source: Path) -> str:
+        built = str(folder / f"{source.stem}-{source.suffix[1:]}.o")
+        _run([compiler, *FLAGS, *includes, "-x", "c++", "-c", str(source), "-o", built])
+        return built
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compiled, SOURCES))
+    unfinished = target.with_suffix(".unfinished")
+    _run([compiler, "-shared", *objects, "-o", str(unfinished)])
+    unfinished.rename(target)
+
+
+def build(cache: Path) -> Path:
+    """The module's path; whoever comes first compiles, others wait for that."""
+    folder = cache / _key()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _compile(folder, target)
+    return target
+
+
+def _load(path: Path) -> ModuleType:
+    """The module at a path."""
+    spec = importlib.util.spec_from_file_location("lrfused._cuda", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Emulation:
+    """The module, and what tests ask of it."""
+
+    def __init__(self, path):
+        self.path, self.module = path, _load(path)
+        self._library = ctypes.CDLL(str(path))
+        for name in ("launches", "barriers"):
+            getattr(self._library, name).restype = ctypes.c_char_p
+
+    def seed(self, number):
+        """The order of blocks and threads from here on."""
+        self._library.seed(ctypes.c_uint64(number))
+
+    def launches(self):
+        """(blocks, threads) of every launch since this was last asked."""
+        lines = self._library.launches().decode().splitlines()
+        return [tuple(map(int, line.split(" x "))) for line in lines]
+
+    def barriers(self):
+        """The places of the barriers that were reached so far."""
+        return self._library.barriers().decode().splitlines()
+
+    def drop_barrier(self, place=""):
+        """Nobody waits there any more."""
+        self._library.drop_barrier(place.encode())
+
+    def fail(self, call=""):
+        """This call of CUDA's fails from now on."""
+        self._library.fail(call.encode())

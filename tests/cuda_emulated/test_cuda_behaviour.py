@@ -1,0 +1,197 @@
+"""The CUDA backend beside its numbers: launches, barriers, errors, an outside GradScaler."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from step.helpers import (
+    DTYPES,
+    FEW,
+    SMALL,
+    advance,
+    assert_same_bits,
+    assert_same_contents,
+    assert_same_run,
+    contents,
+    random_problem,
+    run,
+    start,
+)
+
+import lrfused
+from lrfused import schedules as S
+from lrfused.device_state import Field
+from lrfused.options import Error
+
+INF = float("inf")
+
+pytestmark = pytest.mark.usefixtures("cuda")
+
+
+# Launches
+
+
+def blocks(cuda):
+    return [launch[0] for launch in cuda.launches()]
+
+
+@pytest.mark.parametrize(
+    ("options", "measures"),
+    [
+        ({}, False),
+        ({"clip_value": 1.0, "lr": S.linear(1e-2, 0, 9)}, False),
+        ({"max_grad_norm": 1.0}, True),
+        ({"loss_scale": "dynamic"}, True),
+        ({"agc": 0.1, "amsgrad": True}, True),
+    ],
+)
+def test_two_launches_a_step_for_any_mixture(rng, cuda, options, measures):
+    problem = random_problem(rng, [*SMALL, (9000,)], 3, DTYPES, DTYPES)
+    run(problem, "cuda", groups=({}, {"weight_decay": 0.5}), agc_by="tensor", **options)
+    filled = sum(value.numel() > 0 for value in problem.values)
+    # 9000 elements: three quarters of a chunk, two tiles.
+    assert blocks(cuda) == [filled + 2 if measures else 1, filled + 1] * 3
+
+
+def test_empty_parameters_are_one_launch(rng, cuda):
+    made = start([torch.zeros(0, 3)], "cuda", max_grad_norm=1.0)
+    advance(made, [torch.zeros(0, 3)])
+    assert blocks(cuda) == [1]
+    assert made.opt.metrics()["grad_norm"] == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:param_groups")
+def test_the_table_is_built_once(rng):
+    problem = random_problem(rng, FEW, 4, none=0.0)
+    made = start(problem.values, "cuda", lr=S.linear(1e-2, 0, 9), max_grad_norm=1.0)
+    advance(made, problem.gradients[0])
+    step = made.opt._engine._table.run
+    for gradients in problem.gradients[1:]:
+        made.opt.param_groups[0]["weight_decay"] += 0.1
+        advance(made, gradients)
+    assert made.opt._engine._table.run is step
+
+
+# Barriers
+
+
+def test_without_any_one_barrier_the_result_is_wrong(built):
+    """So the emulation would show a barrier that is missing, and each one is needed."""
+    script = Path(__file__).with_name("barriers.py")
+    paths = (Path(lrfused.__file__).parents[1], script.parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    command = [sys.executable, str(script), str(built.path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wrong = json.loads(done.stdout)
+    assert not wrong.pop("")
+    assert len(wrong) == 8
+    for place, is_wrong in wrong.items():
+        assert is_wrong, f"nothing changes without the barrier at {place}"
+
+
+# An outside GradScaler
+
+OUTSIDE = [
+    {"grad_scale": 128.0, "found_inf": 0.0},
+    {"grad_scale": torch.tensor(3.0), "found_inf": torch.tensor(0.0)},
+    {"grad_scale": torch.tensor([5.0]), "found_inf": torch.tensor([1.0])},
+    {"grad_scale": 7.0, "found_inf": 1},
+]
+
+
+@pytest.mark.parametrize("outside", OUTSIDE, ids=repr)
+@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.5}, {"nonfinite": "raise"}], ids=repr)
+def test_an_outside_grad_scaler(rng, outside, options):
+    problem = random_problem(rng, FEW, 2)
+    got, want = (start(problem.values, b, **options) for b in ("cuda", "reference"))
+    for gradients in problem.gradients:
+        for made in (got, want):
+            vars(made.opt).update(outside)
+            advance(made, gradients)
+    assert_same_run(got, want)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("slot", "value"), [("lr", float("nan")), ("eps", INF), ("weight_decay", -INF)]
+)
+def test_an_unusable_hyperparameter_changes_nothing(rng, slot, value):
+    problem = random_problem(rng, FEW, 2)
+    made = start(problem.values, "cuda", groups=({}, {}), max_grad_norm=1.0)
+    advance(made, problem.gradients[0])
+    made.opt.param_groups[1][slot] = value
+    before = contents(made)
+    with pytest.raises(RuntimeError, match=rf"step 1: {slot} of param_groups\[1\] is {value}"):
+        advance(made, problem.gradients[0])
+    assert_same_contents(contents(made), before)
+
+
+def test_an_impossible_count_changes_nothing(rng):
+    problem = random_problem(rng, FEW, 1)
+    made = start(problem.values, "cuda")
+    advance(made, problem.gradients[0])
+    made.opt.state[made.params[2]]["step"].fill_(-1.0)
+    before = contents(made)
+    with pytest.raises(RuntimeError, match=r"state\['step'\] of parameter 2 is -1.0"):
+        advance(made, problem.gradients[0])
+    assert_same_contents(contents(made), before)
+
+
+@pytest.mark.parametrize("value", [INF, -INF, float("nan")])
+def test_a_gradient_that_is_not_finite_raises_if_asked_to(rng, value):
+    problem = random_problem(rng, FEW, 1)
+    made = start(problem.values, "cuda", nonfinite="raise")
+    problem.gradients[0][3][64] = value
+    before = [p.clone() for p in made.params]
+    with pytest.raises(RuntimeError, match="step 0: a gradient is not finite"):
+        advance(made, problem.gradients[0])
+    for p, q in zip(made.params, before, strict=True):
+        assert_same_bits(p, q)
+
+
+def test_a_latched_error_stays_until_the_host_has_seen_it(rng):
+    """Later steps are taken, and a later error does not replace the first."""
+    problem = random_problem(rng, FEW, 1)
+    made = start(problem.values, "cuda", nonfinite="raise")
+    advance(made, problem.gradients[0])
+    table, state = made.opt._engine._table, made.opt._engine.state([])
+    reading = []
+    for lr, poison in ((1e-3, INF), (float("nan"), 1.0), (1e-3, 1.0)):
+        table.work.hyper.values[0, 0] = lr
+        gradient = problem.gradients[0][0] * poison
+        table.work.addresses[:, 1] = -1
+        table.work.addresses[0] = (gradient.data_ptr(), 1)
+        table.run(table.work)
+        reading.append(state.read())
+    assert [r[Field.ERROR] for r in reading] == [Error.GRADIENT] * 3
+    assert [r[Field.ERROR_STEP] for r in reading] == [1, 1, 1]
+    assert [r[Field.STEP] for r in reading] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["cudaGetDevice", "cudaDriverGetVersion", "cudaFuncGetAttributes", "cudaLaunchKernelEx"],
+)
+def test_an_error_of_cuda_names_the_call(rng, cuda, call):
+    problem = random_problem(rng, FEW, 1)
+    made = start(problem.values, "cuda", max_grad_norm=1.0)
+    cuda.fail(call)
+    with pytest.raises(RuntimeError, match=rf"{call}.*: cudaErrorLaunchFailure: unspecified"):
+        advance(made, problem.gradients[0])
+    cuda.fail()
+    advance(made, problem.gradients[0])
+
+
+def test_what_it_was_built_for(cuda):
+    assert cuda.module.emulated
+    (built,) = cuda.module.architectures()
+    major, minor = divmod(built, 10)
+    assert cuda.module.supports(major, minor) and cuda.module.supports(major + 1, 0)
+    assert not cuda.module.supports(major - 1, 9)

@@ -1,0 +1,99 @@
+"""Reading NVIDIA machine code: registers, stack, and the loops of each function."""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+
+def tool(name: str) -> Path:
+    """A program of NVIDIA's that comes with Triton."""
+    import triton
+
+    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+
+
+@dataclass
+class Loop:
+    """A range of instructions with a branch back to its start, and none such inside."""
+
+    texts: list[str]
+    targets: dict[int, int]  # of the branches inside the range, by place
+
+    def count(self, pattern: str) -> int:
+        return sum(bool(re.search(pattern, text)) for text in self.texts)
+
+    @cached_property
+    def shortest(self) -> int:
+        """The fewest instructions that a turn can take: no rare case of anything."""
+        steps = {0: 1}  # how many are executed until this one is
+        for place, text in enumerate(self.texts[:-1]):
+            if place not in steps:
+                continue
+            following = [self.targets[place]] if place in self.targets else []
+            if not re.match(r"(BRA|EXIT|RET)\b", text):
+                following.append(place + 1)
+            for other in following:
+                if place < other < len(self.texts):
+                    steps[other] = min(steps.get(other, steps[place] + 1), steps[place] + 1)
+        return steps[len(self.texts) - 1]
+
+
+@dataclass
+class Function:
+    """One kernel for one architecture."""
+
+    name: str
+    architecture: int
+    registers: int
+    stack: int
+    local: int  # bytes that registers are spilled to
+    sass: str
+
+    @cached_property
+    def loops(self) -> list[Loop]:
+        code = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", self.sass)
+        places = {int(address, 16): i for i, (address, _) in enumerate(code)}
+        texts = [text for _, text in code]
+        targets = {}
+        for i, text in enumerate(texts):
+            target = re.search(r"\bBRA(?:\.\w+)* .*?0x([0-9a-f]+)", text)
+            if target and int(target[1], 16) in places:
+                targets[i] = places[int(target[1], 16)]
+        ranges = [(to, i + 1) for i, to in targets.items() if to < i]
+        inner = [
+            (a, b)
+            for a, b in ranges
+            if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in ranges)
+        ]
+        return [
+            Loop(texts[a:b], {i - a: to - a for i, to in targets.items() if a <= i < b})
+            for a, b in inner
+        ]
+
+
+def functions(binary: Path) -> list[Function]:
+    """The kernels of a cubin, an object or a module."""
+
+    def run(flag: str) -> str:
+        command = [tool("cuobjdump"), flag, binary]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    found = re.finditer(
+        r"arch = sm_(\d+)\w*|Function (\S+):\s+REG:(\d+) STACK:(\d+) \S+ LOCAL:(\d+)",
+        run("-res-usage"),
+    )
+    usage, architecture = {}, 0
+    for match in found:
+        if match[1]:
+            architecture = int(match[1])
+        else:
+            usage[architecture, match[2]] = tuple(map(int, match.group(3, 4, 5)))
+    kernels = []
+    for part in re.split(r"\bcode for sm_", run("-sass"))[1:]:
+        architecture = int(re.match(r"\d+", part)[0])  # type: ignore[index]
+        for text in part.split("Function : ")[1:]:
+            name = text.split()[0]
+            kernels.append(Function(name, architecture, *usage[architecture, name], text))
+    return kernels

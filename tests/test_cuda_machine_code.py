@@ -1,0 +1,109 @@
+"""What nvcc made of the CUDA kernels: read from the module that was built, without a GPU."""
+
+import functools
+import re
+import subprocess
+from pathlib import Path
+
+import machine_code
+import pytest
+
+import lrfused
+
+MODULE = next(Path(lrfused.__file__).parent.glob("_cuda.*.so"), None)
+pytest.importorskip("triton")  # its wheel has the disassembler
+pytestmark = pytest.mark.skipif(MODULE is None, reason="lrfused._cuda was not built")
+
+REGISTERS = 64
+LOAD, WIDE_LOAD = r"\bLDG\.", r"\bLDG\.\S*\.128"
+STORE, WIDE_STORE = r"\bSTG\.", r"\bSTG\.\S*\.128"
+GENERIC = r"\b(LD|ST)\.E\b"
+# Elements of a turn of apply's float32 loop, and the instructions that DESIGN expects of each in
+# IEEE arithmetic; what is more than that is addresses, once a turn.
+ELEMENTS, ARITHMETIC, ADDRESSES = 4, 34, 64
+
+
+@functools.cache
+def kernels(name):
+    found = [f for f in machine_code.functions(MODULE) if name in f.name]
+    assert found
+    return found
+
+
+def float32_loops(function):
+    """Those of apply that read and write 16 bytes of four tensors, of four elements in float32."""
+    return [
+        loop
+        for loop in function.loops
+        if loop.count(WIDE_LOAD) == loop.count(LOAD) == 4
+        and loop.count(WIDE_STORE) == loop.count(STORE) == 4
+        and loop.count(r"\bDMUL\b") == 0
+        and loop.count(r"\bMUFU\.RSQ\b") == ELEMENTS
+    ]
+
+
+@pytest.mark.parametrize("name", ["measure_and_plan", "5apply"])
+def test_registers_suffice(name):
+    """No stack frame, and so no spills."""
+    for kernel in kernels(name):
+        about = (kernel.name, kernel.architecture)
+        assert kernel.registers <= REGISTERS, about
+        assert (kernel.stack, kernel.local) == (0, 0), about
+        assert not re.search(r"\b(STL|LDL)\b", kernel.sass), about
+
+
+@pytest.mark.parametrize("name", ["measure_and_plan", "5apply"])
+def test_compiled_for_the_chips_that_were_asked_for(name):
+    assert {kernel.architecture for kernel in kernels(name)} <= {80, 90, 100, 120}
+
+
+def test_apply_accesses_128_bits_of_global_memory():
+    """One loop for float32, which has no other access than these; none is generic."""
+    for kernel in kernels("5apply"):
+        (loop,) = float32_loops(kernel)
+        assert loop.count(GENERIC) == 0
+        wide = [loop for loop in kernel.loops if loop.count(WIDE_LOAD)]
+        assert len(wide) == 16  # eight mixtures of types, with amsgrad and without
+
+
+def test_measure_reads_128_bits():
+    """Eight rows of a block each turn, for each type of gradients that fills 16 bytes."""
+    for kernel in kernels("measure_and_plan"):
+        wide = [loop for loop in kernel.loops if loop.count(WIDE_LOAD)]
+        assert wide and all(loop.count(WIDE_LOAD) >= 8 for loop in wide)
+        assert all(loop.count(GENERIC) == 0 for loop in wide)
+
+
+def test_instructions_an_element():
+    for kernel in kernels("5apply"):
+        (loop,) = float32_loops(kernel)
+        assert loop.shortest <= 1.1 * ARITHMETIC * ELEMENTS + ADDRESSES, kernel.architecture
+
+
+def ptx():
+    """The PTX that the module carries, for chips to come."""
+    tool = machine_code.tool("cuobjdump")
+    done = subprocess.run([tool, "-ptx", MODULE], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_nothing_is_contracted():
+    """In PTX every operation rounds by itself; division and root are made of FFMA only later."""
+    for arithmetic in re.findall(r"\b(?:fma|mad|mul|add|sub|div|sqrt)\.\S*f(?:32|64)\b", ptx()):
+        assert not re.search(r"fma|mad|ftz|approx|full|\.r[zmp]\b", arithmetic), arithmetic
+
+
+def test_who_finishes_last_sees_what_the_others_stored():
+    """Barrier, stores, fence, ticket, fence, barrier, loads past the first cache."""
+    entries = re.split(r"\.entry ", ptx())
+    measures = [entry for entry in entries if re.match(r"\S*measure_and_plan", entry)]
+    assert len(measures) == 2  # gradients among the parameters: few, many
+    for code in measures:
+        (ticket,) = (m.start() for m in re.finditer(r"atom\.global\.inc\.u32", code))
+        before, after = code[:ticket], code[ticket:]
+        fence = before.rindex("membar.gl;")
+        assert before.rindex("bar.sync") < before.rindex("st.global") < fence
+        assert "ld.global.cg.f64" not in before
+        first = after.index("ld.global.cg.f64")
+        assert after.index("membar.gl;") < after.index("bar.sync") < first
+        assert after.count("ld.global.cg.f64") >= 8  # raw, clipped, param, largest by quarters
