@@ -9,7 +9,7 @@ BUILT := .venv/.built
 NATIVE := $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help test facts demo bench lint types build clean
+.PHONY: help test facts executed demo bench gpu lint types build clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -20,11 +20,18 @@ test: lint types $(BUILT)  ## lint, types, tests, doctests
 facts: $(INSTALLED)  ## write docs/facts.md, the table of what the tests show
 	$(BIN)/python tests/facts.py
 
+executed: $(BUILT)  ## write docs/executed.md, what was executed on a GPU, interpreted or compiled
+	$(BIN)/python tests/executed.py
+
 demo: $(BUILT)  ## train a small GPT with torch's pipeline and with lrfused, draw both
 	$(BIN)/python benchmarks/demo.py $(ARGS)
 
 bench: $(BUILT)  ## time lrfused beside torch and DeepSpeed (a minute or two: ARGS=--quick)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+# With the machine's own Python: nothing is installed.
+gpu:  ## on a GPU: build, test and benchmark by PYTHON, in 9 minutes (ARGS=--dry-run)
+	$(PYTHON) benchmarks/gpu_run.py $(ARGS)
 
 lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Time the whole step of an optimizer: torch's, DeepSpeed's and lrfused's, side by side.
 
     python benchmarks/bench.py [--quick] [--workloads gpt2,small] [--providers fused,lrfused]
+    python benchmarks/bench.py --device gpu [--seconds 100] [--quick]
 
 Writes a JSON file to benchmarks/results, or to the folder RESULTS_DIR. Exits with 1 if a provider
 gave a wrong result or failed. benchmarks/README.md says what is measured.
@@ -8,6 +9,7 @@ gave a wrong result or failed. benchmarks/README.md says what is measured.
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,23 +19,21 @@ import records
 import table
 import torch
 from data import Settings
-from device import Cpu, Device
-from providers import PROVIDERS
-from runner import run_case
+from device import Device
+from runner import left_out, run_case
 from stream import Stream
+from suites import SUITES
 from tqdm import tqdm
-from workloads import DTYPES, FORMS, QUICK_WORKLOADS, WORKLOADS, select
+from workloads import DTYPES, FORMS, select
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 QUICK_FORMS = ("clip",)
-# Compiling takes a minute for every list of tensors.
-QUICK_PROVIDERS = tuple(name for name in PROVIDERS if name != "compile")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    record = run(options, Cpu())
+    record = run(options, SUITES[options.device].device())
     print(table.plain(list(table.everything(record))))
     print(f"results: {options.out}")
     failures = records.failures(record)
@@ -44,14 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, device: Device) -> records.Record:
     """All cases, each written as soon as it is done."""
-    record = records.new(device.name, _settings(options))
-    cases = select(options.workloads, options.dtype, options.forms)
-    providers = [PROVIDERS[name] for name in options.providers]
-    stream = Stream(device)
+    suite = SUITES[options.device]
+    record = records.new(device, _settings(options))
+    cases = select(options.workloads, options.dtype, options.forms, suite.workloads)
+    providers = [suite.providers[name] for name in options.providers]
+    stream, clock = Stream(device), Clock(options.seconds)
     total = len(cases) * len(providers) * (1 + options.rounds)
     with tqdm(total=total, unit="turn") as bar:
         for case in cases:
             bar.set_description(" ".join(case.key))
+            if clock.is_late():
+                records.add(record, left_out(case, providers, "no time was left"), {})
+                continue
             measurements, rates = run_case(
                 case, providers, options.rounds, stream, Settings(), _ticker(bar)
             )
@@ -60,6 +64,20 @@ def run(options: argparse.Namespace, device: Device) -> records.Record:
     record["finished"] = True
     records.write(record, options.out)
     return record
+
+
+class Clock:
+    """Knows when another case may take longer than there is time."""
+
+    def __init__(self, seconds: float | None):
+        self.end = None if seconds is None else time.monotonic() + seconds
+        self.last, self.longest = time.monotonic(), 0.0
+
+    def is_late(self) -> bool:
+        """Asked before every case."""
+        now = time.monotonic()
+        self.longest, self.last = max(self.longest, now - self.last), now
+        return self.end is not None and now + self.longest > self.end
 
 
 def _ticker(bar: "tqdm[Any]") -> Callable[[str], None]:
@@ -76,27 +94,33 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options; what is not given depends on ``--quick``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """The options; what is not given depends on ``--device`` and ``--quick``."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--device", choices=SUITES, default="cpu", help="(cpu)")
+    suite = SUITES[first.parse_known_args(arguments)[0].device]
+    workloads, providers = suite.workloads, suite.providers
+    about = __doc__.splitlines()[0] if __doc__ else None
+    parser = argparse.ArgumentParser(description=about, parents=[first])
     parser.add_argument("--quick", action="store_true", help="a minute or two: less of everything")
-    parser.add_argument("--workloads", type=_names(WORKLOADS), help=f"of {','.join(WORKLOADS)}")
-    parser.add_argument("--providers", type=_names(PROVIDERS), help=f"of {','.join(PROVIDERS)}")
+    parser.add_argument("--workloads", type=_names(workloads), help=f"of {','.join(workloads)}")
+    parser.add_argument("--providers", type=_names(providers), help=f"of {','.join(providers)}")
     parser.add_argument("--dtype", type=_names(DTYPES), help=f"of {','.join(DTYPES)}")
     parser.add_argument("--forms", type=_names(FORMS), help=f"of {','.join(FORMS)}")
     parser.add_argument("--rounds", type=_positive, help=f"({ROUNDS}, quick {QUICK_ROUNDS})")
     parser.add_argument(
         "--threads", type=_positive, default=torch.get_num_threads(), help="(as many as torch)"
     )
+    parser.add_argument("--seconds", type=_positive, help="begin nothing that may take longer")
     parser.add_argument("--out", type=Path, help="JSON file (benchmarks/results/DEVICE.json)")
     options = parser.parse_args(arguments)
-    quick = options.quick
+    quick, name = options.quick, suite.device.name
     defaults = {
-        "workloads": list(QUICK_WORKLOADS if quick else WORKLOADS),
-        "providers": list(QUICK_PROVIDERS if quick else PROVIDERS),
+        "workloads": list(suite.quick_workloads if quick else workloads),
+        "providers": list(suite.quick_providers if quick else providers),
         "dtype": list(DTYPES),
         "forms": list(QUICK_FORMS if quick else FORMS),
         "rounds": QUICK_ROUNDS if quick else ROUNDS,
-        "out": records.folder() / ("cpu-quick.json" if quick else "cpu.json"),
+        "out": records.folder() / (f"{name}-quick.json" if quick else f"{name}.json"),
     }
     for name, value in defaults.items():
         if getattr(options, name) is None:

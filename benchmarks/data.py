@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from device import Cpu, Device
 from torch import Tensor
 from torch.nn import Parameter
 from workloads import Case
 
 PERIOD = 1_000_003
-PIECE = 2**17  # at a time, so that what is done with it stays in a cache
+PIECE = 2**17  # at a time, so that what is done with it stays in a cache; a GPU takes a period
 PARAMETER_SCALE = 0.02
 # Norms of the successive gradients: the clip at 1 acts in all steps but the second.
 NORMS = (3.0, 0.5, 1.7)
+CPU = Cpu()
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,10 @@ class Settings:
 class Data:
     """The values of one case; ``pool`` is one period of them."""
 
-    def __init__(self, case: Case, settings: Settings, seed: int = 0):
-        self.case = case
+    def __init__(self, case: Case, settings: Settings, seed: int = 0, device: Device = CPU):
+        self.case, self.device = case, device
+        self.kept: list[Parameter] = []  # those of all providers, where they share them
+        self.piece = PIECE if device.place.type == "cpu" else PERIOD
         self.starts = [0]
         for size in case.workload.sizes:
             self.starts.append(self.starts[-1] + size)
@@ -50,7 +54,8 @@ class Data:
         self.scale = settings.loss_scale if case.form.unscales else 1.0
         generator = torch.Generator().manual_seed(seed)
         period = min(PERIOD, self.total)
-        draws = [torch.randn(period, generator=generator) for _ in range(1 + len(NORMS))]
+        drawn = [torch.randn(period, generator=generator) for _ in range(1 + len(NORMS))]
+        draws = [draw.to(device.place) for draw in drawn]
         self.initial = (PARAMETER_SCALE * draws[0]).to(case.dtype)
         per_element = self.total**-0.5
         self.gradients = [
@@ -59,13 +64,18 @@ class Data:
         ]
 
     def parameters(self) -> list[Parameter]:
-        """New parameters with their initial values, and gradients that hold nothing yet."""
-        params = []
-        for shape, start in zip(self.case.workload.shapes, self.starts, strict=True):
-            param = Parameter(torch.empty(shape, dtype=self.case.dtype))
+        """Parameters with their initial values, and gradients that hold nothing yet."""
+        dtype, place = self.case.dtype, self.device.place
+        params = self.kept or [
+            Parameter(torch.empty(shape, dtype=dtype, device=place))
+            for shape in self.case.workload.shapes
+        ]
+        for param, start in zip(params, self.starts, strict=True):
             self._fill(param, self.initial, start)
-            param.grad = torch.empty_like(param)
-            params.append(param)
+            if param.grad is None:
+                param.grad = torch.empty_like(param)
+        if self.device.shares_tensors:
+            self.kept = params
         return params
 
     def write_gradients(self, params: list[Parameter], step: int) -> None:
@@ -83,7 +93,7 @@ class Data:
         done = 0
         while done < len(flat):
             offset = (start + done) % period
-            count = min(PIECE, period - offset, len(flat) - done)
+            count = min(self.piece, period - offset, len(flat) - done)
             yield flat[done : done + count], slice(offset, offset + count)
             done += count
 

@@ -17,6 +17,8 @@ from lrfused import schedules
 
 Parameters = list[Parameter]
 
+MOMENT_ACCESSES = 4  # m and v are read and written
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -24,6 +26,17 @@ class Pipeline:
 
     step: Callable[[], Any]
     optimizer: torch.optim.Optimizer
+
+
+Moments = Callable[[torch.optim.Optimizer, Parameter], tuple[torch.Tensor, torch.Tensor]]
+
+
+def in_state(m: str = "exp_avg", v: str = "exp_avg_sq") -> Moments:
+    """Moments that stand in the state as they are, under these names."""
+    return lambda optimizer, param: (optimizer.state[param][m], optimizer.state[param][v])
+
+
+AS_TORCH = in_state()
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,9 @@ class Provider:
         norm_error: relative error of the gradient norm to be put up with, by dtype.
         missing: why it cannot run here, or None.
         most_tensors: it is left out where there are more.
+        skips: names of other workloads that it is left out of.
+        moments: m and v of a parameter, as its optimizer has them.
+        float32_moments: they are float32 whatever the parameters are.
     """
 
     name: str
@@ -46,9 +62,13 @@ class Provider:
     norm_error: dict[str, float]
     missing: Callable[[], str | None] = lambda: None
     most_tensors: float = math.inf
+    skips: tuple[str, ...] = ()
+    moments: Moments = AS_TORCH
+    float32_moments: bool = False
 
     def bytes_per_parameter(self, form: Form, dtype: torch.dtype) -> int:
-        return self.accesses[form.name] * dtype.itemsize
+        wider = MOMENT_ACCESSES * (4 - dtype.itemsize) if self.float32_moments else 0
+        return self.accesses[form.name] * dtype.itemsize + wider
 
 
 def torch_pipeline(
@@ -123,7 +143,7 @@ def fused(params: Parameters, form: Form, settings: Settings) -> Pipeline:
 def compiled(params: Parameters, form: Form, settings: Settings) -> Pipeline:
     """A Tensor lr, or each of its values would be compiled anew."""
     torch.compiler.reset()  # what was compiled for earlier optimizers is looked up at every call
-    lr = torch.tensor(settings.lr)
+    lr = torch.tensor(settings.lr, device=params[0].device)
     kind = {"foreach": True, "capturable": True}
     optimizer = torch.optim.AdamW(params, lr, **kind, **common(settings))
     return torch_pipeline(optimizer, params, form, settings, compiled=True)
@@ -138,7 +158,9 @@ def deepspeed(params: Parameters, form: Form, settings: Settings) -> Pipeline:
     return torch_pipeline(optimizer, params, form, settings)
 
 
-def fused_whole(params: Parameters, form: Form, settings: Settings) -> Pipeline:
+def fused_whole(
+    params: Parameters, form: Form, settings: Settings, backend: str = "auto"
+) -> Pipeline:
     """lrfused: one object, whose one call is the whole pipeline."""
     warmup, total = settings.warmup_steps, settings.total_steps
     lr = schedules.warmup_cosine(settings.lr, warmup, total, start="1/n")
@@ -147,13 +169,15 @@ def fused_whole(params: Parameters, form: Form, settings: Settings) -> Pipeline:
         lr=lr if form.clips else settings.lr,
         max_grad_norm=settings.max_grad_norm if form.clips else None,
         loss_scale=lrfused.LossScale(init=settings.loss_scale) if form.unscales else None,
+        backend=backend,
         **common(settings),
     )
     return Pipeline(optimizer.step, optimizer)
 
 
-def _deepspeed_missing() -> str | None:
-    return None if importlib.util.find_spec("deepspeed") else "not installed"
+def not_found(module: str) -> Callable[[], str | None]:
+    """Says that a module cannot be imported, if so."""
+    return lambda: None if importlib.util.find_spec(module) else "not installed"
 
 
 def _separate(step: int) -> dict[str, int]:
@@ -164,6 +188,8 @@ def _separate(step: int) -> dict[str, int]:
 # p, g, m, v are read and p, m, v written; op by op: mul, lerp, mul, addcmul, sqrt, div, add and
 # addcdiv read and write 20 in all.
 ONE_PASS, OP_BY_OP = _separate(7), _separate(20)
+# g is read once more, where something global has to be known first.
+MEASURED_FIRST = {"step": 7, "clip": 8, "unscale": 8}
 # torch adds the squares of a tensor in its own dtype: 1e-2 is lost over 100M elements.
 TORCH_NORM = {"float32": 2e-2, "bfloat16": 3e-2}
 OWN_NORM = {"float32": 0.0, "bfloat16": 0.0}
@@ -175,11 +201,24 @@ PROVIDERS = {
         Provider("foreach", "torch foreach", foreach, OP_BY_OP, TORCH_NORM),
         Provider("fused", "torch fused", fused, ONE_PASS, TORCH_NORM),
         # Compiling takes time that grows with the tensors: a minute for 148.
-        Provider("compile", "torch.compile", compiled, ONE_PASS, TORCH_NORM, most_tensors=200),
         Provider(
-            "deepspeed", "DeepSpeed CPUAdam", deepspeed, ONE_PASS, TORCH_NORM, _deepspeed_missing
+            "compile",
+            "torch.compile",
+            compiled,
+            ONE_PASS,
+            TORCH_NORM,
+            most_tensors=200,
+            skips=("tiny148", "tiny148-fresh"),
         ),
-        Provider("lrfused", "lrfused", fused_whole, {"step": 7, "clip": 8, "unscale": 8}, OWN_NORM),
+        Provider(
+            "deepspeed",
+            "DeepSpeed CPUAdam",
+            deepspeed,
+            ONE_PASS,
+            TORCH_NORM,
+            not_found("deepspeed"),
+        ),
+        Provider("lrfused", "lrfused", fused_whole, MEASURED_FIRST, OWN_NORM),
     )
 }
 TORCH = ("loop", "foreach", "fused", "compile")

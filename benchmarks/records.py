@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+from device import Device
 from runner import FAILURES, OK, Measurement
 from stream import Rates
 
@@ -23,16 +24,16 @@ def folder() -> Path:
     return Path(os.environ.get("RESULTS_DIR") or FOLDER)
 
 
-def new(device: str, settings: dict[str, Any]) -> Record:
+def new(device: Device, settings: dict[str, Any]) -> Record:
     return {
         "schema": SCHEMA,
         "finished": False,
-        "device": device,
+        "device": device.name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": machine.commit(),
-        "machine": machine.describe(),
+        "machine": {**machine.describe(), **device.describe()},
         "load": machine.load(),
-        "versions": machine.versions(),
+        "versions": {**machine.versions(), **device.versions()},
         "settings": settings,
         "stream": {},
         "measurements": [],

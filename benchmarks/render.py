@@ -114,10 +114,15 @@ def publishable(file: Path) -> Record:
 
 def caption(record: Record) -> str:
     machine, versions = record["machine"], record["versions"]
+    if "gpu" in machine:
+        place = f"{machine['gpu']}, copy"
+        tools = f"CUDA {versions['cuda']}, Triton {versions['triton']}"
+    else:
+        place = f"{machine['processor']}, {machine['threads']} threads, STREAM"
+        tools = versions["compiler"]
     return (
-        f"{machine['processor']}, {machine['threads']} threads, STREAM "
-        f"{bandwidth(record['stream']):.1f} GB/s; torch {versions['torch']}, python "
-        f"{versions['python']}, {versions['compiler']}; commit {record['commit']['hash'][:10]}, "
+        f"{place} {bandwidth(record['stream']):.1f} GB/s; torch {versions['torch']}, python "
+        f"{versions['python']}, {tools}; commit {record['commit']['hash'][:10]}, "
         f"{record['date'][:10]}. Medians of {record['settings']['rounds']} rounds in which the "
         "providers take turns, quartiles in brackets."
     )

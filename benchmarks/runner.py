@@ -20,6 +20,7 @@ import lrfused
 GIB = 2**30
 # Parameter, gradient and two moments, and once more for the temporaries of a step.
 TENSORS_NEEDED = 5
+SHARED = 2  # of them, where providers share parameters and gradients
 WATCHED_STEPS = 25
 SLOW = 10_000_000  # parameters; a few watched steps are enough
 
@@ -39,16 +40,56 @@ def run_case(
 ) -> tuple[list[Measurement], Rates]:
     """A measurement for every provider: its times, or why there are none.
 
+    Where the memory does not hold all of them, each has the device for itself while it runs.
+
     Args:
         tick: is told a provider's name whenever a piece of its work is done: 1 + rounds pieces.
 
     Returns:
         The measurements, and the memory bandwidth before each round.
     """
-    device, rates = stream.device, Rates()
+    rates = Rates()
     _forget()
-    data = Data(case, settings)
+    data = Data(case, settings, device=stream.device)
     expected = reference(data, settings)
+    found = []
+    groups = _together(providers, data)
+    for group in groups:
+        found += _run(group, data, expected, rounds, stream, rates, settings, tick)
+        _forget()
+    if len(groups) > 1:
+        found = [{**measurement, "alone": True} for measurement in found]
+    return found, rates
+
+
+def _together(providers: Sequence[Provider], data: Data) -> list[Sequence[Provider]]:
+    """The providers that take turns with each other: all, if the memory holds them."""
+    free = data.device.available_bytes()
+    if not data.device.shares_tensors or free is None:
+        return [providers]
+    present = sum(provider.missing() is None for provider in providers)
+    own = TENSORS_NEEDED - SHARED - 1
+    needed = (SHARED + own * present + 2) * _bytes(data)  # 2: temporaries of one at a time
+    return [providers] if needed <= free else [[provider] for provider in providers]
+
+
+def left_out(case: Case, providers: Sequence[Provider], reason: str) -> list[Measurement]:
+    """A measurement without times for everyone."""
+    return [{**_place(case, p), "status": LEFT_OUT, "reason": reason} for p in providers]
+
+
+def _run(
+    providers: Sequence[Provider],
+    data: Data,
+    expected: Reference,
+    rounds: int,
+    stream: Stream,
+    rates: Rates,
+    settings: Settings,
+    tick: Callable[[str], None],
+) -> list[Measurement]:
+    """Build, check and time those that take turns with each other."""
+    device = stream.device
     entries = {p.name: _Entry(p, data, device, settings) for p in providers}
     for name, entry in entries.items():
         entry.prepare(expected)
@@ -57,13 +98,31 @@ def run_case(
     contestants = {name: e.contestant for name, e in entries.items() if e.contestant}
     for name in compete(contestants, rounds, device, lambda: stream.sample(rates)):
         tick(name)
-    return [entry.measurement(bandwidth(rates)) for entry in entries.values()], rates
+    return [entry.measurement(bandwidth(rates)) for entry in entries.values()]
 
 
 def _forget() -> None:
     """Compiled code keeps the optimizer of an earlier case alive, and is looked through."""
     torch.compiler.reset()
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _place(case: Case, provider: Provider) -> Measurement:
+    """What was to be measured."""
+    return {
+        "workload": case.workload.name,
+        "dtype": case.dtype_name,
+        "form": case.form.name,
+        "parameters": case.workload.parameters,
+        "tensors": len(case.workload.shapes),
+        "provider": provider.name,
+    }
+
+
+def _bytes(data: Data) -> int:
+    return data.case.workload.parameters * data.case.dtype.itemsize
 
 
 class _Entry:
@@ -87,6 +146,8 @@ class _Entry:
             self.deviation = check(self.provider, pipeline, params, self.data, expected)
         except WrongResult as error:
             self.status, self.reason = WRONG, str(error)
+        except torch.OutOfMemoryError as error:
+            self.status, self.reason = LEFT_OUT, str(error).partition(". ")[0]
         except Exception as error:  # whatever it is that a provider raises, the others go on
             self.status, self.reason = FAILED, f"{type(error).__name__}: {error}"
         else:
@@ -94,16 +155,7 @@ class _Entry:
             self.optimizer = pipeline.optimizer
 
     def measurement(self, bandwidth: float) -> Measurement:
-        case = self.data.case
-        found: Measurement = {
-            "workload": case.workload.name,
-            "dtype": case.dtype_name,
-            "form": case.form.name,
-            "parameters": case.workload.parameters,
-            "tensors": len(case.workload.shapes),
-            "provider": self.provider.name,
-            "status": self.status,
-        }
+        found = {**_place(self.data.case, self.provider), "status": self.status}
         if self.contestant is None:
             return {**found, "reason": self.reason}
         return {**found, "stream": bandwidth, **self._timed(self.contestant)}
@@ -121,6 +173,7 @@ class _Entry:
             "gigabytes_per_second": 1e-9 * moved / spread.median,
             "peak_extra_bytes": self.device.peak_extra_bytes(contestant.step),
             "host": self._host(contestant),
+            **self.device.details(contestant.step, contestant.write_gradients),
         }
 
     def _host(self, contestant: Contestant) -> dict[str, float] | None:
@@ -138,7 +191,9 @@ class _Entry:
         tensors, most = len(workload.shapes), self.provider.most_tensors
         if tensors > most:
             return LEFT_OUT, f"{tensors} tensors, it would take too long beyond {most:g}"
-        needed = TENSORS_NEEDED * workload.parameters * self.data.case.dtype.itemsize
+        if workload.name in self.provider.skips:
+            return LEFT_OUT, "preparing it takes too long for so little work"
+        needed = (TENSORS_NEEDED - (SHARED if self.data.kept else 0)) * _bytes(self.data)
         free = self.device.available_bytes()
         if free is not None and needed > free:
             return LEFT_OUT, f"needs {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} are free"

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from device import Device
 
-ELEMENTS = 2**26  # 256 MiB an array, beyond any cache
-
 Rates = dict[str, list[float]]
 
 
@@ -22,13 +20,16 @@ class Stream:
 
     def __init__(self, device: Device):
         self.device = device
-        a, b, c = (torch.full((ELEMENTS,), value) for value in (0.0, 1.0, 2.0))
+        count, place = device.bandwidth_elements, device.place
+        a, b = (torch.full((count,), value, device=place) for value in (0.0, 1.0))
+        c = b if device.bandwidth_kernels == ("copy",) else torch.full_like(b, 2.0)
         array = a.numel() * a.element_size()
-        self.kernels: dict[str, tuple[int, Callable[[], Any]]] = {
+        kernels: dict[str, tuple[int, Callable[[], Any]]] = {
             "copy": (2 * array, lambda: a.copy_(b)),
             "triad": (3 * array, lambda: torch.add(b, c, alpha=3.0, out=a)),
             "scale": (2 * array, lambda: c.mul_(1.0)),
         }
+        self.kernels = {name: kernels[name] for name in device.bandwidth_kernels}
 
     def sample(self, rates: Rates) -> None:
         """Add the GB/s of each kernel."""

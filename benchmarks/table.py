@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import records
+from gpu_providers import GPU_PROVIDERS
 from providers import PROVIDERS, TORCH
 from records import Key, Record
+from runner import Measurement
 from timing import Spread, ratio
-from workloads import FORMS, WORKLOADS
+from workloads import FORMS, find
 
-OWN = "lrfused"
+OWN = "lrfused"  # on a GPU with a backend's name behind it
 BEST_OF_TORCH = "torch"
+COPY = "copy"  # the time in which the device copies as many bytes
 NONE = "–"
 
 # What a pipeline of torch, or another provider's, has to take at least, in our times.
@@ -25,8 +28,22 @@ TARGETS: dict[str, dict[tuple[Key, str], float]] = {
         (("tiny148-fresh", "float32", "clip"), BEST_OF_TORCH): 15.0,
         # By bytes 1.5 at most: 48 against 32. With the clip alone it is 1.25, for the step 1.
         (("gpt2", "float32", "unscale"), "deepspeed"): 1.4,
-    }
+    },
+    "gpu": {
+        (("gpt2", "float32", "unscale"), BEST_OF_TORCH): 1.4,
+        (("gpt2", "float32", "clip"), BEST_OF_TORCH): 1.2,
+        (("gpt2", "bfloat16", "clip"), BEST_OF_TORCH): 1.2,
+        (("gpt2", "float32", "step"), COPY): 0.92,
+        (("gpt3", "float32", "unscale"), BEST_OF_TORCH): 1.4,
+        (("gpt3", "float32", "clip"), BEST_OF_TORCH): 1.2,
+        (("gpt3", "bfloat16", "clip"), BEST_OF_TORCH): 1.2,
+        (("gpt3", "float32", "step"), COPY): 0.92,
+        (("tiny1000", "float32", "clip"), BEST_OF_TORCH): 15.0,
+        (("tiny1000-fresh", "float32", "clip"), BEST_OF_TORCH): 10.0,
+    },
 }
+TITLES = {p.name: p.title for p in (*PROVIDERS.values(), *GPU_PROVIDERS.values())}
+TITLES[COPY] = "copy bandwidth"
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ class Row:
 
     key: Key
     against: str
+    own: str
     target: float | None
     other: str = ""
     ratio: Spread | None = None
@@ -46,45 +64,64 @@ class Row:
 
 def title(key: Key) -> str:
     workload, dtype, form = key
-    return f"{WORKLOADS[workload].title}, {dtype}: {FORMS[form].title}"
+    return f"{find(workload).title}, {dtype}: {FORMS[form].title}"
 
 
-def compare(record: Record, key: Key, against: str) -> Row:
-    """lrfused against a provider, or against the fastest of torch's."""
+def owns(record: Record) -> list[str]:
+    """lrfused, or each of its backends that a run has."""
+    names = dict.fromkeys(found["provider"] for found in record["measurements"])
+    return [name for name in names if name.startswith(OWN)] or [OWN]
+
+
+def compare(record: Record, key: Key, against: str, own: str = OWN) -> Row:
+    """lrfused against a provider, the fastest of torch's, or a copy of as many bytes."""
     target = TARGETS.get(record["device"], {}).get((key, against))
     case = records.by_case(record).get(key, {})
     names = TORCH if against == BEST_OF_TORCH else (against,)
-    own, others = records.timed(case, [OWN]), records.timed(case, names)
-    if not own or not others:
-        absent = [OWN] if not own else names
+    ours = records.timed(case, [own]).get(own)
+    others = {COPY: _copy(ours)} if ours and against == COPY else records.timed(case, names)
+    if not ours or not others:
+        absent = names if ours else [own]
         states = {case[name]["status"] if name in case else "not run" for name in absent}
-        return Row(key, against, target, problem=f"{against if own else OWN}: {', '.join(states)}")
+        problem = f"{against if ours else own}: {', '.join(states)}"
+        return Row(key, against, own, target, problem=problem)
     best = min(others, key=lambda name: others[name]["seconds"]["median"])
     return Row(
         key,
         against,
+        own,
         target,
         best,
-        ratio(others[best]["seconds"]["rounds"], own[OWN]["seconds"]["rounds"]),
+        ratio(others[best]["seconds"]["rounds"], ours["seconds"]["rounds"]),
         others[best]["seconds"]["median"],
-        own[OWN]["seconds"]["median"],
-        own[OWN]["gigabytes_per_second"] / own[OWN]["stream"],
+        ours["seconds"]["median"],
+        ours["gigabytes_per_second"] / ours["stream"],
     )
+
+
+def _copy(own: Measurement) -> Measurement:
+    """As if a copy of the bytes that this provider moves were another provider."""
+    moved = own["bytes_per_parameter"] * own["parameters"]
+    seconds = 1e-9 * moved / own["stream"]
+    rounds = [seconds] * len(own["seconds"]["rounds"])
+    return {"seconds": {"median": seconds, "rounds": rounds}}
 
 
 def targeted(record: Record) -> list[Row]:
     """The comparisons that have a target."""
     pairs = TARGETS.get(record["device"], {})
-    return [compare(record, key, against) for key, against in pairs]
+    return [compare(record, *pair, own) for pair in pairs for own in owns(record)]
 
 
 def everything(record: Record) -> Iterator[Row]:
     """Every case against torch and against whoever else was timed."""
+    names = owns(record)
     for key, case in records.by_case(record).items():
-        yield compare(record, key, BEST_OF_TORCH)
-        for name in case:
-            if name not in (*TORCH, OWN) and records.timed(case, [name]):
-                yield compare(record, key, name)
+        for own in names:
+            yield compare(record, key, BEST_OF_TORCH, own)
+            for name in case:
+                if name not in (*TORCH, *names) and records.timed(case, [name]):
+                    yield compare(record, key, name, own)
 
 
 HEADINGS = ("work", "against", "its time", "lrfused", "times as long", "target", "of STREAM")
@@ -94,11 +131,12 @@ def cells(row: Row) -> tuple[str, ...]:
     target = NONE if row.target is None else f"≥ {row.target:g}"
     if row.ratio is None:
         return (title(row.key), row.problem, NONE, NONE, NONE, target, NONE)
+    backend = row.own.removeprefix(OWN).removeprefix("-")
     return (
         title(row.key),
-        PROVIDERS[row.other].title,
+        TITLES[row.other],
         duration(row.seconds),
-        duration(row.own_seconds),
+        duration(row.own_seconds) + (f" ({backend})" if backend else ""),
         f"{row.ratio.median:.2f} ({row.ratio.lower:.2f} to {row.ratio.upper:.2f})",
         target,
         f"{row.of_stream:.0%}" if in_memory(row.key) else NONE,
@@ -107,7 +145,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def in_memory(key: Key) -> bool:
     """Bandwidth of the memory says something about work that is far beyond the caches."""
-    return WORKLOADS[key[0]].parameters > 50_000_000
+    return find(key[0]).parameters > 50_000_000
 
 
 def duration(seconds: float) -> str:

@@ -24,9 +24,12 @@ class Contestant:
 
     def take_step(self, device: Device) -> float:
         """Seconds of a step on new gradients; writing them is the backward pass's work."""
+        self.write_gradients()
+        return device.seconds(self.step)
+
+    def write_gradients(self) -> None:
         self.data.write_gradients(self.params, self.steps_taken)
         self.steps_taken += 1
-        return device.seconds(self.step)
 
     def take_turn(self, device: Device) -> None:
         workload = self.data.case.workload

@@ -1,6 +1,7 @@
 """What is stepped: lists of tensor shapes, the forms of a pipeline, and their order in a run."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +82,17 @@ def gpt2_shapes(vocabulary: int, positions: int, width: int, layers: int) -> tup
     return ((vocabulary, width), (positions, width), *(block * layers), *norm)
 
 
+def llama_shapes(vocabulary: int, width: int, hidden: int, layers: int) -> tuple[Shape, ...]:
+    """The parameters of a LLaMA, in the order of its modules.
+
+    Source: Touvron et al., LLaMA: Open and Efficient Foundation Language Models (7B: 32000, 4096,
+    11008, 32).
+    """
+    attention = ((width, width),) * 4
+    block = (*attention, (hidden, width), (hidden, width), (width, hidden), (width,), (width,))
+    return ((vocabulary, width), *(block * layers), (width,), (vocabulary, width))
+
+
 # Short work is repeated while it is a provider's turn, with the caches as that provider left them.
 SHORT = {"untimed_steps": 3, "timed_steps": 20}
 
@@ -96,6 +108,21 @@ WORKLOADS = {
         Workload("large", "one tensor of 100M", ((100_000_000,),)),
     )
 }
+# A GPU takes several steps in a turn of any work: its clocks and caches need some to settle.
+LONG = {"untimed_steps": 2, "timed_steps": 7}
+LLAMA_7B = llama_shapes(32000, 4096, 11008, 32)
+
+GPU_WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("gpt2", "GPT-2 124M, 148 tensors", gpt2_shapes(50257, 1024, 768, 12), **LONG),
+        Workload("gpt3", "GPT-3 1.3B, 292 tensors", gpt2_shapes(50257, 2048, 2048, 24), **LONG),
+        Workload("tiny1000", "1000 tensors of 64", ((64,),) * 1000, **SHORT),
+        Workload("tiny1000-fresh", "1000 of 64, fresh grads", ((64,),) * 1000, True, **SHORT),
+        Workload("medium2000", "2000 tensors of 4096", ((4096,),) * 2000, **LONG),
+        Workload("llama-7b", "LLaMA 7B, 291 tensors", LLAMA_7B, **LONG),
+    )
+}
 QUICK_WORKLOADS = ("gpt2", "tiny148", "tiny148-fresh", "small")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -103,10 +130,20 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FLOAT32_ONLY = ("tiny148", "tiny148-fresh", "tiny1000", "tiny1000-fresh")
 
 
-def select(workloads: list[str], dtypes: list[str], forms: list[str]) -> list[Case]:
+def find(name: str) -> Workload:
+    """A workload of any device; those with the same name have the same tensors."""
+    return WORKLOADS.get(name) or GPU_WORKLOADS[name]
+
+
+def select(
+    workloads: list[str],
+    dtypes: list[str],
+    forms: list[str],
+    known: Mapping[str, Workload] = WORKLOADS,
+) -> list[Case]:
     """The cases of a run in the order of ``workloads``: a run that is cut off keeps the first."""
     return [
-        Case(WORKLOADS[name], DTYPES[dtype], FORMS[form])
+        Case(known[name], DTYPES[dtype], FORMS[form])
         for name in workloads
         for dtype in dtypes
         if dtype == "float32" or name not in FLOAT32_ONLY

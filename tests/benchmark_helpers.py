@@ -29,7 +29,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A period within the tensors, and a run's files out of the way."""
     monkeypatch.setattr(data, "PERIOD", 13)
     monkeypatch.setattr(data, "PIECE", 5)
-    monkeypatch.setattr(stream, "ELEMENTS", 1009)
+    monkeypatch.setattr(device.Cpu, "bandwidth_elements", 1009)
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     for workload in (FEW, FRESH):
         monkeypatch.setitem(workloads.WORKLOADS, workload.name, workload)

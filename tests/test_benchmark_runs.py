@@ -7,7 +7,6 @@ import subprocess
 import pytest
 import torch
 from benchmark_helpers import CPU, FEW, FRESH, case_of, tiny, with_settings  # noqa: F401
-from conftest import Rng
 
 # isort: split
 import bench
@@ -37,7 +36,7 @@ def test_bytes_of_a_parameter(name, wanted):
     assert tuple(found) == wanted and [2 * h for h in halves] == found
 
 
-def test_all_take_turns_in_changing_orders(rng: Rng):
+def test_all_take_turns_in_changing_orders(rng):
     made = Data(case_of(), Settings())
     steps: list[str] = []
     contestants = {

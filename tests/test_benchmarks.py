@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from benchmark_helpers import FEW, FRESH, case_of, run, tiny, with_settings  # noqa: F401
-from conftest import Rng
 
 # isort: split
 import data
@@ -47,7 +46,7 @@ def test_gpt2_is_the_published_model():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_values_repeat_over_the_whole_workload(rng: Rng, form):
+def test_values_repeat_over_the_whole_workload(rng, form):
     made = Data(case_of(form), Settings(), seed=int(rng.numpy.integers(2**31)))
     params = made.parameters()
     flat = torch.cat([p.detach().reshape(-1) for p in params])
@@ -71,7 +70,7 @@ def test_gradients_are_kept_or_fresh(workload):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_reference_is_torchs_float64_pipeline(rng: Rng, form):
+def test_the_reference_is_torchs_float64_pipeline(rng, form):
     case, settings = case_of(form, torch.float64, replace(FEW, shapes=((13,),))), Settings()
     made = Data(case, settings, seed=int(rng.numpy.integers(2**31)))
     expected, params = verify.reference(made, settings), made.parameters()

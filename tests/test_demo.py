@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Rng
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -27,7 +26,7 @@ def corpus() -> demo_data.Corpus:
     return demo_data.encode(demo_data.read_sources())
 
 
-def small(corpus: demo_data.Corpus, rng: Rng, steps: int = 12, **changes: object) -> Settings:
+def small(corpus: demo_data.Corpus, rng, steps: int = 12, **changes: object) -> Settings:
     shape = Shape(len(corpus.vocabulary), block=17, width=24, heads=3, layers=2)
     settings = {"seed": int(rng.numpy.integers(2**31)), "batch": 3, "validation_batches": 2}
     return Settings(shape, torch.device("cpu"), steps, **{**settings, **changes})  # type: ignore

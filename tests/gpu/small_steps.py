@@ -1,0 +1,60 @@
+"""A few steps of every kernel at small sizes: what compute-sanitizer looks at.
+
+    compute-sanitizer --tool memcheck python tests/gpu/small_steps.py cuda triton
+
+Exits with 1 if the bits are not those of the C++ backend. With "cpu" it needs no GPU.
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import numpy as np  # noqa: E402
+from step import helpers  # noqa: E402
+from step.test_equality import DYNAMIC, LR  # noqa: E402
+
+import lrfused  # noqa: E402
+
+SIZES = [(), (0,), (63,), (5, 13), (513,), (3, 43691)]
+CASES = {
+    "step": {},
+    "measured": {"max_grad_norm": 0.5, "loss_scale": DYNAMIC, "lr": LR},
+    "everything": {"agc": 0.05, "clip_value": 0.3, "amsgrad": True, "write_grads": True},
+}
+
+
+def left(device, problem, backend, options):
+    """Parameters and moments after all steps, on the CPU."""
+    there = helpers.Problem(
+        [value.to(device) for value in problem.values],
+        [[g.to(device) for g in gradients] for gradients in problem.gradients],
+    )
+    made = helpers.run(there, backend, **options)
+    return {name: tensor.cpu() for name, tensor in helpers.contents(made).items()}
+
+
+def main(backends):
+    found = lrfused.info()
+    for backend in backends:
+        if not found[backend].available:
+            print(f"{backend}: left out: {found[backend].detail}")
+    backends = [backend for backend in backends if found[backend].available]
+    rng = SimpleNamespace(numpy=np.random.default_rng(0), torch=torch.Generator().manual_seed(0))
+    for name, options in CASES.items():
+        problem = helpers.random_problem(
+            rng, SIZES, 2, helpers.DTYPES[1:], helpers.DTYPES[1:], none=0.0
+        )
+        want = left("cpu", problem, "auto", options)
+        for backend in backends:
+            got = left("cpu" if backend == "cpu" else "cuda", problem, backend, options)
+            helpers.assert_same_contents(got, want)
+            print(f"{backend}: {name}: same bits")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
