@@ -113,6 +113,7 @@ def rules(nvcc: str, entries: Sequence[str], module: Path, folder: Path) -> str:
     """What ninja is to do."""
     includes = ["csrc", pybind11.get_include(), sysconfig.get_paths()["include"]]
     flags = ["-O3", "-std=c++17", EXACT, QUIET, f"-Xcompiler={HOST}", *gencode(entries)]
+    flags.append(f"-DLRF_CUDA_PTX={int(any('+PTX' in entry for entry in entries))}")
     flags += [f"-I{_escaped(path)}" for path in includes]
     lines = [f"nvcc = {_escaped(nvcc)}", f"flags = {' '.join(flags)}", NINJA]
     objects = []

@@ -30,31 +30,7 @@ class CpuStep:
         assert native.cpu is not None
         self.instruction_set = instruction_set
         self.next_values = np.zeros_like(work.hyper.values)
-        state = work.state
-        self.step = native.cpu.Step(
-            [
-                {
-                    "p": _stretch(e.p),
-                    "m": _stretch(e.m),
-                    "v": _stretch(e.v),
-                    "x": _stretch(e.x),
-                    "count": e.p.flat.numel(),
-                    "unit": e.unit,
-                    "group": e.group,
-                }
-                for e in work.entries
-            ],
-            [vars(group) for group in work.groups],
-            _options(work.options, work),
-            _programs(work),
-            {
-                "words": state.words.data_ptr(),
-                "loss_scale": state.loss_scale.data_ptr(),
-                "counts": state.tensors.counts.data_ptr(),
-                "steps": state.tensors.steps.data_ptr(),
-                "products": state.tensors.products.data_ptr(),
-            },
-        )
+        self.step = native.cpu.Step(*description(work))
 
     def __call__(self, work: Work) -> Outcome:
         """One step over the gradients in ``work.addresses``."""
@@ -81,6 +57,32 @@ def increment_versions(tensors: list[Tensor]) -> None:
         for tensor in tensors:
             if not tensor.is_inference():
                 torch.autograd.graph.increment_version(tensor)
+
+
+def description(work: Work) -> tuple[Any, ...]:
+    """What a native Step is made from: tensors, groups, options, programs, state."""
+    state, counts = work.state, work.state.tensors
+    tensors = [
+        {
+            "p": _stretch(e.p),
+            "m": _stretch(e.m),
+            "v": _stretch(e.v),
+            "x": _stretch(e.x),
+            "count": e.p.flat.numel(),
+            "unit": e.unit,
+            "group": e.group,
+        }
+        for e in work.entries
+    ]
+    addresses = {
+        "words": state.words.data_ptr(),
+        "loss_scale": state.loss_scale.data_ptr(),
+        "counts": counts.counts.data_ptr(),
+        "steps": counts.steps.data_ptr(),
+        "products": counts.products.data_ptr(),
+    }
+    groups = [vars(group) for group in work.groups]
+    return tensors, groups, _options(work.options, work), _programs(work), addresses
 
 
 def _options(options: Options, work: Work) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lrfused import native
 from lrfused.capture import is_capturing
-from lrfused.cpu import _options, _programs, _stretch, increment_versions
+from lrfused.cpu import description, increment_versions
 from lrfused.device_state import Field
 from lrfused.triton.uploads import Upload
 from lrfused.work import UNKNOWN, Outcome, Work
@@ -29,7 +29,7 @@ class CudaStep:
                 "capture: the optimizer's tables have to be built first; take a step before"
             )
         self.captured: list[Tensor] = []
-        self.step = native.cuda.Step(*_description(work))
+        self.step = native.cuda.Step(*description(work))
         self._table = torch.empty(self.step.table_size, dtype=torch.uint8, device=self.device)
         self._room = torch.zeros(self.step.room_size, dtype=torch.uint8, device=self.device)
         content = self.step.place(self._table.data_ptr(), self._room.data_ptr())
@@ -84,7 +84,8 @@ class CudaStep:
 
     def _outside(self, value: Any, neutral: float) -> tuple[float, Tensor | None]:
         """What an outside GradScaler says: a number, or a float32 on the device."""
-        if isinstance(value, Tensor):
+        # A number of the host's does not have to wait for the device.
+        if isinstance(value, Tensor) and value.device.type == self.device.type:
             return neutral, value.detach().reshape(1).to(self.device, torch.float32)
         return float(value), None
 
@@ -100,30 +101,3 @@ class CudaStep:
             return UNKNOWN
         words = work.state.words
         return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
-
-
-def _description(work: Work) -> tuple[Any, ...]:
-    """What ``_cuda.Step`` is made from; the same as for ``_cpu.Step``."""
-    state = work.state
-    counts = state.tensors
-    tensors = [
-        {
-            "p": _stretch(e.p),
-            "m": _stretch(e.m),
-            "v": _stretch(e.v),
-            "x": _stretch(e.x),
-            "count": e.p.flat.numel(),
-            "unit": e.unit,
-            "group": e.group,
-        }
-        for e in work.entries
-    ]
-    addresses = {
-        "words": state.words.data_ptr(),
-        "loss_scale": state.loss_scale.data_ptr(),
-        "counts": counts.counts.data_ptr(),
-        "steps": counts.steps.data_ptr(),
-        "products": counts.products.data_ptr(),
-    }
-    groups = [vars(group) for group in work.groups]
-    return tensors, groups, _options(work.options, work), _programs(work), addresses

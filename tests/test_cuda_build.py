@@ -123,6 +123,13 @@ def test_architectures_of_the_environment(monkeypatch, variable):
     ]
 
 
+@pytest.mark.parametrize("entries", [["9.0"], ["8.0+PTX", "9.0"]])
+def test_newer_chips_need_ptx(tmp_path, entries):
+    """The module says whether it serves them."""
+    made = build_cuda.rules("nvcc", entries, tmp_path / "module.so", tmp_path)
+    assert f"-DLRF_CUDA_PTX={len(entries) - 1}" in made
+
+
 def test_default_architectures_are_those_that_nvcc_knows(monkeypatch, tmp_path):
     monkeypatch.delenv("LRFUSED_CUDA_ARCH_LIST", raising=False)
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
