@@ -1,42 +1,17 @@
 // The Python module lrfused._cpu: raw pointers in, numbers out. It knows no torch.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <algorithm>
 #include <stdexcept>
 
 #include "cpu/instruction_set.h"
 #include "cpu/step.h"
 #include "cpu/threads.h"
+#include "host/read.h"
 #include "host/walk.h"
 
-namespace py = pybind11;
 using namespace lrfused;
 
 template <class T>
 using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
-using Code = std::vector<std::tuple<int, int, int, int>>;
-
-template <class T>
-static T* pointer(const py::handle& address) {
-    return reinterpret_cast<T*>(address.cast<int64_t>());
-}
-
-static std::vector<Instruction> instructions(const Code& code, int first, int result) {
-    std::vector<Instruction> list;
-    int defined = first;
-    for (auto [op, a, b, c] : code) {
-        if (op < 0 || op >= OP_COUNT) throw std::invalid_argument("code: unknown operation");
-        for (int operand : {a, b, c})
-            if (operand < 0 || operand >= defined)
-                throw std::invalid_argument("code: an operand is not defined yet");
-        list.push_back({op, a, b, c});
-        ++defined;
-    }
-    if (result < 0 || result >= defined) throw std::invalid_argument("result: no such register");
-    return list;
-}
 
 // leading: the step, the constants and the inputs.
 static double evaluate_one(const Code& code, std::vector<double> leading, int result,
@@ -103,45 +78,6 @@ static std::vector<Tensor> read_tensors(const py::list& rows) {
     return tensors;
 }
 
-static std::vector<GroupOptions> read_groups(const py::list& rows) {
-    std::vector<GroupOptions> groups;
-    for (py::handle row : rows) {
-        GroupOptions g{};
-        g.amsgrad = row["amsgrad"].cast<bool>();
-        g.maximize = row["maximize"].cast<bool>();
-        g.value_clip = row["value_clip"].cast<bool>();
-        g.decay_mode = row["decay_mode"].cast<int>();
-        g.bias_correction = row["bias_correction"].cast<int>();
-        g.agc = row["agc"].cast<int>();
-        g.start_step = row["start_step"].cast<int64_t>();
-        g.peak_lr = row["peak_lr"].cast<double>();
-        groups.push_back(g);
-    }
-    return groups;
-}
-
-static Options read_options(const py::dict& row) {
-    Options o{};
-    o.measures = row["measures"].cast<bool>();
-    o.clip_norm = row["clip_norm"].cast<bool>();
-    o.infinity_norm = row["infinity_norm"].cast<bool>();
-    o.checks_gradients = row["checks_gradients"].cast<bool>();
-    o.advance_schedule_on_skip = row["advance_schedule_on_skip"].cast<bool>();
-    o.write_grads = row["write_grads"].cast<bool>();
-    o.raises_on_gradients = row["raises_on_gradients"].cast<bool>();
-    o.accumulation_steps = row["accumulation_steps"].cast<double>();
-    if (py::object policy = row["loss_scale"]; !policy.is_none()) {
-        o.loss_scale.dynamic = policy.attr("dynamic").cast<bool>();
-        o.loss_scale.growth_factor = policy.attr("growth_factor").cast<double>();
-        o.loss_scale.backoff_factor = policy.attr("backoff_factor").cast<double>();
-        o.loss_scale.minimum = policy.attr("minimum").cast<double>();
-        o.loss_scale.maximum = policy.attr("maximum").cast<double>();
-        o.loss_scale.growth_interval = policy.attr("growth_interval").cast<int64_t>();
-        o.loss_scale.hysteresis = policy.attr("hysteresis").cast<int64_t>();
-    }
-    return o;
-}
-
 static std::vector<Program> read_programs(const py::list& rows) {
     std::vector<Program> programs;
     for (py::handle row : rows) {
@@ -160,12 +96,6 @@ static std::vector<Program> read_programs(const py::list& rows) {
         programs.push_back(std::move(p));
     }
     return programs;
-}
-
-static State read_state(const py::dict& row) {
-    return {pointer<int64_t>(row["words"]), pointer<float>(row["loss_scale"]),
-            pointer<int64_t>(row["counts"]), pointer<float>(row["steps"]),
-            pointer<double>(row["products"])};
 }
 
 // (error code, parameters were updated, the counter now); next_values: (groups, SLOTS), filled.
