@@ -115,7 +115,7 @@ def rules(nvcc: str, entries: Sequence[str], module: Path, folder: Path) -> str:
     flags = ["-O3", "-std=c++17", EXACT, QUIET, f"-Xcompiler={HOST}", *gencode(entries)]
     flags.append(f"-DLRF_CUDA_PTX={int(any('+PTX' in entry for entry in entries))}")
     flags += [f"-I{_escaped(path)}" for path in includes]
-    lines = [f"nvcc = {_escaped(nvcc)}", f"flags = {' '.join(flags)}", NINJA]
+    lines = [f"builddir = {_escaped(folder)}", f"nvcc = {_escaped(nvcc)}", f"flags = {' '.join(flags)}", NINJA]
     objects = []
     for source in SOURCES:
         objects.append(_escaped(folder / f"{source.name}.o"))

@@ -80,8 +80,8 @@ def why_missing(name: str) -> str | None:
     """Why nothing on this machine can be stepped by a backend; None if it is there."""
     if name == "cpu" and native.cpu is None:
         return native.why_not_cpu or "not built"
-    if name == "cuda" and native.cuda is None:
-        return native.why_not_cuda or "not built"
+    if name == "cuda":
+        return _why_no_cuda()
     if name == "triton":
         return _why_no_triton()
     return None
@@ -111,6 +111,21 @@ def _why_no_triton() -> str | None:
     if not interprets() and not gpus():
         return f"Triton {version} is there, but no GPU is seen"
     return None
+
+
+def _why_no_cuda() -> str | None:
+    if native.cuda is None:
+        return native.why_not_cuda or "not built"
+    if not native.cuda.emulated and not gpus():
+        return f"built {built_for()}, but no GPU is seen"
+    return None
+
+
+def built_for() -> str:
+    """The chips that the CUDA module has machine code for."""
+    assert native.cuda is not None
+    numbers = native.cuda.architectures()
+    return "for compute capability " + ", ".join(f"{n // 10}.{n % 10}" for n in numbers)
 
 
 def gpus() -> list[torch.device]:

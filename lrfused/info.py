@@ -87,13 +87,12 @@ def _cuda() -> str:
     assert native.cuda is not None
     if native.cuda.emulated:
         return "emulated on the CPU"
-    built = ", ".join(f"{number // 10}.{number % 10}" for number in native.cuda.architectures())
     missing = [
         f"; {device}: {reason}"
         for device in backends.gpus()
         if (reason := backends.why_not_on("cuda", device))
     ]
-    return f"for compute capability {built}; {_seen()}{''.join(missing)}"
+    return f"{backends.built_for()}; {_seen()}{''.join(missing)}"
 
 
 def _seen() -> str:

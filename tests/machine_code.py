@@ -74,7 +74,7 @@ class Function:
 
 
 def functions(binary: Path) -> list[Function]:
-    """The kernels of a cubin, an object or a module."""
+    """The kernels of an object or a module."""
 
     def run(flag: str) -> str:
         command = [tool("cuobjdump"), flag, binary]

@@ -75,6 +75,7 @@ def test_module_is_built_and_rebuilt_where_something_changed(source):
     output = build(source, LRFUSED_CUDA_ARCH_LIST="9.0+PTX")
     assert "code=sm_90 " in output and "code=compute_90" in output and "-fmad=false" in output
     assert modules(source) == ["_cpu", "_cuda"]
+    assert not list(source.glob(".ninja*"))
     code = "import sys; sys.path.insert(0, 'lrfused'); import _cuda; assert _cuda.is_there()"
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True)
     assert "nvcc -c" not in build(source, LRFUSED_CUDA_ARCH_LIST="9.0+PTX")

@@ -14,7 +14,7 @@ MODULE = next(Path(lrfused.__file__).parent.glob("_cuda.*.so"), None)
 pytest.importorskip("triton")  # its wheel has the disassembler
 pytestmark = pytest.mark.skipif(MODULE is None, reason="lrfused._cuda was not built")
 
-REGISTERS = 64
+REGISTERS = {"measure_and_plan": 72, "5apply": 64}
 LOAD, WIDE_LOAD = r"\bLDG\.", r"\bLDG\.\S*\.128"
 STORE, WIDE_STORE = r"\bSTG\.", r"\bSTG\.\S*\.128"
 GENERIC = r"\b(LD|ST)\.E\b"
@@ -42,17 +42,17 @@ def float32_loops(function):
     ]
 
 
-@pytest.mark.parametrize("name", ["measure_and_plan", "5apply"])
+@pytest.mark.parametrize("name", REGISTERS)
 def test_registers_suffice(name):
     """No stack frame, and so no spills."""
     for kernel in kernels(name):
         about = (kernel.name, kernel.architecture)
-        assert kernel.registers <= REGISTERS, about
+        assert kernel.registers <= REGISTERS[name], about
         assert (kernel.stack, kernel.local) == (0, 0), about
         assert not re.search(r"\b(STL|LDL)\b", kernel.sass), about
 
 
-@pytest.mark.parametrize("name", ["measure_and_plan", "5apply"])
+@pytest.mark.parametrize("name", REGISTERS)
 def test_compiled_for_the_chips_that_were_asked_for(name):
     assert {kernel.architecture for kernel in kernels(name)} <= {80, 90, 100, 120}
 

@@ -58,42 +58,51 @@ static const TensorApi* tensor_api() {
     return the_one;
 }
 
-std::unique_ptr<Handle> Handle::of(const py::object& tensor) {
+bool Handles::add(const py::object& tensor) {
     py::object maker = py::module_::import("torch").attr("_C");
     for (const char* name : {"_aoti", "unsafe_alloc_void_ptr_from_tensor"}) {
-        if (!py::hasattr(maker, name)) return nullptr;
+        if (!py::hasattr(maker, name)) return false;
         maker = maker.attr(name);
     }
-    if (!tensor_api()) return nullptr;
+    if (!tensor_api()) return false;
     py::object capsule = maker(tensor);
-    if (!PyCapsule_CheckExact(capsule.ptr())) return nullptr;
-    void* pointer = PyCapsule_GetPointer(capsule.ptr(), PyCapsule_GetName(capsule.ptr()));
-    if (!pointer) throw py::error_already_set();
-    std::unique_ptr<Handle> handle(new Handle(pointer));
-    Place now;
-    if (!handle->read(now)) return nullptr;
-    handle->data = now.data;
-    handle->dtype = now.dtype;
-    handle->shape.assign(now.shape, now.shape + now.dimensions);
-    handle->strides.assign(now.strides, now.strides + now.dimensions);
-    return handle;
+    if (!PyCapsule_CheckExact(capsule.ptr())) return false;
+    void* handle = PyCapsule_GetPointer(capsule.ptr(), PyCapsule_GetName(capsule.ptr()));
+    if (!handle) throw py::error_already_set();
+    Place place;
+    if (!read(handle, place)) {
+        tensor_api()->release(handle);
+        return false;
+    }
+    known.push_back({handle, place.data, place.dtype, static_cast<int32_t>(place.dimensions)});
+    numbers.insert(numbers.end(), place.shape, place.shape + place.dimensions);
+    numbers.insert(numbers.end(), place.strides, place.strides + place.dimensions);
+    return true;
 }
 
-Handle::~Handle() { tensor_api()->release(tensor); }
+Handles::~Handles() {
+    for (const Known& one : known) tensor_api()->release(one.tensor);
+}
 
-bool Handle::read(Place& place) const {
+bool Handles::read(void* tensor, Place& place) {
     const TensorApi& api = *tensor_api();
     return !api.data(tensor, &place.data) && !api.dtype(tensor, &place.dtype) &&
            !api.dimensions(tensor, &place.dimensions) && !api.shape(tensor, &place.shape) &&
            !api.strides(tensor, &place.strides);
 }
 
-bool Handle::is_unchanged() const {
-    Place now;
-    return read(now) && now.data == data && now.dtype == dtype &&
-           now.dimensions == static_cast<int64_t>(shape.size()) &&
-           std::equal(shape.begin(), shape.end(), now.shape) &&
-           std::equal(strides.begin(), strides.end(), now.strides);
+bool Handles::are_unchanged() const {
+    const int64_t* expected = numbers.data();
+    for (const Known& one : known) {
+        Place now;
+        if (!read(one.tensor, now) || now.data != one.data || now.dtype != one.dtype ||
+            now.dimensions != one.dimensions ||
+            !std::equal(now.shape, now.shape + one.dimensions, expected) ||
+            !std::equal(now.strides, now.strides + one.dimensions, expected + one.dimensions))
+            return false;
+        expected += 2 * one.dimensions;
+    }
+    return true;
 }
 
 }  // namespace lrfused

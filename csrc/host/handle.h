@@ -1,4 +1,4 @@
-// A tensor through torch's stable C interface: where and how it lies, in some nanoseconds and
+// Tensors through torch's stable C interface: where and how they lie, in some nanoseconds each and
 // without Python. The interface is found at run time, so nothing is linked. Documentation:
 // https://docs.pytorch.org/docs/stable/notes/libtorch_stable_abi.html
 #pragma once
@@ -6,39 +6,41 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 namespace lrfused {
 
-// Holds the tensor behind a Python object, which keeps torch.utils.swap_tensors from giving that
-// object another one.
-class Handle {
+// Holds tensors, which keeps torch.utils.swap_tensors from giving their Python objects others.
+class Handles {
   public:
-    // Null where torch has no such interface, or the tensor no memory to speak of.
-    static std::unique_ptr<Handle> of(const pybind11::object& tensor);
-    ~Handle();
-    Handle(const Handle&) = delete;
-    Handle& operator=(const Handle&) = delete;
+    Handles() = default;
+    ~Handles();
+    Handles(const Handles&) = delete;
+    Handles& operator=(const Handles&) = delete;
 
-    // Its memory is where it was when this was made, of the same type, shape and strides.
-    bool is_unchanged() const;
+    // False where torch has no such interface, or the tensor no memory to speak of.
+    bool add(const pybind11::object& tensor);
+
+    // The memory of each is where it was when it was added, of the same type, shape and strides.
+    bool are_unchanged() const;
 
   private:
     struct Place {
-        void* data = nullptr;
-        int32_t dtype = 0;
-        int64_t dimensions = 0;
-        int64_t *shape = nullptr, *strides = nullptr;
+        void* data;
+        int32_t dtype;
+        int64_t dimensions;
+        int64_t *shape, *strides;
+    };
+    struct Known {
+        void *tensor, *data;
+        int32_t dtype, dimensions;
     };
 
-    explicit Handle(void* tensor_) : tensor(tensor_) {}
-    bool read(Place& place) const;
+    static bool read(void* tensor, Place& place);
 
-    void* tensor;
-    void* data = nullptr;
-    int32_t dtype = 0;
-    std::vector<int64_t> shape, strides;
+    // One after the other in memory: thousands are looked at, with cold caches.
+    std::vector<Known> known;
+    std::vector<int64_t> numbers;  // shape and strides of each
 };
 
 }  // namespace lrfused

@@ -79,42 +79,43 @@ static int dtype_of(const dlpack::DataType& type) {
     return type.bits == 64 ? FLOAT64 : type.bits == 32 ? FLOAT32 : type.bits == 16 ? FLOAT16 : -1;
 }
 
-bool Place::has_layout_of(const dlpack::Tensor& t) const {
-    return device_type == t.device_type && device_id == t.device_id &&
-           static_cast<int32_t>(shape.size()) == t.dimensions &&
-           std::equal(shape.begin(), shape.end(), t.shape) &&
-           std::equal(strides.begin(), strides.end(), t.strides);
-}
-
-Place Place::of(const py::object& object) {
+Place Walk::place_of(const py::object& object) {
     dlpack::Tensor t;
     if (!read(object.ptr(), t)) return {};
-    return {true, address(t), t.device_type, t.device_id, dtype_of(t.dtype),
-            {t.shape, t.shape + t.dimensions}, {t.strides, t.strides + t.dimensions}};
+    size_t first = numbers.size();
+    numbers.insert(numbers.end(), t.shape, t.shape + t.dimensions);
+    numbers.insert(numbers.end(), t.strides, t.strides + t.dimensions);
+    return {true, address(t), t.device_type, t.device_id, dtype_of(t.dtype), t.dimensions, first};
 }
 
-bool Place::is_of(const py::object& object) const {
+bool Walk::has_layout(const dlpack::Tensor& t, const Place& place) const {
+    const int64_t *shape = numbers.data() + place.numbers, *strides = shape + place.dimensions;
+    return place.device_type == t.device_type && place.device_id == t.device_id &&
+           place.dimensions == t.dimensions && std::equal(shape, strides, t.shape) &&
+           std::equal(strides, strides + place.dimensions, t.strides);
+}
+
+bool Walk::lies_at(const py::object& object, const Place& place) const {
     dlpack::Tensor t;
-    return known && read(object.ptr(), t) && data == address(t) && dtype == dtype_of(t.dtype) &&
-           has_layout_of(t);
+    return place.known && read(object.ptr(), t) && place.data == address(t) &&
+           place.dtype == dtype_of(t.dtype) && has_layout(t, place);
 }
 
-static std::vector<std::pair<py::object, py::object>> items_of(const py::dict& dict) {
-    std::vector<std::pair<py::object, py::object>> items;
+using Items = std::vector<std::pair<py::object, py::object>>;
+
+static void add_items(const py::dict& dict, Items& items) {
     for (auto [key, value] : dict)
         items.emplace_back(py::reinterpret_borrow<py::object>(key),
                            py::reinterpret_borrow<py::object>(value));
-    return items;
 }
 
 // The same objects in the same order: no key is hashed for it, which for tensors is slow.
-static bool same_items(PyObject* dict,
-                       const std::vector<std::pair<py::object, py::object>>& items) {
-    if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(items.size()))
+static bool same_items(PyObject* dict, const Items& items, size_t first, size_t end) {
+    if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(end - first))
         return false;
     Py_ssize_t position = 0;
     PyObject *key, *value;
-    for (size_t i = 0; PyDict_Next(dict, &position, &key, &value); ++i)
+    for (size_t i = first; PyDict_Next(dict, &position, &key, &value); ++i)
         if (key != items[i].first.ptr() || value != items[i].second.ptr()) return false;
     return true;
 }
@@ -125,17 +126,19 @@ Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& para
     for (py::handle row : params_) {
         auto [object, group, has_state, plain] =
             row.cast<std::tuple<py::object, int64_t, bool, bool>>();
-        params.push_back({object, group, has_state, plain, has_state ? Place::of(object) : Place()});
+        params.push_back({object, group, has_state, plain, has_state ? place_of(object) : Place()});
     }
     for (py::handle row : watched_) {
-        Watched tensor{py::reinterpret_borrow<py::object>(row), nullptr, {}};
-        tensor.handle = Handle::of(tensor.object);
-        if (!tensor.handle) tensor.place = Place::of(tensor.object);
-        watched.push_back(std::move(tensor));
+        auto object = py::reinterpret_borrow<py::object>(row);
+        if (!handles.add(object)) watched.emplace_back(object, place_of(object));
     }
     for (py::handle key : keys_) keys.push_back(py::reinterpret_borrow<py::object>(key));
-    states = items_of(states_);
-    for (const auto& [key, value] : states) state_items.push_back(items_of(value.cast<py::dict>()));
+    add_items(states_, states);
+    for (const auto& [key, value] : states) {
+        state_starts.push_back(state_items.size());
+        add_items(value.cast<py::dict>(), state_items);
+    }
+    state_starts.push_back(state_items.size());
     remember(groups);
 }
 
@@ -176,28 +179,30 @@ bool Walk::params_are_those(const py::list& groups) const {
 }
 
 bool Walk::states_are_those(const py::dict& dict) const {
-    if (!same_items(dict.ptr(), states)) return false;
+    if (!same_items(dict.ptr(), states, 0, states.size())) return false;
     for (size_t i = 0; i < states.size(); ++i)
-        if (!same_items(states[i].second.ptr(), state_items[i])) return false;
+        if (!same_items(states[i].second.ptr(), state_items, state_starts[i], state_starts[i + 1]))
+            return false;
     return true;
 }
 
 bool Walk::memory_is_the_same() const {
     for (const Param& param : params)
-        if (param.has_state && !param.place.is_of(param.object)) return false;
-    for (const Watched& tensor : watched)
-        if (!tensor.is_unchanged()) return false;
-    return true;
+        if (param.has_state && !lies_at(param.object, param.place)) return false;
+    for (const auto& [object, place] : watched)
+        if (!lies_at(object, place)) return false;
+    return handles.are_unchanged();
 }
 
 bool Walk::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const {
     dlpack::Tensor tensor;
     if (!param.plain || Py_TYPE(gradient) != reinterpret_cast<PyTypeObject*>(tensor_type.ptr()) ||
-        !read(gradient, tensor) || !param.place.has_layout_of(tensor))
+        !read(gradient, tensor) || !has_layout(tensor, param.place))
         return false;
     int dtype = dtype_of(tensor.dtype);
     void* data = address(tensor);
-    bool empty = std::count(param.place.shape.begin(), param.place.shape.end(), 0) > 0;
+    const int64_t* shape = numbers.data() + param.place.numbers;
+    bool empty = std::count(shape, shape + param.place.dimensions, 0) > 0;
     if (dtype < 0 || (data == nullptr && !empty)) return false;
     constexpr uintptr_t size[] = {8, 4, 2, 2};
     if (reinterpret_cast<uintptr_t>(data) % size[dtype]) return false;

@@ -5,7 +5,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <memory>
 #include <vector>
 
 #include "host/dlpack.h"
@@ -21,11 +20,8 @@ struct Place {
     void* data = nullptr;
     int32_t device_type = 0, device_id = 0;
     int dtype = -1;  // a Dtype; -1 for any other
-    std::vector<int64_t> shape, strides;
-
-    static Place of(const py::object& tensor);  // not known if DLPack cannot describe it
-    bool is_of(const py::object& tensor) const;
-    bool has_layout_of(const dlpack::Tensor& tensor) const;
+    int32_t dimensions = 0;
+    size_t numbers = 0;  // where its shape and strides begin in a Walk's numbers
 };
 
 class Walk {
@@ -51,17 +47,11 @@ class Walk {
         bool has_state, plain;
         Place place;
     };
-    // By its handle where torch has such things, which is quicker; a parameter must stay free to
-    // be swapped.
-    struct Watched {
-        py::object object;
-        std::unique_ptr<Handle> handle;
-        Place place;
-
-        bool is_unchanged() const { return handle ? handle->is_unchanged() : place.is_of(object); }
-    };
     using Items = std::vector<std::pair<py::object, py::object>>;
 
+    Place place_of(const py::object& tensor);  // not known if DLPack cannot describe it
+    bool lies_at(const py::object& tensor, const Place& place) const;
+    bool has_layout(const dlpack::Tensor& tensor, const Place& place) const;
     bool params_are_those(const py::list& groups) const;
     bool states_are_those(const py::dict& states) const;
     bool groups_are_those(const py::list& groups) const;
@@ -69,11 +59,13 @@ class Walk {
     bool is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const;
 
     std::vector<Param> params;
-    std::vector<Watched> watched;
+    Handles handles;  // of what is watched, where torch has such things; a parameter may be swapped
+    std::vector<std::pair<py::object, Place>> watched;  // the rest of it
+    std::vector<int64_t> numbers;
     std::vector<py::object> keys, values;  // values: by group, then key
     py::object params_key, tensor_type;
-    Items states;
-    std::vector<Items> state_items;
+    Items states, state_items;        // state_items: of one state after the other
+    std::vector<size_t> state_starts;  // where each begins, and the end
 };
 
 // torch has the exchange interface: without it there is no Walk.

@@ -26,7 +26,8 @@ INCLUDES = [HERE, CSRC, pybind11.get_include(), sysconfig.get_path("include")]
 
 def _key() -> str:
     contents = hashlib.sha256(repr((FLAGS, sys.version, pybind11.__version__)).encode())
-    for file in sorted([*(CSRC / "core").iterdir(), *(CSRC / "cuda").iterdir(), *HERE.glob("*.*")]):
+    folders = [CSRC / "core", CSRC / "host", CSRC / "cuda", HERE]
+    for file in sorted(file for folder in folders for file in folder.iterdir()):
         if file.suffix in (".h", ".cuh", ".cu", ".cpp"):
             contents.update(f"{file.name}\0".encode() + file.read_bytes())
     return contents.hexdigest()[:16]
@@ -67,8 +68,8 @@ def build(cache: Path) -> Path:
 
 
 def _load(path: Path) -> ModuleType:
-    """The module at a path."""
-    spec = importlib.util.spec_from_file_location("lrfused._cuda", path)
+    """The module at a path; pybind11 would give another of its name, if there is one, instead."""
+    spec = importlib.util.spec_from_file_location("cuda_emulated._cuda", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
