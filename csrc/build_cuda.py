@@ -115,7 +115,8 @@ def rules(nvcc: str, entries: Sequence[str], module: Path, folder: Path) -> str:
     flags = ["-O3", "-std=c++17", EXACT, QUIET, f"-Xcompiler={HOST}", *gencode(entries)]
     flags.append(f"-DLRF_CUDA_PTX={int(any('+PTX' in entry for entry in entries))}")
     flags += [f"-I{_escaped(path)}" for path in includes]
-    lines = [f"builddir = {_escaped(folder)}", f"nvcc = {_escaped(nvcc)}", f"flags = {' '.join(flags)}", NINJA]
+    names = {"builddir": _escaped(folder), "nvcc": _escaped(nvcc), "flags": " ".join(flags)}
+    lines = [*(f"{name} = {value}" for name, value in names.items()), NINJA]
     objects = []
     for source in SOURCES:
         objects.append(_escaped(folder / f"{source.name}.o"))

@@ -53,24 +53,29 @@ class Function:
 
     @cached_property
     def loops(self) -> list[Loop]:
-        code = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", self.sass)
-        places = {int(address, 16): i for i, (address, _) in enumerate(code)}
-        texts = [text for _, text in code]
-        targets = {}
-        for i, text in enumerate(texts):
-            target = re.search(r"\bBRA(?:\.\w+)* .*?0x([0-9a-f]+)", text)
-            if target and int(target[1], 16) in places:
-                targets[i] = places[int(target[1], 16)]
-        ranges = [(to, i + 1) for i, to in targets.items() if to < i]
-        inner = [
-            (a, b)
-            for a, b in ranges
-            if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in ranges)
-        ]
-        return [
-            Loop(texts[a:b], {i - a: to - a for i, to in targets.items() if a <= i < b})
-            for a, b in inner
-        ]
+        return loops_of(self.sass)
+
+
+def loops_of(sass: str) -> list[Loop]:
+    """The innermost loops of a listing."""
+    code = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", sass)
+    places = {int(address, 16): i for i, (address, _) in enumerate(code)}
+    texts = [text for _, text in code]
+    targets = {}
+    for i, text in enumerate(texts):
+        target = re.search(r"\bBRA(?:\.\w+)* .*?0x([0-9a-f]+)", text)
+        if target and int(target[1], 16) in places:
+            targets[i] = places[int(target[1], 16)]
+    ranges = [(to, i + 1) for i, to in targets.items() if to < i]
+    inner = [
+        (a, b)
+        for a, b in ranges
+        if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in ranges)
+    ]
+    return [
+        Loop(texts[a:b], {i - a: to - a for i, to in targets.items() if a <= i < b})
+        for a, b in inner
+    ]
 
 
 def functions(binary: Path) -> list[Function]:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import triton
+from machine_code import loops_of, tool
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -61,42 +62,20 @@ def build(kernel, target, fusion=False, **constants):
 
 
 def disassembled(cubin):
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "kernel.cubin")
         path.write_bytes(cubin)
+        commands = [[tool("cuobjdump"), flag, path] for flag in ("-sass", "-res-usage")]
         outputs = [
-            subprocess.run([tool, flag, path], capture_output=True, text=True, check=True).stdout
-            for flag in ("-sass", "-res-usage")
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            for command in commands
         ]
     return outputs
 
 
-def loops(sass):
-    """The instructions of each backward branch's range, innermost ranges only."""
-    code = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", sass)
-    places = {int(address, 16): i for i, (address, _) in enumerate(code)}
-    ranges = []
-    for i, (address, text) in enumerate(code):
-        target = re.search(r"\bBRA(?:\.\w+)* .*?0x([0-9a-f]+)", text)
-        if target and int(target[1], 16) < int(address, 16):
-            ranges.append((places[int(target[1], 16)], i + 1))
-    inner = [
-        (a, b)
-        for a, b in ranges
-        if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in ranges)
-    ]
-    return [[text for _, text in code[a:b]] for a, b in inner]
-
-
-def count(instructions, pattern):
-    return sum(bool(re.search(pattern, text)) for text in instructions)
-
-
 def nvidia_facts(compiled):
     sass, usage = disassembled(compiled.asm["cubin"])
-    bodies = loops(sass)
-    wide = [body for body in bodies if count(body, r"LDG\.E\S*\.128")]
+    wide = [loop for loop in loops_of(sass) if loop.count(r"LDG\.E\S*\.128")]
     stack = re.search(r"STACK:(\d+)", usage)
     return {
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),
@@ -105,14 +84,14 @@ def nvidia_facts(compiled):
         "ptx": compiled.asm["ptx"],
         "loops": [
             {
-                "instructions": len(body),
-                "loads": count(body, r"LDG\.E\S*\.128"),
-                "narrow_loads": count(body, r"LDG\.E(?!\S*\.128)"),
-                "stores": count(body, r"STG\.E\S*\.128"),
-                "narrow_stores": count(body, r"STG\.E(?!\S*\.128)"),
-                "ffma": count(body, r"\bFFMA"),
+                "instructions": loop.shortest,
+                "loads": loop.count(r"LDG\.E\S*\.128"),
+                "narrow_loads": loop.count(r"LDG\.E(?!\S*\.128)"),
+                "stores": loop.count(r"STG\.E\S*\.128"),
+                "narrow_stores": loop.count(r"STG\.E(?!\S*\.128)"),
+                "ffma": loop.count(r"\bFFMA"),
             }
-            for body in wide
+            for loop in wide
         ],
     }
 
