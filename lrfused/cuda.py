@@ -10,7 +10,7 @@ from lrfused import native
 from lrfused.capture import is_capturing
 from lrfused.cpu import description, increment_versions
 from lrfused.device_state import Field
-from lrfused.triton.uploads import Upload
+from lrfused.uploads import Upload
 from lrfused.work import UNKNOWN, Outcome, Work
 
 

@@ -18,7 +18,7 @@ from lrfused.triton.apply import apply_kernel
 from lrfused.triton.launch import check_compiled, launch
 from lrfused.triton.measure import measure_kernel
 from lrfused.triton.plan import plan_kernel
-from lrfused.triton.uploads import Upload
+from lrfused.uploads import Upload
 from lrfused.work import UNKNOWN, Outcome, Work
 
 Kind = tuple[int, ...]  # words.KIND_P and what follows it

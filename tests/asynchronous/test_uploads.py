@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrfused.triton.uploads import Upload
+from lrfused.uploads import Upload
 
 from .posing import LateQueue
 
@@ -85,7 +85,7 @@ def test_a_change_in_a_capture_is_there_at_once_where_it_was(late):
 
 
 def test_a_copy_beside_a_capture_that_never_ends_is_an_error(late, monkeypatch):
-    monkeypatch.setattr("lrfused.triton.uploads.PATIENCE", 0.01)
+    monkeypatch.setattr("lrfused.uploads.PATIENCE", 0.01)
     upload = Upload(2, torch.float64, CPU, late)
     late.copy = lambda target, source: None
     late.beside_capture = torch.no_grad

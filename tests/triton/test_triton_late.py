@@ -12,7 +12,8 @@ from lrfused import schedules as S
 if not is_there:
     pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)
 
-from lrfused.triton import launch, uploads
+from lrfused import uploads
+from lrfused.triton import launch
 from lrfused.triton import step as triton_step
 
 NAN = float("nan")
