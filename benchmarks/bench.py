@@ -3,8 +3,9 @@
     python benchmarks/bench.py [--quick] [--workloads gpt2,small] [--providers fused,lrfused]
     python benchmarks/bench.py --device gpu [--seconds 100] [--quick]
 
-Writes a JSON file to benchmarks/results, or to the folder RESULTS_DIR. Exits with 1 if a provider
-gave a wrong result or failed. benchmarks/README.md says what is measured.
+On a CPU it sits down several times, each a process of its own. Writes a JSON file to
+benchmarks/results, or to the folder RESULTS_DIR. Exits with 1 if a provider gave a wrong result or
+failed. benchmarks/README.md says what is measured.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import records
+import sittings
 import table
 import torch
 from data import Settings
@@ -27,15 +29,20 @@ from tqdm import tqdm
 from workloads import DTYPES, FORMS, select
 
 ROUNDS, QUICK_ROUNDS = 9, 3
+SITTING_ROUNDS = 5  # of several
 QUICK_FORMS = ("clip",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    if options.sitting is None and options.sittings > 1:
+        return sittings.hold(sys.argv[1:] if arguments is None else arguments, options.sittings)
+    options.sitting = options.sitting or 1
     torch.set_num_threads(options.threads)
     record = run(options, SUITES[options.device].device())
-    print(table.plain(list(table.everything(record))))
-    print(f"results: {options.out}")
+    if record["finished"]:
+        print(table.plain(list(table.everything(record))))
+        print(f"results: {options.out}")
     failures = records.failures(record)
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
@@ -43,25 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, device: Device) -> records.Record:
-    """All cases, each written as soon as it is done."""
-    suite = SUITES[options.device]
-    record = records.new(device, _settings(options))
+    """All cases of a sitting, each written as soon as it is done."""
+    suite, again = SUITES[options.device], options.sitting > 1
     cases = select(options.workloads, options.dtype, options.forms, suite.workloads)
-    providers = [suite.providers[name] for name in options.providers]
+    record = sittings.take_up(options) if again else records.new(device, _settings(options))
+    if again:
+        cases = sittings.cases_again(record, cases)
     stream, clock = Stream(device), Clock(options.seconds)
-    total = len(cases) * len(providers) * (1 + options.rounds)
+    total = len(cases) * len(options.providers) * (1 + options.rounds)
     with tqdm(total=total, unit="turn") as bar:
         for case in cases:
-            bar.set_description(" ".join(case.key))
+            bar.set_description(f"{options.sitting} of {options.sittings}: {' '.join(case.key)}")
+            names = options.providers
+            if again:
+                names = sittings.providers_again(record, case, names)
+            providers = [suite.providers[name] for name in names]
             if clock.is_late():
                 records.add(record, left_out(case, providers, "no time was left"), {})
                 continue
             measurements, rates = run_case(
-                case, providers, options.rounds, stream, Settings(), _ticker(bar)
+                case, providers, options.rounds, stream, Settings(), _ticker(bar), again
             )
             records.add(record, measurements, rates)
             records.write(record, options.out)
-    record["finished"] = True
+    record["finished"] = options.sitting == options.sittings
     records.write(record, options.out)
     return record
 
@@ -89,7 +101,7 @@ def _ticker(bar: "tqdm[Any]") -> Callable[[str], None]:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    kept = ("quick", "workloads", "providers", "dtype", "forms", "rounds", "threads")
+    kept = ("quick", "workloads", "providers", "dtype", "forms", "rounds", "sittings", "threads")
     return {**{name: getattr(options, name) for name in kept}, "optimizer": asdict(Settings())}
 
 
@@ -106,7 +118,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--providers", type=_names(providers), help=f"of {','.join(providers)}")
     parser.add_argument("--dtype", type=_names(DTYPES), help=f"of {','.join(DTYPES)}")
     parser.add_argument("--forms", type=_names(FORMS), help=f"of {','.join(FORMS)}")
-    parser.add_argument("--rounds", type=_positive, help=f"({ROUNDS}, quick {QUICK_ROUNDS})")
+    rounds = f"({ROUNDS}, quick {QUICK_ROUNDS}, {SITTING_ROUNDS} in each of several sittings)"
+    parser.add_argument("--rounds", type=_positive, help=rounds)
+    parser.add_argument("--sittings", type=_positive, help=f"({suite.sittings}, quick 1)")
+    parser.add_argument("--sitting", type=_positive, help="only this one")
     parser.add_argument(
         "--threads", type=_positive, default=torch.get_num_threads(), help="(as many as torch)"
     )
@@ -114,12 +129,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file (benchmarks/results/DEVICE.json)")
     options = parser.parse_args(arguments)
     quick, name = options.quick, suite.device.name
+    options.sittings = options.sittings or (1 if quick else suite.sittings)
     defaults = {
         "workloads": list(suite.quick_workloads if quick else workloads),
         "providers": list(suite.quick_providers if quick else providers),
         "dtype": list(DTYPES),
         "forms": list(QUICK_FORMS if quick else FORMS),
-        "rounds": QUICK_ROUNDS if quick else ROUNDS,
+        "rounds": QUICK_ROUNDS if quick else SITTING_ROUNDS if options.sittings > 1 else ROUNDS,
         "out": records.folder() / (f"{name}-quick.json" if quick else f"{name}.json"),
     }
     for name, value in defaults.items():

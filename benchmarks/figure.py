@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from records import Key, Record, by_case, timed
+from records import Key, Record, by_case, with_times
 from table import COPY, TITLES, Row, owns, targeted, title
 from timing import Spread, ratio
 
@@ -73,7 +73,7 @@ def _spreads(record: Record, keys: list[Key], name: str, own: str) -> dict[int, 
     """Times relative to lrfused's, by the place of the case in the figure."""
     cases, spreads = by_case(record), {}
     for place, key in enumerate(keys):
-        found = timed(cases.get(key, {}), [name, own])
+        found = with_times(cases.get(key, {}), [name, own])
         if len(found) == 2:
             spreads[place] = ratio(*(found[n]["seconds"]["rounds"] for n in (name, own)))
     return spreads
@@ -96,5 +96,5 @@ def _axes(axes: Axes, keys: list[Key], own: str) -> None:
     axes.set_yticks(range(len(keys)), [title(key).replace(": ", ":\n") for key in keys])
     axes.set_ylim(len(keys) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.25)
-    axes.set_xlabel("time of a step in units of lrfused's: median and quartiles of the rounds")
+    axes.set_xlabel("time of a step in units of lrfused's: median, and eight rounds of ten")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)

@@ -9,10 +9,10 @@ from typing import Any
 
 import machine
 from device import Device
-from runner import FAILURES, OK, Measurement
+from runner import FAILURES, OK, Measurement, timed
 from stream import Rates
 
-SCHEMA = 1
+SCHEMA = 2
 FOLDER = Path(__file__).parent / "results"
 
 Record = dict[str, Any]
@@ -28,6 +28,7 @@ def new(device: Device, settings: dict[str, Any]) -> Record:
     return {
         "schema": SCHEMA,
         "finished": False,
+        "sittings": 1,
         "device": device.name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": machine.commit(),
@@ -41,10 +42,29 @@ def new(device: Device, settings: dict[str, Any]) -> Record:
 
 
 def add(record: Record, measurements: list[Measurement], rates: Rates) -> None:
-    """What one case has found."""
-    record["measurements"] += measurements
+    """What one case has found, or has found again in a later sitting."""
+    known = {place_of(found): i for i, found in enumerate(record["measurements"])}
+    for found in measurements:
+        place = known.get(place_of(found))
+        if place is None:
+            record["measurements"].append(found)
+        else:
+            record["measurements"][place] = _joined(record["measurements"][place], found)
     for kernel, values in rates.items():
         record["stream"].setdefault(kernel, []).extend(values)
+
+
+def place_of(found: Measurement) -> tuple[str, ...]:
+    """What was measured of whom."""
+    return (found["workload"], found["dtype"], found["form"], found["provider"])
+
+
+def _joined(earlier: Measurement, later: Measurement) -> Measurement:
+    """Two sittings as one; a failure in either stays."""
+    if later["status"] != OK:
+        return later
+    turns = earlier["seconds"]["rounds"] + later["seconds"]["rounds"]
+    return timed(earlier, turns, earlier["stream"] + later["stream"])
 
 
 def write(record: Record, path: Path) -> None:
@@ -78,7 +98,7 @@ def by_case(record: Record) -> dict[Key, dict[str, Measurement]]:
     return cases
 
 
-def timed(case: dict[str, Measurement], names: Iterable[str]) -> dict[str, Measurement]:
+def with_times(case: dict[str, Measurement], names: Iterable[str]) -> dict[str, Measurement]:
     """Those of the providers that have times."""
     return {name: case[name] for name in names if name in case and case[name]["status"] == OK}
 

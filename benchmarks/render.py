@@ -3,6 +3,7 @@
     python benchmarks/render.py             write README.md and docs/benchmark-NAME.svg
     python benchmarks/render.py --check     exit with 1 if they are not what the files say
     python benchmarks/render.py --table benchmarks/results/cpu.json     print all that is in it
+    python benchmarks/render.py --table OLD.json --against NEW.json     is it reproduced?
 
 A section of the README begins with ``<!-- benchmark:NAME -->`` and ends with ``<!-- end -->``;
 what is between them comes from benchmarks/results/NAME.json.
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.table:
         record = records.read(options.table)
+        if options.against:
+            return _compare(record, records.read(options.against))
         print(table.plain(list(table.everything(record))))
         return 0
     try:
@@ -40,6 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in problems:
         print(f"FAILED: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _compare(record: Record, again: Record) -> int:
+    """Print both runs' ratios; 1 if one is not within the first run's spread."""
+    found = list(table.reproduced(record, again))
+    for row, repeated, is_within in found:
+        assert row.ratio is not None and repeated.ratio is not None
+        verdict = "within" if is_within else "OUTSIDE"
+        ratios = f"{table.spread(row.ratio)}   {table.spread(repeated.ratio)}"
+        print(f"{table.title(row.key)}, against {row.against}: {ratios}   {verdict}")
+    return 0 if found and all(is_within for _, _, is_within in found) else 1
 
 
 def write(readme: Path, results: Path) -> None:
@@ -120,11 +134,12 @@ def caption(record: Record) -> str:
     else:
         place = f"{machine['processor']}, {machine['threads']} threads, STREAM"
         tools = versions["compiler"]
+    times = f"{record['sittings']} sittings of {record['settings']['rounds']}"
     return (
         f"{place} {bandwidth(record['stream']):.1f} GB/s; torch {versions['torch']}, python "
         f"{versions['python']}, {tools}; commit {record['commit']['hash'][:10]}, "
-        f"{record['date'][:10]}. Medians of {record['settings']['rounds']} rounds in which the "
-        "providers take turns, quartiles in brackets."
+        f"{record['date'][:10]}. Medians of {times} rounds in which the "
+        "providers take turns; in brackets where eight of ten rounds lie."
     )
 
 
@@ -132,6 +147,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="change nothing, compare")
     parser.add_argument("--table", type=Path, help="print all comparisons of a result file")
+    parser.add_argument("--against", type=Path, help="with --table: a later run to compare it with")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--results", type=Path, default=records.FOLDER, help="folder of results")
     return parser.parse_args(arguments)

@@ -37,12 +37,14 @@ def run_case(
     stream: Stream,
     settings: Settings,
     tick: Callable[[str], None],
+    again: bool = False,
 ) -> tuple[list[Measurement], Rates]:
     """A measurement for every provider: its times, or why there are none.
 
     Where the memory does not hold all of them, each has the device for itself while it runs.
 
     Args:
+        again: only times, in a later sitting; the first has checked all results.
         tick: is told a provider's name whenever a piece of its work is done: 1 + rounds pieces.
 
     Returns:
@@ -51,7 +53,7 @@ def run_case(
     rates = Rates()
     _forget()
     data = Data(case, settings, device=stream.device)
-    expected = reference(data, settings)
+    expected = None if again else reference(data, settings)
     found = []
     groups = _together(providers, data)
     for group in groups:
@@ -81,7 +83,7 @@ def left_out(case: Case, providers: Sequence[Provider], reason: str) -> list[Mea
 def _run(
     providers: Sequence[Provider],
     data: Data,
-    expected: Reference,
+    expected: Reference | None,
     rounds: int,
     stream: Stream,
     rates: Rates,
@@ -92,13 +94,26 @@ def _run(
     device = stream.device
     entries = {p.name: _Entry(p, data, device, settings) for p in providers}
     for name, entry in entries.items():
-        entry.prepare(expected)
+        entry.build(expected)
         for _ in range(1 if entry.contestant else 1 + rounds):
             tick(name)
     contestants = {name: e.contestant for name, e in entries.items() if e.contestant}
     for name in compete(contestants, rounds, device, lambda: stream.sample(rates)):
         tick(name)
-    return [entry.measurement(bandwidth(rates)) for entry in entries.values()]
+    again = expected is None
+    return [entry.measurement(bandwidth(rates), again) for entry in entries.values()]
+
+
+def timed(found: Measurement, turns: list[float], stream: list[float]) -> Measurement:
+    """With the spread of the turns' times, and the memory's bandwidth in each sitting."""
+    spread = Spread.of(turns)
+    moved = found["bytes_per_parameter"] * found["parameters"]
+    return {
+        **found,
+        "seconds": {**asdict(spread), "rounds": turns},
+        "gigabytes_per_second": 1e-9 * moved / spread.median,
+        "stream": stream,
+    }
 
 
 def _forget() -> None:
@@ -135,7 +150,7 @@ class _Entry:
         self.optimizer: torch.optim.Optimizer | None = None
         self.deviation: dict[str, float] = {}
 
-    def prepare(self, expected: Reference) -> None:
+    def build(self, expected: Reference | None) -> None:
         """Build and check; what does not pass is never timed."""
         self.status, self.reason = self._absence()
         if self.status != OK:
@@ -143,7 +158,8 @@ class _Entry:
         try:
             params = self.data.parameters()
             pipeline = self.provider.build(params, self.data.case.form, self.settings)
-            self.deviation = check(self.provider, pipeline, params, self.data, expected)
+            if expected is not None:
+                self.deviation = check(self.provider, pipeline, params, self.data, expected)
         except WrongResult as error:
             self.status, self.reason = WRONG, str(error)
         except torch.OutOfMemoryError as error:
@@ -154,23 +170,19 @@ class _Entry:
             self.contestant = Contestant(pipeline.step, params, self.data)
             self.optimizer = pipeline.optimizer
 
-    def measurement(self, bandwidth: float) -> Measurement:
+    def measurement(self, bandwidth: float, again: bool) -> Measurement:
         found = {**_place(self.data.case, self.provider), "status": self.status}
         if self.contestant is None:
             return {**found, "reason": self.reason}
-        return {**found, "stream": bandwidth, **self._timed(self.contestant)}
-
-    def _timed(self, contestant: Contestant) -> Measurement:
         case = self.data.case
-        spread = Spread.of(contestant.turns)
-        per_parameter = self.provider.bytes_per_parameter(case.form, case.dtype)
-        moved = per_parameter * case.workload.parameters
+        found["bytes_per_parameter"] = self.provider.bytes_per_parameter(case.form, case.dtype)
+        found = timed(found, self.contestant.turns, [bandwidth])
+        return found if again else {**found, **self._watched(self.contestant)}
+
+    def _watched(self, contestant: Contestant) -> Measurement:
         contestant.take_step(self.device)
         return {
             "deviation": self.deviation,
-            "seconds": {**asdict(spread), "rounds": contestant.turns},
-            "bytes_per_parameter": per_parameter,
-            "gigabytes_per_second": 1e-9 * moved / spread.median,
             "peak_extra_bytes": self.device.peak_extra_bytes(contestant.step),
             "host": self._host(contestant),
             **self.device.details(contestant.step, contestant.write_gradients),

@@ -16,6 +16,7 @@ class Suite:
     Attributes:
         quick_workloads, quick_providers: names of those of a quick run.
         workloads, providers: all that there are.
+        sittings: how many there are in a run.
     """
 
     device: type[Device]
@@ -23,6 +24,7 @@ class Suite:
     providers: Mapping[str, Provider]
     quick_workloads: tuple[str, ...]
     quick_providers: tuple[str, ...]
+    sittings: int = 1
 
 
 def _tiny(workload: Workload) -> Workload:
@@ -38,6 +40,7 @@ _CPU = Suite(
     PROVIDERS,
     QUICK_WORKLOADS,
     tuple(name for name in PROVIDERS if name != "compile"),
+    sittings=4,
 )
 _GPU = Suite(
     Gpu,

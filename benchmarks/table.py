@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import median
 
 import records
 from gpu_providers import GPU_PROVIDERS
@@ -78,8 +79,8 @@ def compare(record: Record, key: Key, against: str, own: str = OWN) -> Row:
     target = TARGETS.get(record["device"], {}).get((key, against))
     case = records.by_case(record).get(key, {})
     names = TORCH if against == BEST_OF_TORCH else (against,)
-    ours = records.timed(case, [own]).get(own)
-    others = {COPY: _copy(ours)} if ours and against == COPY else records.timed(case, names)
+    ours = records.with_times(case, [own]).get(own)
+    others = {COPY: _copy(ours)} if ours and against == COPY else records.with_times(case, names)
     if not ours or not others:
         absent = names if ours else [own]
         states = {case[name]["status"] if name in case else "not run" for name in absent}
@@ -95,14 +96,14 @@ def compare(record: Record, key: Key, against: str, own: str = OWN) -> Row:
         ratio(others[best]["seconds"]["rounds"], ours["seconds"]["rounds"]),
         others[best]["seconds"]["median"],
         ours["seconds"]["median"],
-        ours["gigabytes_per_second"] / ours["stream"],
+        ours["gigabytes_per_second"] / median(ours["stream"]),
     )
 
 
 def _copy(own: Measurement) -> Measurement:
     """As if a copy of the bytes that this provider moves were another provider."""
     moved = own["bytes_per_parameter"] * own["parameters"]
-    seconds = 1e-9 * moved / own["stream"]
+    seconds = 1e-9 * moved / median(own["stream"])
     rounds = [seconds] * len(own["seconds"]["rounds"])
     return {"seconds": {"median": seconds, "rounds": rounds}}
 
@@ -113,6 +114,14 @@ def targeted(record: Record) -> list[Row]:
     return [compare(record, *pair, own) for pair in pairs for own in owns(record)]
 
 
+def reproduced(record: Record, again: Record) -> Iterator[tuple[Row, Row, bool]]:
+    """What has a target in both runs, and whether the second median lies in the first's spread."""
+    for row, repeated in zip(targeted(record), targeted(again), strict=True):
+        first, second = row.ratio, repeated.ratio
+        if first is not None and second is not None:
+            yield row, repeated, first.lower <= second.median <= first.upper
+
+
 def everything(record: Record) -> Iterator[Row]:
     """Every case against torch and against whoever else was timed."""
     names = owns(record)
@@ -120,7 +129,7 @@ def everything(record: Record) -> Iterator[Row]:
         for own in names:
             yield compare(record, key, BEST_OF_TORCH, own)
             for name in case:
-                if name not in (*TORCH, *names) and records.timed(case, [name]):
+                if name not in (*TORCH, *names) and records.with_times(case, [name]):
                     yield compare(record, key, name, own)
 
 
@@ -137,7 +146,7 @@ def cells(row: Row) -> tuple[str, ...]:
         TITLES[row.other],
         duration(row.seconds),
         duration(row.own_seconds) + (f" ({backend})" if backend else ""),
-        f"{row.ratio.median:.2f} ({row.ratio.lower:.2f} to {row.ratio.upper:.2f})",
+        spread(row.ratio),
         target,
         f"{row.of_stream:.0%}" if in_memory(row.key) else NONE,
     )
@@ -146,6 +155,10 @@ def cells(row: Row) -> tuple[str, ...]:
 def in_memory(key: Key) -> bool:
     """Bandwidth of the memory says something about work that is far beyond the caches."""
     return find(key[0]).parameters > 50_000_000
+
+
+def spread(ratio: Spread) -> str:
+    return f"{ratio.median:.2f} ({ratio.lower:.2f} to {ratio.upper:.2f})"
 
 
 def duration(seconds: float) -> str:

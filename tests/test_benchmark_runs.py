@@ -72,8 +72,9 @@ def test_every_step_finds_the_gradients_of_a_backward_pass(workload):
     assert all(torch.equal(a, b) for a, b in zip(seen, wanted, strict=True))
 
 
-def test_median_and_quartiles():
-    assert timing.Spread.of([5.0, 1.0, 2.0, 4.0, 3.0]) == timing.Spread(3.0, 2.0, 4.0)
+def test_median_and_deciles():
+    values = [float(i) for i in (7, 2, 11, 1, 4, 3, 6, 5, 9, 8, 10)]
+    assert timing.Spread.of(values) == timing.Spread(6.0, 2.0, 10.0)
     assert timing.Spread.of([7.0]) == timing.Spread(7.0, 7.0, 7.0)
     assert timing.ratio([2.0, 6.0, 4.0], [1.0, 2.0, 1.0]).median == 3.0
     with pytest.raises(ValueError, match="values"):
@@ -113,9 +114,10 @@ def test_time_in_the_kernels():
 
 def test_a_run_writes_what_it_did(tmp_path, capsys):
     arguments = ["--workloads", "few,few-fresh", "--forms", "step,clip", "--rounds", "2"]
+    arguments += ["--sittings", "1"]
     assert bench.main([*arguments, "--providers", "fused,lrfused", "--dtype", "float32"]) == 0
     record = json.loads((tmp_path / "cpu.json").read_text())
-    assert record["schema"] == 1 and record["finished"] is True and record["device"] == "cpu"
+    assert record["schema"] == 2 and record["finished"] is True and record["device"] == "cpu"
     assert set(record["versions"]) == {"lrfused", "torch", "python", "compiler"}
     assert record["machine"]["processor"] and record["machine"]["threads"] >= 1
     assert set(record["commit"]) == {"hash", "dirty"}
@@ -145,6 +147,7 @@ def test_a_run_writes_what_it_did(tmp_path, capsys):
 def test_a_wrong_provider_fails_the_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(PROVIDERS, "lrfused", with_settings(lr=0.01001))
     arguments = ["--workloads", "few", "--providers", "fused,lrfused", "--rounds", "1"]
+    arguments += ["--sitting", "1"]
     assert bench.main([*arguments, "--dtype", "float32", "--out", str(tmp_path / "x.json")]) == 1
     assert "FAILED: lrfused, few float32 step: wrong: p is off by" in capsys.readouterr().err
     found = json.loads((tmp_path / "x.json").read_text())["measurements"]
@@ -159,7 +162,8 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(monkeypatch, tmp_path):
 
     monkeypatch.setattr(bench, "run_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bench.main(["--workloads", "few,few-fresh", "--providers", "lrfused", "--forms", "clip"])
+        arguments = ["--workloads", "few,few-fresh", "--providers", "lrfused", "--forms", "clip"]
+        bench.main([*arguments, "--sitting", "1"])
     record = json.loads((tmp_path / "cpu.json").read_text())
     assert record["finished"] is False
     assert {m["workload"] for m in record["measurements"]} == {"few"}

@@ -27,7 +27,7 @@ def measured(provider: str, key: records.Key, rounds: list[float]) -> dict:
         "status": "ok",
         "seconds": times,
         "gigabytes_per_second": 1.0 / median,
-        "stream": 10.0,
+        "stream": [9.0, 10.0, 12.0],
     }
 
 
@@ -44,6 +44,7 @@ def record() -> dict:
     return {
         "schema": records.SCHEMA,
         "finished": True,
+        "sittings": 2,
         "device": "cpu",
         "date": "2001-02-03T04:05:06+00:00",
         "commit": {"hash": "0123456789abcdef", "dirty": False},
@@ -83,14 +84,14 @@ def test_a_comparison_is_with_torchs_fastest_round_by_round(record):
     case["fused"]["seconds"]["rounds"] = [0.1, 0.4, 1.2]  # 1, 2 and 3 times lrfused's
     row = table.compare(record, key, "torch")
     assert (row.other, row.target) == ("fused", 1.4)
-    assert (row.ratio.lower, row.ratio.median, row.ratio.upper) == pytest.approx((1.5, 2.0, 2.5))
+    assert (row.ratio.lower, row.ratio.median, row.ratio.upper) == pytest.approx((1.2, 2.0, 2.8))
     cells = table.cells(row)
     assert cells == (
         "GPT-2 124M, 148 tensors, float32: clip + step + schedule",
         "torch fused",
         "400 ms",
         "200 ms",
-        "2.00 (1.50 to 2.50)",
+        "2.00 (1.20 to 2.80)",
         "≥ 1.4",
         "50%",
     )
@@ -131,7 +132,10 @@ def test_writes_table_and_figure_and_nothing_else(place):
     assert text.startswith("# Title\n\n<!-- benchmark:cpu -->\n| work |")
     assert text.endswith("(docs/benchmark-cpu.svg)\n<!-- end -->\n\nThe end.\n")
     assert text.count("2.00 (2.00 to 2.00)") == 7 and "1.50 (1.50 to 1.50)" in text
-    assert "commit 0123456789, 2001-02-03" in text and "STREAM 10.0 GB/s" in text
+    assert (
+        "commit 0123456789, 2001-02-03. Medians of 2 sittings of 3 rounds" in text
+        and "STREAM 10.0 GB/s" in text
+    )
     drawn = (place / "docs" / "benchmark-cpu.svg").read_bytes()
     assert (
         drawn.startswith(b"<?xml") and figure.digest(place / "results/cpu.json").encode() in drawn
@@ -187,7 +191,7 @@ def test_wrong_results_missing_files_and_open_sections_are_refused(place, record
     assert rendering(place) == 1
     assert "must have its <!-- end -->" in capsys.readouterr().err
     (place / "results" / "cpu.json").write_text("{}")
-    with pytest.raises(ValueError, match="must be a result file with schema 1"):
+    with pytest.raises(ValueError, match="must be a result file with schema 2"):
         records.read(place / "results" / "cpu.json")
 
 

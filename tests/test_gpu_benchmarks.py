@@ -191,7 +191,7 @@ def measured(provider, key, seconds, stream_rate=1000.0):
         "seconds": {"median": seconds, "lower": seconds, "upper": seconds, "rounds": rounds},
         "bytes_per_parameter": 28,
         "gigabytes_per_second": 28e-9 * parameters / seconds,
-        "stream": stream_rate,
+        "stream": [stream_rate],
     }
 
 
@@ -203,6 +203,7 @@ def record():
     return {
         "schema": records.SCHEMA,
         "finished": True,
+        "sittings": 1,
         "device": "gpu",
         "date": "2001-02-03T04:05:06+00:00",
         "commit": {"hash": "0123456789abcdef", "dirty": False},
