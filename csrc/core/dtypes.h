@@ -1,5 +1,6 @@
 // bfloat16 and float16 to float32 and back (to nearest, ties to even), by integer operations
-// that vectorise and that every compiler agrees on; and the codes of the four types.
+// that vectorise and that every compiler agrees on; and the codes of the four types. A GPU has
+// instructions for these, whose bits are the same but for those of nan.
 #pragma once
 
 #include "core/common.h"
@@ -22,10 +23,16 @@ LRF_HD inline float widen(bfloat16 x) {
 
 // 2^112 moves the exponent; it makes subnormals normal, exactly, and infinity 2^16.
 LRF_HD inline float widen(float16 x) {
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+#else
     uint32_t magnitude = x.bits & 0x7FFFu, sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
     uint32_t bits = bits_of(float_from_bits(magnitude << 13) * 0x1p112f);
     bits = magnitude >= 0x7C00u ? bits | 0x7F800000u : bits;
     return float_from_bits(bits | sign);
+#endif
 }
 
 // Rounded to bfloat16 in the upper half; the lower half is of no meaning.
@@ -35,10 +42,17 @@ LRF_HD inline uint32_t rounded_above(float x) {
 }
 
 LRF_HD inline void write_as(float x, bfloat16& y) {
+#ifdef __CUDA_ARCH__
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+#else
     y.bits = static_cast<uint16_t>(rounded_above(x) >> 16);
+#endif
 }
 
 LRF_HD inline void write_as(float x, float16& y) {
+#ifdef __CUDA_ARCH__
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+#else
     uint32_t bits = bits_of(x), magnitude = bits & 0x7FFFFFFFu;
     uint32_t normal = (magnitude - 0x38000000u + 0x0FFFu + ((magnitude >> 13) & 1u)) >> 13;
     // Adding 0.5 leaves a subnormal's digits, rounded, at the end of the significand.
@@ -47,6 +61,7 @@ LRF_HD inline void write_as(float x, float16& y) {
     half = magnitude >= 0x477FF000u ? 0x7C00u : half;
     half = magnitude > 0x7F800000u ? 0x7E00u : half;
     y.bits = static_cast<uint16_t>(half | ((bits >> 16) & 0x8000u));
+#endif
 }
 
 template <class T>

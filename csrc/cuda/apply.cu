@@ -9,7 +9,7 @@ namespace lrfused {
 template <bool amsgrad>
 __device__ inline int update_wide(const Tile& tile) {
     const int p = tile.p.dtype, g = tile.g.dtype, m = tile.m.dtype;
-    if (!tile.is_aligned() || tile.v.dtype != m || (amsgrad && tile.x.dtype != m)) return 0;
+    if (!tile.is_aligned(16) || tile.v.dtype != m || (amsgrad && tile.x.dtype != m)) return 0;
     auto are = [&](int p_, int g_, int m_) { return p == p_ && g == g_ && m == m_; };
     const int count = tile.count / 8 * 8;
     if (are(FLOAT32, FLOAT32, FLOAT32))

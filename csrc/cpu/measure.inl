@@ -1,0 +1,136 @@
+// Measure: sums of squares and the largest magnitude of a chunk. A part of kernels.inl.
+
+namespace lrfused {
+namespace LRF_ISA {
+
+// A block's 64 column sums enter their float64 lanes.
+template <int rows>
+void add_rows(const double* __restrict x, double* __restrict lanes) {
+    for (int c = 0; c < COLUMNS; ++c) lanes[c] += column_sum<rows, double>(x + c);
+}
+
+template <int rows>
+void add_rows(const float* __restrict x, double* __restrict lanes) {
+    float sums[COLUMNS];
+    int unsafe = 0;
+    for (int c = 0; c < COLUMNS; ++c) {
+        sums[c] = column_sum<rows, float>(x + c);
+        unsafe |= !sum_is_safe(sums[c]);
+    }
+    if (!unsafe) {
+        for (int c = 0; c < COLUMNS; ++c) lanes[c] += static_cast<double>(sums[c]);
+        return;
+    }
+    for (int c = 0; c < COLUMNS; ++c)
+        lanes[c] += sum_is_safe(sums[c]) ? static_cast<double>(sums[c])
+                                         : column_sum<rows, double>(x + c);
+}
+
+// The largest absolute value, as bits: nan above infinity above all numbers.
+inline int32_t largest_bits(const float* __restrict x, int count, int32_t largest) {
+    for (int i = 0; i < count; ++i) {
+        int32_t bits = static_cast<int32_t>(bits_of(x[i]) & 0x7FFFFFFFu);
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+inline int64_t largest_bits(const double* __restrict x, int count, int64_t largest) {
+    for (int i = 0; i < count; ++i) {
+        int64_t bits = static_cast<int64_t>(bits_of(x[i]) & 0x7FFFFFFFFFFFFFFFu);
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+inline double from_bits(int32_t bits) { return float_from_bits(static_cast<uint32_t>(bits)); }
+inline double from_bits(int64_t bits) { return double_from_bits(static_cast<uint64_t>(bits)); }
+
+// The float64 lanes of a chunk; those of blocks that the chunk does not have stay out.
+struct Lanes {
+    alignas(64) double lanes[LANE_BLOCKS * COLUMNS];
+    int used;
+
+    explicit Lanes(int64_t count) : used(1) {
+        while (used < LANE_BLOCKS && used * BLOCK < count) used *= 2;
+        for (int i = 0; i < used * COLUMNS; ++i) lanes[i] = 0.0;
+    }
+
+    template <class C>
+    void add(const C* block, int rows, int64_t index) {
+        double* target = lanes + (index % LANE_BLOCKS) * COLUMNS;
+        if (rows == 8) return add_rows<8>(block, target);
+        if (rows == 4) return add_rows<4>(block, target);
+        if (rows == 2) return add_rows<2>(block, target);
+        add_rows<1>(block, target);
+    }
+
+    double sum() { return pairwise_sum(lanes, used * COLUMNS); }
+};
+
+// The rows that so many elements need: 1, 2, 4 or 8.
+inline int rows_of(int count) {
+    int rows = 1;
+    while (rows * COLUMNS < count) rows *= 2;
+    return rows;
+}
+
+// Whole rows in the compute type, zeros after the end.
+template <class C>
+const C* open_rows(Stretch stretch, C* buffer, int count, int rows) {
+    const C* block = open_tile(stretch, buffer, count);
+    if (count == rows * COLUMNS) return block;
+    for (int i = 0; i < count; ++i) buffer[i] = block[i];
+    for (int i = count; i < rows * COLUMNS; ++i) buffer[i] = 0;
+    return buffer;
+}
+
+// body(block, rows, index) over the blocks of a stretch.
+template <class C, class Body>
+void over_blocks(Stretch stretch, int64_t count, Body body) {
+    alignas(64) C buffer[BLOCK];
+    for (int64_t i = 0, index = 0; i < count; i += BLOCK, ++index) {
+        int size = static_cast<int>(count - i < BLOCK ? count - i : BLOCK), rows = rows_of(size);
+        body(open_rows(stretch.at(i), buffer, size, rows), rows, index);
+    }
+}
+
+template <class C>
+double sum_of_squares(Stretch stretch, int64_t count) {
+    Lanes lanes(count);
+    over_blocks<C>(stretch, count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
+    return lanes.sum();
+}
+
+template <class C, bool value_clip>
+Measured measure_as(const MeasureTask& task) {
+    alignas(64) C clipped[BLOCK];
+    Lanes raw(task.count), after(value_clip ? task.count : 0);
+    const C inverse = static_cast<C>(task.inverse), bound = static_cast<C>(task.bound);
+    decltype(largest_bits(clipped, 0, 0)) largest = 0;
+    over_blocks<C>(task.g, task.count, [&](const C* g, int rows, int64_t index) {
+        raw.add(g, rows, index);
+        largest = largest_bits(g, rows * COLUMNS, largest);
+        if (!value_clip) return;
+        for (int j = 0; j < rows * COLUMNS; ++j) clipped[j] = clip_value(g[j] * inverse, bound);
+        after.add(clipped, rows, index);
+    });
+    Measured measured;
+    measured.raw = raw.sum();
+    measured.largest = from_bits(largest);
+    if (value_clip) measured.clipped = after.sum();
+    if (task.p.data) measured.param = sum_of_squares<C>(task.p, task.count);
+    return measured;
+}
+
+template <class C>
+Measured measure_in(const MeasureTask& task) {
+    return task.value_clip ? measure_as<C, true>(task) : measure_as<C, false>(task);
+}
+
+Measured measure(const MeasureTask& task) {
+    return task.double_precision ? measure_in<double>(task) : measure_in<float>(task);
+}
+
+}  // namespace LRF_ISA
+}  // namespace lrfused

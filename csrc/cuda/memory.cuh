@@ -1,0 +1,127 @@
+// Global memory: 16 bytes at a time, 32 on chips that have it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstring>
+#include <type_traits>
+
+#include "core/dtypes.h"
+#include "cuda/table.h"
+
+namespace lrfused {
+
+// Pointers that come from a table: without this, the compiler would not know what they point to.
+template <class T>
+__device__ inline T* global(T* pointer) {
+#ifdef __CUDA_ARCH__
+    __builtin_assume(__isGlobal(pointer));
+#endif
+    return pointer;
+}
+
+// What is in shared memory does not wait in registers from here on until it is needed.
+__device__ inline void read_anew() {
+#ifdef __CUDA_ARCH__
+    asm volatile("" ::: "memory");
+#endif
+}
+
+__device__ inline Stretch at(Stretch stretch, int64_t element) {
+    int shift = stretch.dtype == FLOAT64 ? 3 : stretch.dtype == FLOAT32 ? 2 : 1;
+    return {static_cast<char*>(stretch.data) + (element << shift), stretch.dtype};
+}
+
+// The most that a thread reads or writes at once; a build for the emulation may choose, too.
+#ifndef LRF_WIDEST
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000 && \
+    __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1209
+#define LRF_WIDEST 32
+#else
+#define LRF_WIDEST 16
+#endif
+#endif
+constexpr int WIDEST = LRF_WIDEST;
+
+struct alignas(32) Wide {
+    uint32_t x[8];
+};
+
+// What is read once more (gradients) stays in L2 if it can; what is streamed leaves first.
+template <bool streamed, class Word>
+__device__ inline Word load(const Word* from) {
+    return streamed ? __ldcs(from) : __ldcg(from);
+}
+
+template <bool streamed, class Word>
+__device__ inline void store(Word* to, Word word) {
+    if (streamed) __stcs(to, word);
+    else *global(to) = word;
+}
+
+#if defined(__CUDA_ARCH__) && LRF_WIDEST == 32  // there are no functions for these
+template <>
+__device__ inline Wide load<true>(const Wide* from) {
+    Wide w;
+    asm volatile("ld.global.cs.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];"
+                 : "=r"(w.x[0]), "=r"(w.x[1]), "=r"(w.x[2]), "=r"(w.x[3]), "=r"(w.x[4]),
+                   "=r"(w.x[5]), "=r"(w.x[6]), "=r"(w.x[7])
+                 : "l"(from));
+    return w;
+}
+
+template <>
+__device__ inline void store<true>(Wide* to, Wide w) {
+    asm volatile("st.global.cs.v8.b32 [%8], {%0, %1, %2, %3, %4, %5, %6, %7};" ::"r"(w.x[0]),
+                 "r"(w.x[1]), "r"(w.x[2]), "r"(w.x[3]), "r"(w.x[4]), "r"(w.x[5]), "r"(w.x[6]),
+                 "r"(w.x[7]), "l"(to));
+}
+
+template <>
+__device__ inline void store<false>(Wide* to, Wide w) {
+    asm volatile("st.global.v8.b32 [%8], {%0, %1, %2, %3, %4, %5, %6, %7};" ::"r"(w.x[0]),
+                 "r"(w.x[1]), "r"(w.x[2]), "r"(w.x[3]), "r"(w.x[4]), "r"(w.x[5]), "r"(w.x[6]),
+                 "r"(w.x[7]), "l"(to));
+}
+#endif
+
+template <int bytes>
+struct WordOf;
+template <> struct WordOf<4> { using Type = unsigned; };
+template <> struct WordOf<8> { using Type = uint2; };
+template <> struct WordOf<16> { using Type = uint4; };
+template <> struct WordOf<32> { using Type = Wide; };
+
+// So many elements, in as few words as they fit in.
+template <class T, int count>
+struct Elements {
+    static constexpr int bytes = static_cast<int>(sizeof(T)) * count;
+    using Word = typename WordOf<(bytes < WIDEST ? bytes : WIDEST)>::Type;
+    static constexpr int words = bytes / static_cast<int>(sizeof(Word));
+
+    alignas(Word) T x[count];
+};
+
+template <bool streamed, int count, class T>
+__device__ inline Elements<T, count> read_aligned(const T* from) {
+    Elements<T, count> elements;
+    using Word = typename Elements<T, count>::Word;
+    Word words[Elements<T, count>::words];
+    const Word* source = reinterpret_cast<const Word*>(from);
+#pragma unroll
+    for (int i = 0; i < elements.words; ++i) words[i] = load<streamed>(source + i);
+    memcpy(&elements, words, sizeof elements);
+    return elements;
+}
+
+template <bool streamed, int count, class T>
+__device__ inline void write_aligned(const Elements<T, count>& elements, T* to) {
+    using Word = typename Elements<T, count>::Word;
+    Word words[Elements<T, count>::words];
+    memcpy(words, &elements, sizeof elements);
+    Word* target = reinterpret_cast<Word*>(to);
+#pragma unroll
+    for (int i = 0; i < elements.words; ++i) store<streamed>(target + i, words[i]);
+}
+
+}  // namespace lrfused
