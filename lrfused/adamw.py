@@ -9,14 +9,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.optim import optimizer
 
-from lrfused import loading, saving
-from lrfused.arguments import (
-    GROUP_ARGUMENTS,
-    group_options,
-    group_sources,
-    host_numbers,
-    optimizer_options,
-)
+from lrfused import arguments, loading, saving
 from lrfused.engine import Engine
 from lrfused.hyperparameters import Value
 from lrfused.loss_scale import LossScale
@@ -140,12 +133,12 @@ class AdamW(torch.optim.AdamW):
         boolean("amp_scaling", amp_scaling)
         if differentiable:
             raise ValueError("differentiable: must be False, the fused step has no gradient")
-        options = optimizer_options(
+        options = arguments.optimizer_options(
             max_grad_norm,
             norm_type,
             nonfinite,
             accumulation_steps,
-            LossScale.of(loss_scale),
+            loss_scale,
             advance_schedule_on_skip,
             write_grads,
             always_measure,
@@ -164,15 +157,11 @@ class AdamW(torch.optim.AdamW):
             "bias_correction": bias_correction,
             "start_step": start_step,
         }
-        sources = group_sources(self._group_defaults, max_grad_norm)
-        group_options(self._group_defaults)
+        checked = arguments.group(self._group_defaults, max_grad_norm)
         self._engine = Engine(options, backend)
         super().__init__(
             params,
-            **{
-                **host_numbers(sources, start_step),
-                **({"lr": lr} if isinstance(lr, Tensor) else {}),
-            },
+            **checked.shown,
             amsgrad=amsgrad,
             maximize=maximize,
             foreach=foreach,
@@ -211,14 +200,11 @@ class AdamW(torch.optim.AdamW):
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
         own = {**self._group_defaults, **self._changed_defaults(), **param_group}
-        sources = group_sources(own, self._max_grad_norm)
-        options = group_options(own)
-        group = {k: v for k, v in param_group.items() if k not in GROUP_ARGUMENTS}
-        tensor = {"lr": own["lr"]} if isinstance(own["lr"], Tensor) else {}
-        group = {**group, **host_numbers(sources, options.start_step), **tensor}
-        super().add_param_group(group)
-        self._engine.groups.append(options)
-        self._engine.hyper.add_group(sources)
+        checked = arguments.group(own, self._max_grad_norm)
+        others = {k: v for k, v in param_group.items() if k not in arguments.GROUP_ARGUMENTS}
+        super().add_param_group({**others, **checked.shown})
+        self._engine.groups.append(checked.options)
+        self._engine.hyper.add_group(checked.sources)
         self._engine.forget_table()
         self._mirror()
 

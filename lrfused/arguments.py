@@ -1,7 +1,7 @@
-"""The constructor's arguments, checked and turned into options and sources."""
+"""The arguments of optimizer and groups, checked and turned into options and sources."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -23,7 +23,29 @@ GROUP_ARGUMENTS = (
 )
 
 
-def source(name: str, value: Any, *, infinite: bool = False, below_one: bool = False) -> Value:
+class Group(NamedTuple):
+    """What the arguments of a group come to; ``shown`` is what torch's group holds of them."""
+
+    options: GroupOptions
+    sources: dict[Slot, Value]
+    shown: dict[str, Any]
+
+
+def group(arguments: dict[str, Any], max_grad_norm: Any) -> Group:
+    """A group's arguments, checked.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type or is out of its range.
+    """
+    sources = _sources(arguments, max_grad_norm)
+    options = _options(arguments)
+    shown = _host_numbers(sources, options.start_step)
+    if isinstance(arguments["lr"], Tensor):
+        shown["lr"] = arguments["lr"]
+    return Group(options, sources, shown)
+
+
+def _source(name: str, value: Any, *, infinite: bool = False, below_one: bool = False) -> Value:
     """A hyperparameter: a Schedule, a one-element Tensor, or a number; values are checked."""
 
     def number(name: str, value: Any) -> float:
@@ -46,17 +68,17 @@ def source(name: str, value: Any, *, infinite: bool = False, below_one: bool = F
     return number(name, value)
 
 
-def group_sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
+def _sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
     """Where each hyperparameter of a group comes from; limits that are None are left out."""
     betas = arguments["betas"]
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ValueError(f"betas: must be a pair, got {betas!r}")
     sources: dict[Slot, Value] = {
-        Slot.LR: source("lr", arguments["lr"]),
-        Slot.WEIGHT_DECAY: source("weight_decay", arguments["weight_decay"]),
-        Slot.BETA1: source("betas[0]", betas[0], below_one=True),
-        Slot.BETA2: source("betas[1]", betas[1], below_one=True),
-        Slot.EPS: source("eps", arguments["eps"]),
+        Slot.LR: _source("lr", arguments["lr"]),
+        Slot.WEIGHT_DECAY: _source("weight_decay", arguments["weight_decay"]),
+        Slot.BETA1: _source("betas[0]", betas[0], below_one=True),
+        Slot.BETA2: _source("betas[1]", betas[1], below_one=True),
+        Slot.EPS: _source("eps", arguments["eps"]),
     }
     limits = {
         Slot.CLIP_VALUE: arguments["clip_value"],
@@ -65,11 +87,11 @@ def group_sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, V
     }
     for slot, value in limits.items():
         if value is not None:
-            sources[slot] = source(slot.name.lower(), value, infinite=True)
+            sources[slot] = _source(slot.name.lower(), value, infinite=True)
     return sources
 
 
-def host_numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]:
+def _host_numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]:
     """The host numbers that stand for a group's values at step 0.
 
     Raises:
@@ -90,7 +112,7 @@ def host_numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]:
     }
 
 
-def group_options(arguments: dict[str, Any]) -> GroupOptions:
+def _options(arguments: dict[str, Any]) -> GroupOptions:
     """The options of a group; amsgrad and maximize stay in torch's group."""
     mode = one_of("weight_decay_mode", arguments["weight_decay_mode"], _names(DecayMode))
     agc_by = one_of("agc_by", arguments["agc_by"], ("unit", "tensor"))
@@ -123,7 +145,7 @@ def optimizer_options(
     norm_type: Any,
     nonfinite: Any,
     accumulation_steps: Any,
-    loss_scale: LossScale | None,
+    loss_scale: LossScale | float | str | None,
     advance_schedule_on_skip: bool,
     write_grads: bool,
     always_measure: bool,
@@ -137,7 +159,7 @@ def optimizer_options(
         infinity_norm=norm_type == math.inf,
         nonfinite=Nonfinite[policy.upper()],
         accumulation_steps=whole("accumulation_steps", accumulation_steps, minimum=1),
-        loss_scale=loss_scale,
+        loss_scale=LossScale.of(loss_scale),
         advance_schedule_on_skip=boolean("advance_schedule_on_skip", advance_schedule_on_skip),
         write_grads=boolean("write_grads", write_grads),
         always_measure=boolean("always_measure", always_measure),

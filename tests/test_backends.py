@@ -13,6 +13,7 @@ import lrfused
 from lrfused import backends, native
 
 CPU, NVIDIA, INTEL = torch.device("cpu"), torch.device("cuda", 0), torch.device("xpu", 1)
+SECOND = torch.device("cuda", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -237,13 +238,36 @@ def test_the_environment_may_name_the_interpreted_backend(monkeypatch):
 # Several devices
 
 
-def test_only_the_reference_steps_several_devices_together(machine):
+def test_several_devices_of_one_type_have_one_backend(machine, monkeypatch):
+    machine(["cpu", "triton", "cuda"], [NVIDIA, SECOND])
+    for choice, name in (
+        ("auto", "cuda"),
+        ("cuda", "cuda"),
+        ("triton", "triton"),
+        ({"cuda": "triton", "cpu": "cpu"}, "triton"),
+        ({"cpu": "cpu"}, "cuda"),
+        ("reference", "reference"),
+    ):
+        assert backends.choose_for_all(choice, [SECOND, NVIDIA, SECOND]) == name
+    capabilities = {NVIDIA: (9, 0), SECOND: (7, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.get)
+    assert backends.choose_for_all("auto", [NVIDIA, SECOND]) == "triton"
+    with pytest.raises(ValueError, match="'cuda' does not take parameters on cuda:1: it was not"):
+        backends.choose_for_all("cuda", [NVIDIA, SECOND])
+    machine(["cpu", "cuda"], [NVIDIA, SECOND])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.get)
+    assert backends.choose_for_all("auto", [NVIDIA, SECOND]) == "reference"
+
+
+def test_only_the_reference_steps_devices_of_several_types_together(machine):
     machine(["cpu", "triton", "cuda"], [NVIDIA])
     assert backends.choose_for_all("auto", [CPU, NVIDIA]) == "reference"
     assert backends.choose_for_all("reference", [CPU, NVIDIA]) == "reference"
     for choice in ("cuda", {"cuda": "cuda", "cpu": "cpu"}):
-        with pytest.raises(ValueError, match=r"cannot step .* together \(cpu, cuda:0\)"):
+        with pytest.raises(ValueError, match=r"of different types together \(cpu, cuda:0\)"):
             backends.choose_for_all(choice, [NVIDIA, CPU])
+    with pytest.raises(ValueError, match=r"'reference' does not take .* mps: mps has no float64"):
+        backends.choose_for_all("auto", [CPU, torch.device("mps")])
 
 
 # Imports

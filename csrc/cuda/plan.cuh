@@ -1,5 +1,5 @@
 // Plan, by one block: groups, programs, tensors, units and chunks side by side. The formulas are
-// those of core/plan.h, their order that of lrfused/reference.py.
+// those of core/plan.h, their order that of lrfused/reference/.
 #pragma once
 
 #include "cuda/norms.cuh"

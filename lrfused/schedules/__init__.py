@@ -5,14 +5,14 @@ compositions of the functions below; adding one is adding one function.
 """
 
 from lrfused.schedules.cycles import cosine_restarts, exp_range, triangular, triangular2
-from lrfused.schedules.expression import (
-    Schedule,
+from lrfused.schedules.decays import inverse_sqrt, multi_step, noam, step_decay
+from lrfused.schedules.expression import Schedule, step
+from lrfused.schedules.from_torch import from_torch
+from lrfused.schedules.functions import (
     cos,
     equal,
     exp,
     floor,
-    from_function,
-    input,
     less,
     less_equal,
     log,
@@ -20,32 +20,12 @@ from lrfused.schedules.expression import (
     minimum,
     select,
     sqrt,
-    step,
-    table,
 )
-from lrfused.schedules.from_torch import from_torch
-from lrfused.schedules.phases import (
-    join,
-    one_cycle,
-    one_cycle_momentum,
-    per_round,
-    warmup,
-    warmup_constant,
-    warmup_cosine,
-    warmup_linear,
-    wsd,
-)
-from lrfused.schedules.ramps import (
-    constant,
-    cosine,
-    exponential,
-    inverse_sqrt,
-    linear,
-    multi_step,
-    noam,
-    polynomial,
-    step_decay,
-)
+from lrfused.schedules.leaves import from_function, input, table
+from lrfused.schedules.onecycle import one_cycle, one_cycle_momentum
+from lrfused.schedules.phases import join, per_round
+from lrfused.schedules.ramps import constant, cosine, exponential, linear, polynomial
+from lrfused.schedules.warmups import warmup, warmup_constant, warmup_cosine, warmup_linear, wsd
 
 __all__ = [
     "Schedule",

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -58,3 +59,18 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name}: must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
+
+
+def increasing(name: str, steps: Sequence[int]) -> list[int]:
+    """A non-empty, strictly increasing list of whole numbers >= 1."""
+    if not hasattr(steps, "__len__"):
+        raise TypeError(f"{name}: must be a list of steps, got {type(steps).__name__}")
+    checked = [whole(f"{name}[{i}]", s, minimum=1) for i, s in enumerate(steps)]
+    if not checked:
+        raise ValueError(f"{name}: must not be empty")
+    for i in range(1, len(checked)):
+        if checked[i] <= checked[i - 1]:
+            raise ValueError(
+                f"{name}: must increase strictly, got {checked[i - 1]} before {checked[i]}"
+            )
+    return checked

@@ -1,32 +1,17 @@
 """Schedule -> Program: one instruction for each distinct node."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from lrfused.program import MAX_INSTRUCTIONS, Op, Program
-from lrfused.schedules.expression import CONSTANT, INPUT, STEP, Schedule
+from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
+
+if TYPE_CHECKING:
+    from lrfused.schedules.expression import Schedule
 
 
-def nodes_in_order(root: Schedule) -> list[Schedule]:
-    """Every node once, arguments before the nodes that use them.
-
-    Nodes are told apart by identity, not by value: numbers that happen to coincide must not
-    change the shape of a program, which is all that is ever compiled for a GPU.
-    """
-    order: list[Schedule] = []
-    seen: set[int] = set()
-    stack: list[tuple[Schedule, bool]] = [(root, False)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(node._arguments))
-    return order
-
-
-def compile_schedule(schedule: Schedule) -> Program:
+def compile_schedule(schedule: "Schedule") -> Program:
     """The program of a schedule.
 
     Raises:

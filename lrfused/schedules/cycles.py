@@ -6,17 +6,9 @@ The index of a cycle comes from whole-number comparisons and floor, never from a
 import math
 
 from lrfused.schedules.check import nonnegative, positive, whole
-from lrfused.schedules.expression import (
-    Schedule,
-    as_schedule,
-    cos,
-    floor,
-    less,
-    less_equal,
-    select,
-    step,
-)
-from lrfused.schedules.ramps import mix
+from lrfused.schedules.expression import Schedule, as_schedule, step
+from lrfused.schedules.functions import floor, less, less_equal, select
+from lrfused.schedules.shapes import mix, squared_cosine
 
 
 def _wave(low: float, high: float, up_steps: int, down_steps: int | None) -> tuple[Schedule, ...]:
@@ -159,6 +151,5 @@ def cosine_restarts(
             began = select(less_equal(float(s), step), float(s), began)
         # A cycle that begins at s is s * (factor - 1) + period long.
         done = (step - began) / (began * (factor - 1.0) + period)
-    half_turn = cos(done * (math.pi / 2))
-    wave = mix(float(start), float(end), half_turn * half_turn)
+    wave = mix(float(start), float(end), squared_cosine(done * (math.pi / 2)))
     return wave if finish is None else select(less(step, float(finish)), wave, float(end))

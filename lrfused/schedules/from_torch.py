@@ -9,7 +9,8 @@ from torch.optim import Optimizer, lr_scheduler
 
 from lrfused.program import MAX_INSTRUCTIONS
 from lrfused.schedules.check import one_of, whole
-from lrfused.schedules.expression import Schedule, table
+from lrfused.schedules.expression import Schedule
+from lrfused.schedules.leaves import table
 from lrfused.schedules.torch_forms import FACTORS, HORIZON, NoExpression, momentum, piecewise, rate
 
 COMPOUND = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from lrfused.program import ARITY, Op
-from lrfused.schedules.compiler import nodes_in_order
-from lrfused.schedules.expression import CONSTANT, INPUT, STEP, Schedule, apply, input, table
+from lrfused.schedules.expression import Schedule, apply
+from lrfused.schedules.leaves import input, table
+from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
 
 VERSION = 1
 LONG_TABLE = 64

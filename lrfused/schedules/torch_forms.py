@@ -14,19 +14,9 @@ from torch.optim import lr_scheduler
 from lrfused.program import MAX_INSTRUCTIONS
 from lrfused.schedules.check import positive, whole
 from lrfused.schedules.cycles import cosine_restarts
-from lrfused.schedules.expression import (
-    MAX_STEP,
-    Schedule,
-    as_schedule,
-    cos,
-    floor,
-    less,
-    less_equal,
-    minimum,
-    select,
-    step,
-)
-from lrfused.schedules.ramps import mix
+from lrfused.schedules.expression import MAX_STEP, Schedule, as_schedule, step
+from lrfused.schedules.functions import floor, less, less_equal, minimum, select
+from lrfused.schedules.shapes import mix, squared_cosine
 
 HORIZON = 2**40
 """How far restarts whose cycles grow are written out."""
@@ -181,14 +171,14 @@ FACTORS: dict[type, Callable[[Any], Schedule]] = {
 def _cosine(scheduler: Any, base: float, start: float | None) -> Schedule:
     """Down to eta_min at T_max, up to the base lr at 2 T_max, and so on for ever."""
     length = positive("T_max", scheduler.T_max)
-    half_turn = cos((step % (2.0 * length)) * (math.pi / (2.0 * length)))
+    angle = (step % (2.0 * length)) * (math.pi / (2.0 * length))
     top: Schedule | float = base
     if start is not None and not _same(start, base):
         if length != int(length):
             raise NoExpression(f"T_max is {length} and the lr starts at {start}, not at {base}")
         # From its first minimum on torch sets out towards the base lr.
         top = select(less_equal(step, length), start, base)
-    return mix(top, float(scheduler.eta_min), half_turn * half_turn)
+    return mix(top, float(scheduler.eta_min), squared_cosine(angle))
 
 
 def _restarts(scheduler: Any, base: float, horizon: int) -> Schedule:
@@ -245,5 +235,4 @@ def _anneal(scheduler: Any, start: float, end: float, begin: float, finish: floa
     done = (step - begin if begin else step) / (finish - begin)
     if scheduler._anneal_func_type == "linear":
         return mix(end, start, done)
-    half_turn = cos(done * (math.pi / 2))
-    return mix(start, end, half_turn * half_turn)
+    return mix(start, end, squared_cosine(done * (math.pi / 2)))
