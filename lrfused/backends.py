@@ -14,6 +14,7 @@ import torch
 from lrfused import native, reference
 from lrfused.cpu import CpuStep
 from lrfused.device_state import Field
+from lrfused.several import make_step
 from lrfused.work import Outcome, Work
 
 NAMES = ("reference", "cpu", "triton", "cuda")
@@ -179,44 +180,43 @@ def _why_not_cuda_on(device: torch.device) -> str | None:
 
 
 def choose(choice: Choice, device: torch.device) -> str:
-    """The name of the backend that steps the tensors of a device.
-
-    "auto" takes on the CPU the C++ kernels, on an NVIDIA GPU the CUDA kernels before the Triton
-    ones (which have to be compiled at the first step; which are faster was not measured yet), on
-    another GPU the Triton ones; where these are not there, the reference.
-
-    Raises:
-        RuntimeError: the one that was asked for is not available.
-        ValueError: it does not take this device.
-    """
-    name = choice if isinstance(choice, str) else choice.get(device.type, "auto")
-    if name == "auto":
-        wanted = AUTO.get(device.type, ())
-        fits = (n for n in wanted if why_missing(n) is None and why_not_on(n, device) is None)
-        name = next(fits, "reference")
-    _check_name("backend", name)
-    reason = why_not_on(name, device)
-    if reason is not None:
-        raise ValueError(f"backend: {name!r} does not take parameters on {device}: {reason}")
-    return name
+    """The name of the backend that steps the tensors of a device; see `choose_for_all`."""
+    return choose_for_all(choice, [device])
 
 
 def choose_for_all(choice: Choice, devices: Iterable[torch.device]) -> str:
     """The backend of parameters that are stepped together, perhaps on several devices.
 
+    "auto" takes on the CPU the C++ kernels, on NVIDIA GPUs the CUDA kernels before the Triton
+    ones (which have to be compiled at the first step; which are faster was not measured yet), on
+    other GPUs the Triton ones; where these are not there, do not take every device, or the devices
+    are of different types, the reference.
+
     Raises:
-        RuntimeError, ValueError: as `choose`; or only the reference could step them together.
+        RuntimeError: the one that was asked for is not available.
+        ValueError: it does not take one of the devices, or devices of different types.
     """
     devices = sorted(set(devices), key=str)
-    if len(devices) == 1:
-        return choose(choice, devices[0])
-    asked = {choice} if isinstance(choice, str) else {choice.get(d.type, "auto") for d in devices}
-    if not asked <= {"auto", "reference"}:
+    kinds = sorted({device.type for device in devices})
+    asked = {choice if isinstance(choice, str) else choice.get(kind, "auto") for kind in kinds}
+    if len(kinds) > 1 and not asked <= {"auto", "reference"}:
         raise ValueError(
-            f"backend: {choice!r} cannot step parameters on several devices together "
-            f"({', '.join(map(str, devices))}); use 'auto' or 'reference', or an optimizer a device"
+            f"backend: {choice!r} cannot step parameters on devices of different types together "
+            f"({', '.join(map(str, devices))}); use 'auto' or 'reference', or an optimizer a type"
         )
-    return "reference"
+    name = asked.pop() if len(kinds) == 1 else "reference"
+    if name == "auto":
+        name = next((n for n in AUTO.get(kinds[0], ()) if _takes_all(n, devices)), "reference")
+    _check_name("backend", name)
+    for device in devices:
+        reason = why_not_on(name, device)
+        if reason is not None:
+            raise ValueError(f"backend: {name!r} does not take parameters on {device}: {reason}")
+    return name
+
+
+def _takes_all(name: str, devices: list[torch.device]) -> bool:
+    return why_missing(name) is None and all(why_not_on(name, d) is None for d in devices)
 
 
 def run_reference(work: Work) -> Outcome:
@@ -233,9 +233,9 @@ def make_runner(name: str, work: Work, instruction_set: str) -> Runner:
     if name == "triton":
         from lrfused.triton.step import TritonStep
 
-        return TritonStep(work)
+        return make_step(TritonStep, work)
     if name == "cuda":
         from lrfused.cuda import CudaStep
 
-        return CudaStep(work)
+        return make_step(CudaStep, work)
     return run_reference

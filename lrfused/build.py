@@ -13,6 +13,7 @@ from lrfused.distributed import check_is_whole, local
 from lrfused.gradients import PLAIN, check_moment
 from lrfused.hyperparameters import WATCHED, Hyperparameters
 from lrfused.options import GroupOptions
+from lrfused.several import devices_of
 from lrfused.table import Entry, Place, check_no_shared_memory, idle_entry, make_entry, place_of
 from lrfused.work import Work
 
@@ -74,8 +75,7 @@ def build(
                 check_moment(key, states[param][key], param, param.device)
                 tensors.append(local(states[param][key]))
     check_no_shared_memory("params and state: two tensors", tensors)
-    devices = {e.p.tensor.device for e in entries if not e.is_idle}
-    backend = choose_for_all(engine.backend, devices)
+    backend = choose_for_all(engine.backend, devices_of(entries, state.words.device))
     made = [p for (_, p), use in zip(params, used, strict=True) if use and not states.get(p)]
     for (g, param), use in zip(params, used, strict=True):
         if use:

@@ -103,8 +103,8 @@ def _programs(work: Work) -> list[dict[str, Any]]:
             "constants": schedule.program.constants,
             "table": schedule.program.table.tolist(),
             "inputs": [
-                (node._payload[0].data_ptr(), INPUT_CODES[node._payload[0].dtype])
-                for node in schedule.inputs
+                (tensor.data_ptr(), INPUT_CODES[tensor.dtype])
+                for tensor in map(work.input, schedule.inputs)
             ],
             "result": schedule.program.result,
         }

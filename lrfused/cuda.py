@@ -1,6 +1,6 @@
 """The CUDA backend: memory for ``lrfused._cuda``, which launches on the current stream."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,20 +10,30 @@ from lrfused import native
 from lrfused.capture import is_capturing
 from lrfused.cpu import description, increment_versions
 from lrfused.device_state import Field
+from lrfused.streams import StreamUse
 from lrfused.uploads import Upload
-from lrfused.work import UNKNOWN, Outcome, Work
+from lrfused.work import UNKNOWN, WHOLE_STEP, Outcome, Work
+
+MEASURED = 4  # numbers of a quarter of a chunk
+
+
+class Call(NamedTuple):
+    """The arguments of a step, and the tensors that some of them point to."""
+
+    arguments: tuple[Any, ...]
+    kept: tuple[Tensor | None, ...]
 
 
 class CudaStep:
-    """One table, ready to be stepped by two launches at most.
+    """One table, ready to be stepped by two launches at most; ``several.Step`` says how.
 
     ``captured`` are the gradient tables of CUDA graphs, which read this object's memory: it has
     to live as long as they do.
     """
 
-    def __init__(self, work: Work):
+    def __init__(self, work: Work, device: torch.device):
         assert native.cuda is not None
-        self.device = work.state.words.device
+        self.device = device
         if is_capturing(self.device):
             raise RuntimeError(
                 "capture: the optimizer's tables have to be built first; take a step before"
@@ -34,11 +44,17 @@ class CudaStep:
         self._room = torch.zeros(self.step.room_size, dtype=torch.uint8, device=self.device)
         content = self.step.place(self._table.data_ptr(), self._room.data_ptr())
         self._table.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        measured, overflows = self.step.decided_place, self.step.overflows_place
+        self.measured = self._room[:measured].view(torch.float64).view(MEASURED, -1)
+        self.overflows = self._room[overflows : overflows + 4].view(torch.int32)
+        self.decided = self._room[measured:]
         self._numbers = Upload(2 * work.hyper.values.size, torch.float64, self.device)
         # More gradients than a kernel's parameters can hold lie in a table on the device.
         self._gradients = None
         if len(work.entries) > native.cuda.parameter_capacity():
             self._gradients = Upload(len(work.entries), torch.int64, self.device)
+        uploads = [upload.memory for upload in (self._numbers, self._gradients) if upload]
+        self.uses = StreamUse(device, [self._table, self._room, *uploads, *work.memory])
 
     def __call__(self, work: Work) -> Outcome:
         """One step over the gradients in ``work.addresses``; nothing waits for the device.
@@ -46,11 +62,16 @@ class CudaStep:
         Raises:
             RuntimeError: a call of CUDA failed.
         """
-        self.push(work)
-        values, given = self._places
+        self.run(self.prepare(work), WHOLE_STEP)
+        return self.outcome(work)
+
+    def prepare(self, work: Work) -> Call:
+        """What the host knows of this step, on the device."""
+        stream = self.uses.now()
+        values, given = self._upload(work)
         grad_scale, scale_tensor = self._outside(work.grad_scale, 1.0)
         found_inf, inf_tensor = self._outside(work.found_inf, 0.0)
-        self.step.run(
+        arguments = (
             work.addresses,
             self._gradient_table(work.addresses),
             values,
@@ -60,16 +81,25 @@ class CudaStep:
             found_inf != 0.0,
             0 if inf_tensor is None else inf_tensor.data_ptr(),
             self.device.index or 0,
-            self._stream(),
+            0 if stream is None else int(stream.cuda_stream),
         )
-        return self._outcome(work)
+        return Call(arguments, (scale_tensor, inf_tensor))
+
+    def run(self, call: Call, phases: int) -> None:
+        """These phases of what was prepared, on the stream that was current then."""
+        self.step.run(*call.arguments, phases)
 
     def push(self, work: Work) -> None:
         """The caller's numbers, where kernels and captured graphs read them."""
+        self.uses.now()
+        self._upload(work)
+
+    def _upload(self, work: Work) -> tuple[int, int]:
+        """Where they are: values, and which of them count."""
         values, given = work.hyper.values, work.hyper.given
         numbers = np.concatenate((values.reshape(-1), given.reshape(-1)))
         start = self._numbers.shared(numbers).data_ptr()
-        self._places = start, start + 8 * values.size
+        return start, start + 8 * values.size
 
     def _gradient_table(self, addresses: np.ndarray) -> int:
         """Its address on the device; 0 where the kernels' parameters have room for it."""
@@ -86,15 +116,11 @@ class CudaStep:
         """What an outside GradScaler says: a number, or a float32 on the device."""
         # A number of the host's does not have to wait for the device.
         if isinstance(value, Tensor) and value.device.type == self.device.type:
-            return neutral, value.detach().reshape(1).to(self.device, torch.float32)
+            number = value.detach().reshape(1)
+            return neutral, number.to(self.device, torch.float32, non_blocking=True)
         return float(value), None
 
-    def _stream(self) -> int:
-        if self.device.type == "cpu":
-            return 0
-        return int(torch.cuda.current_stream(self.device).cuda_stream)
-
-    def _outcome(self, work: Work) -> Outcome:
+    def outcome(self, work: Work) -> Outcome:
         """Emulated on a CPU, what was decided; on a device nobody knows yet."""
         increment_versions(work.moving)
         if self.device.type != "cpu":

@@ -46,7 +46,7 @@ class Engine:
     # State
 
     def state(self, groups: Groups) -> DeviceState:
-        """The counters, on the device of the parameters; made when first needed."""
+        """The counters, on the device of the first parameter; made when first needed."""
         if self._state is None:
             params = [p for group in groups for p in group["params"]]
             device = params[0].device if params else torch.device("cpu")

@@ -37,6 +37,11 @@ class Upload:
         # Memory of the host cannot be had while a graph is captured.
         self._beside = [] if self._is_direct else [self._room() for _ in range(2)]
 
+    @property
+    def memory(self) -> Tensor:
+        """Where ``shared`` puts the numbers."""
+        return self._tensor
+
     def _room(self) -> Tensor:
         return self._queue.room(self._tensor.numel(), self._tensor.dtype)
 

@@ -27,6 +27,9 @@ class Outcome(NamedTuple):
 
 UNKNOWN = Outcome(Error.NONE, None)
 
+# What a GPU backend is asked to do of a step; as csrc/cuda/table.h has it.
+MEASURE, PLAN, APPLY, WHOLE_STEP = 1, 2, 4, 7
+
 
 @dataclass(eq=False)
 class Work:
@@ -36,6 +39,7 @@ class Work:
     ``addresses`` already: rows of (address, dtype's place in DTYPES; -1: no gradient), filled by
     the walk. ``moving`` are the parameters with a gradient; ``grad_scale`` and ``found_inf`` those
     of an outside GradScaler, perhaps tensors where the backend reads them on the device.
+    ``mirrors`` stand for the schedules' inputs, by id, on a device that has not the inputs.
     """
 
     entries: list[Entry]
@@ -51,6 +55,7 @@ class Work:
     addresses: np.ndarray = field(init=False)
     moving: list[Tensor] = field(default_factory=list)
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))
+    mirrors: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.addresses = np.full((len(self.entries), 2), -1, dtype=np.int64)
@@ -64,6 +69,19 @@ class Work:
             units = entry.p.flat.numel() // entry.unit if entry.unit else 1
             counts.append(units * -(-length // CHUNK))
         return counts
+
+    @property
+    def memory(self) -> list[Tensor]:
+        """What every step uses besides the caller's tensors."""
+        state, counts = self.state, self.state.tensors
+        mirrors = [tensor for tensor in self.mirrors.values() if not tensor.is_meta]
+        tensors = [state.words, state.loss_scale, counts.counts, counts.steps, counts.products]
+        return tensors + mirrors
+
+    def input(self, node: Schedule) -> Tensor:
+        """The tensor that the kernels read for a schedule's input."""
+        tensor: Tensor = node._payload[0]
+        return self.mirrors.get(id(tensor), tensor)
 
     def hyperparameters(self, step: int) -> np.ndarray:
         """(groups, slots) in float64; remembered for this step."""

@@ -49,7 +49,7 @@ static py::bytes place(Step& step, uint64_t table, uint64_t room) {
 // grad_scale and found_inf: a number, or the address of a float32 on the device (0: the number).
 static void run(Step& step, const Addresses& gradients, uint64_t gradient_table, uint64_t values,
                 uint64_t given, double grad_scale, uint64_t grad_scale_address, bool found_inf,
-                uint64_t found_inf_address, int device, uint64_t stream) {
+                uint64_t found_inf_address, int device, uint64_t stream, int phases) {
     Call call{};
     call.gradients = reinterpret_cast<const uint64_t*>(gradient_table);
     call.values = reinterpret_cast<const double*>(values);
@@ -58,7 +58,7 @@ static void run(Step& step, const Addresses& gradients, uint64_t gradient_table,
     call.found_inf = reinterpret_cast<const float*>(found_inf_address);
     call.grad_scale_number = grad_scale;
     call.found_inf_number = found_inf;
-    step.run(call, packed(gradients), device, reinterpret_cast<cudaStream_t>(stream));
+    step.run(call, packed(gradients), phases, device, reinterpret_cast<cudaStream_t>(stream));
 }
 
 PYBIND11_MODULE(_cuda, module) {
@@ -80,6 +80,8 @@ PYBIND11_MODULE(_cuda, module) {
         }))
         .def_property_readonly("table_size", &Step::table_size)
         .def_property_readonly("room_size", &Step::room_size)
+        .def_property_readonly("decided_place", &Step::decided_place)
+        .def_property_readonly("overflows_place", &Step::overflows_place)
         .def("place", &place)
         .def("run", &run);
 }

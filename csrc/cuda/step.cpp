@@ -64,14 +64,26 @@ static std::vector<Piece> pieces(const std::vector<TensorRow>& tensors, int64_t 
     return list;
 }
 
+static bool is_here(const std::vector<TensorRow>& tensors, const Piece& piece) {
+    return tensors[static_cast<size_t>(piece.tensor)].is_here();
+}
+
 // Of a short chunk only the quarters that have elements.
-static std::vector<Part> parts_of(const std::vector<Piece>& chunks) {
+static std::vector<Part> parts_of(const std::vector<TensorRow>& tensors,
+                                  const std::vector<Piece>& chunks) {
     constexpr int quarter = LANE_BLOCKS / QUARTERS * BLOCK;
     std::vector<Part> parts;
     for (size_t c = 0; c < chunks.size(); ++c)
         for (int q = 0; q < QUARTERS && q * quarter < chunks[c].count; ++q)
-            parts.push_back({static_cast<int64_t>(c), q});
+            if (is_here(tensors, chunks[c])) parts.push_back({static_cast<int64_t>(c), q});
     return parts;
+}
+
+static std::vector<Piece> tiles_of(const std::vector<TensorRow>& tensors) {
+    std::vector<Piece> tiles;
+    for (const Piece& tile : pieces(tensors, TILE))
+        if (is_here(tensors, tile)) tiles.push_back(tile);
+    return tiles;
 }
 
 static std::vector<Unit> unit_rows(const std::vector<TensorRow>& tensors) {
@@ -121,8 +133,8 @@ std::vector<char> Step::lay_out_table(uint64_t address, Table& table) const {
     table = Table();
     std::vector<Tensor> tensor_rows;
     for (const TensorRow& t : tensors) tensor_rows.push_back({t.p, t.m, t.v, t.x, t.group});
-    std::vector<Piece> chunks = pieces(tensors, CHUNK), tiles = pieces(tensors, TILE);
-    std::vector<Part> parts = parts_of(chunks);
+    std::vector<Piece> chunks = pieces(tensors, CHUNK), tiles = tiles_of(tensors);
+    std::vector<Part> parts = parts_of(tensors, chunks);
     std::vector<Unit> units = unit_rows(tensors);
     std::vector<int64_t> long_units;
     for (size_t u = 0; u < units.size(); ++u)
@@ -180,6 +192,16 @@ int64_t Step::lay_out_room(uint64_t address, Room& room) const {
     return layout.size;
 }
 
+int64_t Step::decided_place() const {
+    return reinterpret_cast<char*>(arguments.room.factors) -
+           reinterpret_cast<char*>(arguments.room.raw);
+}
+
+int64_t Step::overflows_place() const {
+    return reinterpret_cast<char*>(&arguments.room.decision->overflows) -
+           reinterpret_cast<char*>(arguments.room.raw);
+}
+
 std::vector<char> Step::place(uint64_t table, uint64_t room) {
     std::vector<char> bytes = lay_out_table(table, arguments.table);
     lay_out_room(room, arguments.room);
@@ -211,17 +233,21 @@ class Device {
     bool changed;
 };
 
-void Step::run(const Call& call, const std::vector<uint64_t>& gradients, int device,
+void Step::run(const Call& call, const std::vector<uint64_t>& gradients, int phases, int device,
                cudaStream_t stream) {
     Device guard(device);
     if (dependent_launch < 0)  // captured since CUDA 12.3
         dependent_launch = driver_version() >= 12030 && is_compiled_for_dependent_launch();
     Arguments a = arguments;
     a.call = call;
+    a.measures = phases & MEASURE && a.options.measures && a.table.parts_count;
+    a.plans = phases & PLAN;
     const int64_t count = call.gradients ? 0 : static_cast<int64_t>(gradients.size());
     const Gradients words = {gradients.data(), count};
-    launch_measure(a, words, stream);
-    if (a.table.tiles_count) launch_apply(a, words, stream, dependent_launch);
+    if (a.measures || a.plans) launch_measure(a, words, stream);
+    // Between the phases of several devices there are copies, which nothing may overtake.
+    if (phases & APPLY && a.table.tiles_count)
+        launch_apply(a, words, stream, dependent_launch && phases == WHOLE_STEP);
 }
 
 }  // namespace lrfused

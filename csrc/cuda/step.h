@@ -9,11 +9,15 @@
 
 namespace lrfused {
 
-// As the caller describes them; everything on the device is laid out from these.
+// As the caller describes them; everything on the device is laid out from these. What lies on
+// another device has no memory here: it has its rows, so that places are the same on all devices,
+// and nothing is done for it.
 struct TensorRow {
     Stretch p, m, v, x;
     int64_t count, unit;  // elements; length of an output unit, 0 without units
     int group;
+
+    bool is_here() const { return p.data; }
 };
 
 struct ProgramRow {
@@ -39,11 +43,16 @@ class Step {
     int64_t table_size() const { return table_bytes; }
     int64_t room_size() const { return room_bytes; }
 
+    // Where in the room: what is measured ends, and what is decided begins and goes on to the end;
+    // whether something overflows.
+    int64_t decided_place() const;
+    int64_t overflows_place() const;
+
     // The table's bytes for this address; from now on the kernels use these addresses.
     std::vector<char> place(uint64_t table, uint64_t room);
 
-    // One step: at most two launches on the stream. Gradients as words (table.h).
-    void run(const Call& call, const std::vector<uint64_t>& gradients, int device,
+    // These phases of a step: at most two launches on the stream. Gradients as words (table.h).
+    void run(const Call& call, const std::vector<uint64_t>& gradients, int phases, int device,
              cudaStream_t stream);
 
   private:

@@ -102,6 +102,9 @@ constexpr int TILE = 8192;
 constexpr int REGISTERS = 1024;  // of programs, in shared memory: more than 256 instructions need
 constexpr int MEASURE_THREADS = 128, APPLY_THREADS = 256;
 
+// What a launch does of a step; parameters on several devices take one after the other.
+enum Phase { MEASURE = 1, PLAN = 2, APPLY = 4, WHOLE_STEP = 7 };
+
 // A gradient in one word: its dtype (plus one) above its address, 0 without a gradient.
 constexpr int DTYPE_SHIFT = 60;
 
@@ -111,6 +114,7 @@ struct Arguments {
     State state;
     Room room;
     Call call;
+    bool measures, plans;
 };
 
 // With room for so many gradients among the kernel parameters.

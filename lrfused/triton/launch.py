@@ -15,9 +15,10 @@ _compiled: set[tuple[Any, ...]] = set()
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
     """Triton launches on the current device."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
+    if device.type == "cpu":
         return nullcontext()
-    return torch.cuda.device(device)
+    module = torch.xpu if device.type == "xpu" else torch.cuda
+    return nullcontext() if device.index == module.current_device() else module.device(device)
 
 
 def check_compiled(device: torch.device, *kernels: tuple[Any, ...]) -> None:

@@ -55,13 +55,18 @@ def _parts(entries: list[Entry], size: int) -> Words:
     return np.concatenate(parts)
 
 
-def _halves(chunks: Words) -> Words:
+def _here(entries: list[Entry], parts: Words) -> NDArray[np.bool_]:
+    """Which parts have memory on this device: what lies on another has rows and chunks only."""
+    is_here = np.array([not entry.p.flat.is_meta for entry in entries], dtype=bool)
+    return is_here[parts[:, w.PART_TENSOR]]
+
+
+def _halves(chunks: Words, is_here: NDArray[np.bool_]) -> Words:
     """What the programs of measure do; the second half of a short chunk has nothing in it."""
     rows = np.zeros((len(chunks), 2, int(w.HALF_SIZE)), dtype=np.int64)
     rows[:, :, w.HALF_CHUNK] = np.arange(len(chunks))[:, None]
     rows[:, 1, w.HALF_SECOND] = 1
-    needed = np.ones((len(chunks), 2), dtype=bool)
-    needed[:, 1] = chunks[:, w.PART_COUNT] > int(w.HALF)
+    needed = np.stack([is_here, is_here & (chunks[:, w.PART_COUNT] > int(w.HALF))], 1)
     return rows[needed]
 
 
@@ -126,13 +131,14 @@ def make_table(work: Work, programs: Programs) -> w.Table:
     """All that does not change from step to step."""
     device = work.state.words.device
     chunks, units = _parts(work.entries, CHUNK), _unit_rows(work.entries)
+    stretches = _parts(work.entries, int(w.STRETCH))
     long_units = np.flatnonzero(units[:, w.UNIT_CHUNKS] > 1)
     sizes = (len(work.groups), len(work.entries), len(chunks), len(units), len(long_units))
     return w.Table(
         sizes=int64(sizes, device),
         chunks=int64(chunks, device),
-        halves=int64(_halves(chunks), device),
-        stretches=int64(_parts(work.entries, int(w.STRETCH)), device),
+        halves=int64(_halves(chunks, _here(work.entries, chunks)), device),
+        stretches=int64(stretches[_here(work.entries, stretches)], device),
         tensors=int64(_tensor_rows(work), device),
         units=int64(units, device),
         long_units=int64(long_units, device),
@@ -145,33 +151,28 @@ def make_table(work: Work, programs: Programs) -> w.Table:
     )
 
 
-def make_measured(chunks: int, device: torch.device) -> w.Measured:
-    """Room for what measure finds."""
-
-    def room(dtype: torch.dtype) -> Tensor:
-        return torch.zeros(max(2 * chunks, 1), dtype=dtype, device=device)
-
-    return w.Measured(
-        raw=room(torch.float64),
-        clipped=room(torch.float64),
-        param=room(torch.float64),
-        largest=room(torch.int64),
-        seen=room(torch.int64),
-        findings=room(torch.int64),
-        ticket=torch.zeros(1, dtype=torch.int32, device=device),
-    )
+def make_measured(chunks: int, device: torch.device) -> tuple[Tensor, w.Measured]:
+    """Room for what measure finds: as rows of one tensor, and by name."""
+    rows = torch.zeros((6, max(2 * chunks, 2)), dtype=torch.int64, device=device)
+    raw, clipped, param = rows[:3].view(torch.float64)
+    largest, seen, findings = rows[3:]
+    ticket = torch.zeros(1, dtype=torch.int32, device=device)
+    return rows, w.Measured(raw, clipped, param, largest, seen, findings, ticket)
 
 
-def make_decided(work: Work, units: int) -> w.Decided:
-    """Room for what plan decides."""
-    device = work.state.words.device
-    return w.Decided(
-        matrix=torch.zeros(len(work.groups) * len(Slot), dtype=torch.float64, device=device),
-        records=torch.zeros(2 * len(work.entries), dtype=torch.float64, device=device),
-        factors=torch.ones(max(units, 1), dtype=torch.float64, device=device),
-        scalars=torch.zeros(int(w.DECIDED_SCALARS), dtype=torch.float64, device=device),
-        words=torch.zeros(int(w.DECIDED_WORDS), dtype=torch.int64, device=device),
-    )
+def make_decided(work: Work, units: int) -> tuple[Tensor, w.Decided]:
+    """Room for what plan decides: as one tensor, and by name.
+
+    All of it at multiples of 16 bytes, whatever the sizes: else Triton would compile again.
+    """
+    groups, tensors = len(work.groups) * len(Slot), 2 * len(work.entries)
+    numbers = [groups, tensors, max(units + units % 2, 2), int(w.DECIDED_SCALARS)]
+    size = sum(numbers) + int(w.DECIDED_WORDS)
+    room = torch.zeros(size, dtype=torch.int64, device=work.state.words.device)
+    floats, words = room[: sum(numbers)].view(torch.float64), room[sum(numbers) :]
+    matrix, records, factors, scalars = torch.split(floats, numbers)
+    factors.fill_(1.0)
+    return room, w.Decided(matrix, records, factors, scalars, words)
 
 
 def state_of(work: Work) -> w.State:

@@ -25,6 +25,7 @@ from lrfused.triton.words import (
     KIND_G,
     KIND_P,
     KIND_SIZE,
+    ONLY_MEASURES,
     OVERFLOWS,
     PART_COUNT,
     PART_OFFSET,
@@ -134,7 +135,10 @@ def measure_kernel(
     SHAPES: tl.constexpr,
     FLAGS: tl.constexpr,
 ):
-    """Two programs a chunk, one a short one; the program that finishes last plans."""
+    """Two programs a chunk, one a short one; the program that finishes last plans.
+
+    Not where other devices measure, too: then plan is a launch of its own.
+    """
     row = table.halves + tl.program_id(0).to(tl.int64) * HALF_SIZE
     chunk = tl.load(row + HALF_CHUNK)
     second = tl.load(row + HALF_SECOND).to(tl.int32)
@@ -149,5 +153,6 @@ def measure_kernel(
         for K in tl.static_range(COUNT):
             if kind == K:
                 measure_half(table, call, state, measured, chunk, second, KINDS, K, SHAPES)
-    if is_last(measured.ticket):
-        plan(table, call, state, measured, decided, SHAPES, FLAGS)
+    if (ONLY_MEASURES & FLAGS) == 0:  # noqa: SIM102 (the first is for the compiler)
+        if is_last(measured.ticket):
+            plan(table, call, state, measured, decided, SHAPES, FLAGS)

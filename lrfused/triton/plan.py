@@ -255,5 +255,5 @@ def plan(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.
 
 @triton.jit(do_not_specialize=["table", "call", "state", "measured", "decided"])
 def plan_kernel(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.constexpr):
-    """Plan by itself, where nothing has to be measured (or nothing is there to measure)."""
+    """Plan by itself: nothing has to be measured, or several devices have measured."""
     plan(table, call, state, measured, decided, SHAPES, FLAGS)

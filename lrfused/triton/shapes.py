@@ -1,8 +1,10 @@
 """Schedule programs as the kernels want them: shapes for the compiler, rows of data for lanes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from lrfused.options import Slot
 from lrfused.schedules import Schedule
@@ -11,6 +13,7 @@ from lrfused.schedules.expression import INPUT_DTYPES
 INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
 
 Row = list[int]
+Locate = Callable[[Schedule], Tensor]  # the tensor of an input
 
 
 @dataclass
@@ -42,16 +45,18 @@ def _code(schedule: Schedule) -> tuple[int, ...]:
     return (*sizes, *(int(word) for instruction in program.code for word in instruction))
 
 
-def _row(place: int, first_sample: int, schedule: Schedule) -> Row:
+def _row(place: int, first_sample: int, schedule: Schedule, locate: Locate) -> Row:
     """The data of a program: words.ROW_PLACE and what follows it."""
     row = [place, first_sample, *_words(schedule.program.constants)]
     for node in schedule.inputs:
-        tensor = node._payload[0]
+        tensor = locate(node)
         row += [tensor.data_ptr(), INPUT_CODES[tensor.dtype]]
     return row
 
 
-def arrange(programs: list[tuple[int, Slot, Schedule]]) -> Programs:
+def arrange(
+    programs: list[tuple[int, Slot, Schedule]], locate: Locate = lambda node: node._payload[0]
+) -> Programs:
     """The programs of (group, slot), by shape."""
     shapes: dict[tuple[int, ...], _Shape] = {}
     samples: list[float] = []
@@ -60,7 +65,7 @@ def arrange(programs: list[tuple[int, Slot, Schedule]]) -> Programs:
         shape = shapes.setdefault(code, _Shape(code))
         if slot == Slot.CLIP_VALUE:
             shape.clip_groups[group] = len(shape.rows)
-        shape.rows.append(_row(group * len(Slot) + slot, len(samples), schedule))
+        shape.rows.append(_row(group * len(Slot) + slot, len(samples), schedule, locate))
         samples += schedule.program.table.tolist()
     arranged = Programs((), [], [], samples, {})
     header, codes = [len(shapes)], list[int]()

@@ -1,7 +1,7 @@
 """The Triton backend: one table, stepped by two launches at most."""
 
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from lrfused.capture import is_capturing
 from lrfused.cpu import CODES, increment_versions
 from lrfused.device_state import Field
 from lrfused.options import Slot
+from lrfused.streams import StreamUse
 from lrfused.triton import layout, shapes
 from lrfused.triton import words as w
 from lrfused.triton.apply import apply_kernel
@@ -19,38 +20,52 @@ from lrfused.triton.launch import check_compiled, launch
 from lrfused.triton.measure import measure_kernel
 from lrfused.triton.plan import plan_kernel
 from lrfused.uploads import Upload
-from lrfused.work import UNKNOWN, Outcome, Work
+from lrfused.work import APPLY, MEASURE, PLAN, UNKNOWN, WHOLE_STEP, Outcome, Work
 
 Kind = tuple[int, ...]  # words.KIND_P and what follows it
 
 
+class Launch(NamedTuple):
+    """A kernel, its programs, what it is given besides table and call, and its constants."""
+
+    kernel: Any
+    programs: int
+    arguments: tuple[Any, ...]
+    constants: tuple[Any, ...]
+
+
 class TritonStep:
-    """One table, ready to be stepped.
+    """One table, ready to be stepped; ``several.Step`` says how.
 
     ``captured`` are the gradient tables of CUDA graphs, which read this object's memory: it has
     to live as long as they do.
     """
 
-    def __init__(self, work: Work):
-        self.device = work.state.words.device
-        self.knows = self.device.type == "cpu"  # what a step has decided, when it returns
+    def __init__(self, work: Work, device: torch.device):
+        self.device = device
+        self.knows = device.type == "cpu"  # what a step has decided, when it returns
         self.captured: list[Tensor] = []
-        programs = shapes.arrange(work.hyper.programs)
+        programs = shapes.arrange(work.hyper.programs, work.input)
         self._shapes, self._flags = programs.flat, layout.flags_of(work)
         self._table = layout.make_table(work, programs)
         self._halves = self._table.halves.numel() // int(w.HALF_SIZE)
         self._stretches = self._table.stretches.numel() // int(w.PART_SIZE)
         self._state = layout.state_of(work)
-        self._measured = layout.make_measured(sum(work.chunks), self.device)
-        self._decided = layout.make_decided(work, self._table.units.numel() // int(w.UNIT_SIZE))
+        self.measured, self._measured = layout.make_measured(sum(work.chunks), device)
+        self.overflows = torch.zeros(0, dtype=torch.int64, device=device)  # stand in measured
+        units = self._table.units.numel() // int(w.UNIT_SIZE)
+        self.decided, self._decided = layout.make_decided(work, units)
         self._kinds: dict[Kind, int] = {}
         # Which of them a tensor is of, for each dtype of its gradient; -1: not seen yet.
         self._kind_of = np.full((len(work.entries), len(CODES)), -1, dtype=np.int64)
-        self._gradients = Upload(len(work.entries) * 2, torch.int64, self.device)
+        self._gradients = Upload(len(work.entries) * 2, torch.int64, device)
         numbers = int(w.VALUES) + 2 * len(work.groups) * len(Slot)
-        self._numbers = Upload(numbers, torch.float64, self.device)
-        self._no_scale = torch.ones(1, dtype=torch.float32, device=self.device)
-        self._no_inf = torch.zeros(1, dtype=torch.float32, device=self.device)
+        self._numbers = Upload(numbers, torch.float64, device)
+        self._no_scale = torch.ones(1, dtype=torch.float32, device=device)
+        self._no_inf = torch.zeros(1, dtype=torch.float32, device=device)
+        rooms = (self.measured, self._measured.ticket, self.decided, self._no_scale, self._no_inf)
+        uploads = (self._gradients.memory, self._numbers.memory)
+        self.uses = StreamUse(device, [*self._table, *rooms, *uploads, *work.memory])
         self._params = [entry.param for entry in work.entries]
         self._has_version = np.array([not param.is_inference() for param in self._params])
 
@@ -61,22 +76,41 @@ class TritonStep:
             RuntimeError: a kernel is missing while a CUDA graph is captured.
         """
         addresses = self._addresses(work)
+        launches = self._launches(WHOLE_STEP)
+        check_compiled(self.device, *((x.kernel, *x.constants) for x in launches))
+        self._launch(launches, self._call(work, addresses))
+        return self.outcome(work)
+
+    def prepare(self, work: Work) -> w.Call:
+        """What the host knows of this step, on the device."""
+        return self._call(work, self._addresses(work))
+
+    def run(self, call: w.Call, phases: int) -> None:
+        """These phases of what was prepared."""
+        self._launch(self._launches(phases), call)
+
+    def _launches(self, phases: int) -> list[Launch]:
         kinds = tuple(word for kind in self._kinds for word in kind)
-        constants: tuple[Any, ...] = (self._shapes, self._flags)
-        measures = self._flags & int(w.MEASURES) and self._halves
-        first = (measure_kernel, kinds, *constants) if measures else (plan_kernel, *constants)
-        then = (apply_kernel, kinds, self._flags)
-        check_compiled(self.device, *([first, then] if self._stretches else [first]))
-        call = self._call(work, addresses)
-        everything = (self._table, call, self._state, self._measured, self._decided)
-        launch(first[0], self._halves if measures else 1, self.device, everything, *first[1:])
-        if self._stretches:
-            decided = (self._table, call, self._decided)
-            launch(then[0], self._stretches, self.device, decided, *then[1:])
-        return self._outcome(work)
+        everything = (self._state, self._measured, self._decided)
+        launches = []
+        if phases & MEASURE and self._flags & int(w.MEASURES) and self._halves:
+            flags = self._flags if phases & PLAN else self._flags | int(w.ONLY_MEASURES)
+            measured = (kinds, self._shapes, flags)
+            launches.append(Launch(measure_kernel, self._halves, everything, measured))
+        elif phases & PLAN:
+            launches.append(Launch(plan_kernel, 1, everything, (self._shapes, self._flags)))
+        if phases & APPLY and self._stretches:
+            applied = (kinds, self._flags)
+            launches.append(Launch(apply_kernel, self._stretches, (self._decided,), applied))
+        return launches
+
+    def _launch(self, launches: list[Launch], call: w.Call) -> None:
+        for kernel, programs, arguments, constants in launches:
+            launch(kernel, programs, self.device, (self._table, call, *arguments), *constants)
 
     def push(self, work: Work) -> None:
         """The caller's numbers, where the kernels and captured graphs read them."""
+        self.uses.now()
         self._numbers.shared(self._caller(work))
 
     def _caller(self, work: Work) -> NDArray[np.float64]:
@@ -100,6 +134,7 @@ class TritonStep:
 
     def _call(self, work: Work, addresses: NDArray[np.int64]) -> w.Call:
         """What the host knows of this step, on the device."""
+        self.uses.now()
         scale_tensor = self._tensor(work.grad_scale, self._no_scale)
         found_tensor = self._tensor(work.found_inf, self._no_inf)
         numbers = self._caller(work)
@@ -123,7 +158,7 @@ class TritonStep:
         addresses[present, 1] = self._kind_of[present, dtypes[present]]
         return addresses.reshape(-1)
 
-    def _outcome(self, work: Work) -> Outcome:
+    def outcome(self, work: Work) -> Outcome:
         """On a CPU, what was decided; on a device nobody knows yet."""
         words = work.state.words
         if not self.knows or self._decided.words[int(w.PROCEED)]:

@@ -34,7 +34,8 @@ FLOAT64, FLOAT32, BFLOAT16, FLOAT16, INT64, INT32 = map(_constant, range(6))
     WRITE_GRADS,
     CLIPS_BEFORE_NORM,
     ADAPTIVE,
-) = (_constant(1 << bit) for bit in range(10))
+    ONLY_MEASURES,  # plan comes by itself
+) = (_constant(1 << bit) for bit in range(11))
 
 # A kind of tensor, for which kernels are compiled: dtypes of its vectors (x: -1 without amsgrad),
 # and whether its gradient is clipped by unit and by value.

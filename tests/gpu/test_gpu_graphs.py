@@ -194,5 +194,10 @@ def test_a_capture_before_the_first_step_is_refused(rng, target):
     problem = on(target.device, random_problem(rng, SMALL, 1, none=0.0))
     made = start_on(target, problem.values)
     fill(made, problem.gradients[0])
+
+    def something_before():  # torch warns of a graph with nothing in it
+        made.params[0].grad.add_(0.0)
+        made.opt.step()
+
     with pytest.raises(RuntimeError, match="step"):
-        captured(made.opt.step, target.device)
+        captured(something_before, target.device)

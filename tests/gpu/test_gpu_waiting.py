@@ -5,8 +5,6 @@ import torch
 from step.helpers import DTYPES, SMALL, random_problem
 from step.test_equality import LR
 
-import lrfused
-
 from .helpers import (
     another_stream,
     assert_same_end,
@@ -110,6 +108,27 @@ def test_two_optimizers_on_two_streams(rng, target):
         assert_same_end(made[which], want)
 
 
+def test_memory_of_a_table_that_is_dropped(rng, target):
+    """A step on another stream, which has not ended, still reads it."""
+    problem = random_problem(rng, [(70_001,), (3,), (513,)], 2, none=0.0)
+    there = on(target.device, problem)
+    made = start_on(target, problem.values, lr=LR, max_grad_norm=1.0)
+    step_with(made, there.gradients[0])
+    busy = torch.randn(target.count(4096, dry=8), target.count(4096, dry=8), device=target.device)
+    wait()
+    stream = None if target.device.type == "cpu" else torch.cuda.Stream()
+    with torch.no_grad() if stream is None else torch.cuda.stream(stream):
+        for _ in range(target.count(10, dry=1)):
+            busy = busy @ busy
+        step_with(made, there.gradients[1])
+    made.opt._engine.forget_table()
+    sizes = [1 << power for power in range(4, 20)]
+    taken = [torch.full((n,), -1, device=target.device) for n in sizes for _ in range(8)]
+    wait()
+    assert len(taken) == 128
+    assert_same_end(made, reference_of(problem, lr=LR, max_grad_norm=1.0))
+
+
 def test_another_device_than_the_current_one(rng, target):
     """An optimizer for each device, while the first is the current one."""
     if target.dry or torch.cuda.device_count() < 2:
@@ -126,15 +145,3 @@ def test_another_device_than_the_current_one(rng, target):
             step_with(made, there.gradients[step])
     for made, _ in runs:
         assert_same_end(made, want)
-
-
-def test_parameters_on_several_devices(rng, target):
-    """What lrfused cannot step together it refuses, or steps right."""
-    if target.dry or torch.cuda.device_count() < 2:
-        pytest.skip("one device")
-    params = [torch.nn.Parameter(torch.ones(5, device=f"cuda:{i}")) for i in range(2)]
-    opt = lrfused.AdamW(params, backend=target.backend)
-    for p in params:
-        p.grad = torch.ones_like(p)
-    with pytest.raises(ValueError, match="several devices"):
-        opt.step()

@@ -1,0 +1,67 @@
+"""Parameters that pose as lying on several devices, for both GPU backends, on a CPU."""
+
+import pytest
+import torch
+from emulating import cuda, emulated, emulation  # noqa: F401 (two of them are fixtures)
+from interpreting import interpreted
+
+from lrfused import several
+from lrfused.cuda import CudaStep
+
+from .posing import fill_with_garbage, posed_device_of
+
+BACKENDS = [pytest.param("triton", marks=interpreted), pytest.param("cuda", marks=emulated)]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch):
+    """A GPU backend, interpreted or emulated, on devices that pose.
+
+    Before each step everything that has to be copied from another device is garbage.
+    """
+    if request.param == "cuda":
+        request.getfixturevalue("cuda")
+    step = several.StepTogether.__call__
+
+    def spoiled(together, work):
+        fill_with_garbage(together)
+        return step(together, work)
+
+    monkeypatch.setattr(several.StepTogether, "__call__", spoiled)
+    monkeypatch.setattr(several, "device_of", posed_device_of)
+    return request.param
+
+
+@pytest.fixture
+def launches(request, monkeypatch, backend):
+    """(device, whether it is apply) of every launch."""
+    seen = []
+    if backend == "triton":
+        from lrfused.triton import step as triton_step
+
+        launch = triton_step.launch
+
+        def seen_launch(kernel, programs, device, *arguments):
+            seen.append((device, kernel is triton_step.apply_kernel))
+            launch(kernel, programs, device, *arguments)
+
+        monkeypatch.setattr(triton_step, "launch", seen_launch)
+        return seen
+    emulated_cuda, run = request.getfixturevalue("cuda"), CudaStep.run
+
+    def seen_run(step, call, phases):
+        emulated_cuda.launches()
+        run(step, call, phases)
+        seen.extend((step.device, threads == 256) for _, threads in emulated_cuda.launches())
+
+    monkeypatch.setattr(CudaStep, "run", seen_run)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """torch's threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
