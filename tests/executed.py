@@ -23,12 +23,9 @@ PAGE = ROOT / "docs" / "executed.md"
 RESULTS = ROOT / "benchmarks" / "results"
 RESULT_FILES = ("gpu-equality.json", "gpu-tests.json")
 BACKENDS = ("cpu", "triton", "cuda")
-# Whose tests are in a folder or file, if their names do not say it.
-OWNERS = {
-    "tests/triton/": "triton",
-    "tests/cuda_emulated/": "cuda",
-    "tests/step/test_equality.py": "cpu",
-}
+SHARED = ("tests/step", "tests/several")  # over every backend, which their parameters name
+# Whose tests are in a folder, if their names do not say it.
+OWNERS = {"tests/triton/": "triton", "tests/cuda_emulated/": "cuda"}
 OVER_OPTIONS = "test_every_option"
 WORDS = {"cpu": "CPU", "triton": "interpreted", "cuda": "emulated"}
 GPU_TESTS = "tests/gpu"
@@ -180,7 +177,7 @@ class Evidence:
 
 def page(folder: Path = RESULTS) -> str:
     """The whole page."""
-    tests, runs = collected(GPU_TESTS, *OWNERS), gpu_runs(folder)
+    tests, runs = collected(GPU_TESTS, *SHARED, *OWNERS), gpu_runs(folder)
     options = option_names(t for t in tests if t.file.startswith(GPU_TESTS))
     evidence = Evidence([t for t in tests if not t.file.startswith(GPU_TESTS)], runs)
     names = ("", "cpu (C++)", "triton", "cuda")

@@ -2,8 +2,6 @@
 
 import importlib.util
 import os
-import random
-from collections import defaultdict
 
 import pytest
 
@@ -33,22 +31,3 @@ def _make_quick() -> None:
 
 if is_there:
     _make_quick()
-
-
-# A step takes the interpreter 20 ms to 1 s: of each test so many of its cases, others each time.
-CASES = os.environ.get("LRFUSED_TEST_INTERPRETED", "1")  # or "all": a quarter of an hour
-
-
-def pytest_collection_modifyitems(items):
-    """Keep CASES cases with the Triton backend of each test, which depend on the run's seed."""
-    if CASES == "all":
-        return
-    cases = defaultdict(list)
-    for item in items:
-        if hasattr(item, "callspec") and item.callspec.params.get("backend") == "triton":
-            cases[item.nodeid.partition("[")[0]].append(item)
-    dropped = set()
-    for name, found in cases.items():
-        chosen = random.Random(os.environ["LRFUSED_TEST_SEED"] + name)
-        dropped.update(chosen.sample(found, max(len(found) - int(CASES), 0)))
-    items[:] = [item for item in items if item not in dropped]

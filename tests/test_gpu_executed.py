@@ -11,7 +11,7 @@ LINES = [
     "tests/triton/test_triton_step.py::test_every_option[eps 0]",
     "tests/triton/test_triton_step.py::test_aligned[3-float32]",
     "tests/cuda_emulated/test_cuda_equality.py::test_other[skip]",
-    "tests/step/test_equality.py::test_every_option_over_a_long_run[eps 0]",
+    "tests/step/test_equality.py::test_every_option[cpu-eps 0]",
     "tests/step/test_norm.py::test_aligned[cuda-5]",
 ]
 

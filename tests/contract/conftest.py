@@ -1,3 +1,4 @@
-"""Of the tests with the interpreted backend, as many as there is time for."""
+"""Every test of the contract that takes a backend runs over all of them."""
 
-from interpreting import pytest_collection_modifyitems  # noqa: F401 (a hook)
+from emulating import cuda, emulation  # noqa: F401 (fixtures)
+from every_backend import backend  # noqa: F401 (a fixture)

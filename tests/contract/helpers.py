@@ -3,9 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import pytest
 import torch
-from interpreting import interpreted
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -14,12 +12,6 @@ from lrfused import schedules
 
 SHAPES = ((7, 5), (13,), (), (2, 3, 4))
 STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-ON_CPU = ["reference", "cpu"]
-# Where many steps are made and which kernels make them cannot matter, the interpreter is left out.
-cpu_backends = pytest.mark.parametrize("backend", ON_CPU)
-every_backend = pytest.mark.parametrize(
-    "backend", [*ON_CPU, pytest.param("triton", marks=interpreted)]
-)
 
 
 def make_parameters(

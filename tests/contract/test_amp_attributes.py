@@ -11,7 +11,6 @@ from .helpers import (
     assert_same_bits,
     assert_same_run,
     assert_unchanged,
-    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -23,7 +22,6 @@ from .helpers import (
 )
 
 
-@every_backend
 @pytest.mark.parametrize(
     "grad_scale", [4.0, torch.tensor(4.0), torch.tensor([4.0], dtype=torch.float64), 4]
 )
@@ -42,7 +40,6 @@ def test_a_users_grad_scale_divides_the_gradients(rng, backend, grad_scale):
     assert_same_run(opt, plain)
 
 
-@every_backend
 @pytest.mark.parametrize("kind", [int, float, bool, torch.tensor, lambda x: torch.tensor([x] * 1)])
 @pytest.mark.parametrize("value", [0, 1, 2])
 @pytest.mark.parametrize("scale", [None, 2.0])
@@ -79,7 +76,6 @@ def test_amp_scaling_can_be_switched_off(rng):
     assert copy.deepcopy(off)._step_supports_amp_scaling is False
 
 
-@every_backend
 @pytest.mark.parametrize("nonfinite", ["propagate", "skip", "raise"])
 @pytest.mark.parametrize("scaling", ["loss_scale", "found_inf"])
 def test_a_loss_scale_or_found_inf_implies_skip(rng, backend, nonfinite, scaling):

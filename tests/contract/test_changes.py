@@ -9,7 +9,6 @@ from .helpers import (
     assert_near,
     assert_same_run,
     assert_unchanged,
-    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -27,7 +26,6 @@ def pair(rng, backend, **options):
     return lrfused.AdamW(params, lr=0.02, backend=backend, **options), theirs
 
 
-@every_backend
 def test_a_group_added_in_mid_run_starts_at_count_zero(rng, backend):
     """add_param_group in mid-run: the counts of the others go on, the new ones start at 0."""
     ours, theirs = pair(rng, backend)
@@ -79,7 +77,6 @@ def test_a_refused_group_changes_nothing(rng):
     assert opt.metrics()["steps"] == 3
 
 
-@every_backend
 def test_staged_unfreezing_counts_as_in_torch(rng, backend):
     """requires_grad turned on layer by layer, off again: counts as in torch."""
     ours, theirs = pair(rng, backend)
@@ -92,7 +89,6 @@ def test_staged_unfreezing_counts_as_in_torch(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_parameters_replaced_after_construction(rng, backend):
     """group["params"] = [...] after construction (accelerate with FSDP2): the new ones move."""
     params = make_parameters(rng)
@@ -103,7 +99,6 @@ def test_parameters_replaced_after_construction(rng, backend):
     assert_same_run(ours, plain)
 
 
-@every_backend
 def test_parameters_replaced_in_mid_run(rng, backend):
     """Other parameters in mid-run start with state of their own; those that stay go on."""
     ours, theirs = pair(rng, backend)
@@ -119,7 +114,6 @@ def test_parameters_replaced_in_mid_run(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_data_of_a_parameter_may_be_rebound(rng, backend):
     """p.data = ... : the step moves the new memory, of another layout too, and not the old."""
     ours, theirs = pair(rng, backend)
@@ -134,7 +128,6 @@ def test_data_of_a_parameter_may_be_rebound(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_a_parameter_may_change_its_dtype(rng, backend):
     """model.double() and back: as in torch, the moments stay in their dtype or are refused."""
     opt = lrfused.AdamW(make_parameters(rng), backend=backend)
@@ -147,7 +140,6 @@ def test_a_parameter_may_change_its_dtype(rng, backend):
     assert {float(s["step"]) for s in opt.state.values()} == {4.0}
 
 
-@every_backend
 def test_moments_may_be_replaced(rng, backend):
     """state["exp_avg"] = another tensor: the step uses it, and the caller's object stays."""
     ours, theirs = pair(rng, backend)
@@ -164,7 +156,6 @@ def test_moments_may_be_replaced(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 @pytest.mark.parametrize("how", ["replaced", "filled", "number"])
 def test_the_step_count_may_be_written(rng, backend, how):
     """state["step"] replaced by a tensor or a number, or filled in place: bias correction counts
@@ -182,7 +173,6 @@ def test_the_step_count_may_be_written(rng, backend, how):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_clearing_the_state_starts_the_moments_anew(rng, backend):
     """state.clear(), or the state of one parameter deleted: its moments and count start at 0."""
     ours, theirs = pair(rng, backend)
@@ -199,7 +189,6 @@ def test_clearing_the_state_starts_the_moments_anew(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_amsgrad_and_maximize_may_be_switched(rng, backend):
     """group["maximize"] and, before its first step, group["amsgrad"] may be written."""
     ours, theirs = pair(rng, backend)
@@ -215,7 +204,6 @@ def test_amsgrad_and_maximize_may_be_switched(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_groups_may_be_empty_or_frozen(rng, backend):
     """Groups without parameters, or whose parameters have no gradients, are passed over."""
     params = make_parameters(rng)
@@ -246,7 +234,6 @@ def test_groups_without_parameters_step_save_and_load(rng):
     assert opt.metrics()["steps"] == 0 and opt.param_groups[0]["lr"] == warmup()(0)
 
 
-@every_backend
 def test_state_is_made_with_the_first_gradient(rng, backend):
     """State is built lazily: none after construction, saving or a step without gradients; then
     for the parameters alone that have a gradient, as in torch."""

@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import pickle
 
+import emulating
 import pytest
 import torch
 
@@ -13,7 +14,6 @@ from lrfused import schedules
 from .helpers import (
     assert_same_run,
     assert_unchanged,
-    cpu_backends,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -48,7 +48,6 @@ COPIES = {
 }
 
 
-@cpu_backends
 @pytest.mark.parametrize("steps", [0, 5])
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
 def test_a_copy_goes_on_bit_equal(rng, backend, steps, duplicate):
@@ -64,7 +63,6 @@ def test_a_copy_goes_on_bit_equal(rng, backend, steps, duplicate):
     assert other.param_groups[1]["who"] == "me"
 
 
-@cpu_backends
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
 def test_a_copy_is_independent(rng, backend, duplicate):
     """Steps of the one leave the other as it was, both ways."""
@@ -133,19 +131,19 @@ def step_elsewhere(opt, gradients):
     return [p.detach().clone() for p in parameters_of(opt)], opt.state_dict()
 
 
-def test_a_spawned_process_steps_on(rng):
+def test_a_spawned_process_steps_on(rng, backend):
     """multiprocessing (spawn): the optimizer goes to another process and steps there."""
-    opt = build(rng)
+    opt = build(rng, backend)
     run(rng, 2, opt)
     gradients = []
     for _ in range(3):
         give_gradients(rng, opt)
         gradients.append([p.grad.clone() for p in parameters_of(opt)])
     opt.zero_grad()
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, emulating.inherit) as pool:
         params, saved = pool.apply(step_elsewhere, (copy.deepcopy(opt), gradients))
     step_elsewhere(opt, gradients)
-    other = build(rng)
+    other = build(rng, backend)
     for p, q in zip(parameters_of(other), params, strict=True):
         p.data = q
     other.load_state_dict(saved)

@@ -18,7 +18,6 @@ from lrfused import schedules
 from .helpers import (
     assert_near,
     assert_same_run,
-    every_backend,
     make_parameters,
     parameters_of,
     run,
@@ -53,7 +52,6 @@ def allocate(opt):
 LRS = {"schedule": warmup, "number": lambda: 0.1, "tensor": lambda: torch.tensor(0.1)}
 
 
-@every_backend
 @pytest.mark.parametrize("make_lr", LRS.values(), ids=LRS)
 def test_the_allocation_trick_only_allocates(rng, backend, make_lr):
     """Every lr written as 0, every gradient 0, no state: a step allocates the state; nothing moves,

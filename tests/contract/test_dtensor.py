@@ -6,7 +6,7 @@ from torch import distributed
 
 import lrfused
 
-from .helpers import every_backend, parameters_of, warmup
+from .helpers import parameters_of, warmup
 
 
 @pytest.fixture
@@ -21,7 +21,6 @@ def mesh():
         distributed.destroy_process_group()
 
 
-@every_backend
 def test_a_dtensor_is_stepped_by_its_local_tensor(rng, mesh, backend):
     """Parameters, gradients and state are DTensors as with torch.optim.AdamW, with equal values."""
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor

@@ -12,7 +12,6 @@ from .helpers import (
     assert_near,
     assert_same_bits,
     assert_same_run,
-    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -50,7 +49,6 @@ def test_step_can_be_reassigned(rng):
     assert len(calls) == 2 and opt.metrics()["steps"] == 4
 
 
-@every_backend
 def test_a_closure_is_evaluated_once_with_gradients_on(rng, backend):
     """step(closure) evaluates it once, with gradients enabled, and returns its loss."""
     (p,) = make_parameters(rng, shapes=((5,),))
@@ -137,7 +135,6 @@ def test_a_hook_may_change_gradients_and_groups(rng):
     assert_same_run(opt, plain)
 
 
-@every_backend
 @pytest.mark.parametrize("set_to_none", [True, False])
 def test_zero_grad_works_both_ways(rng, backend, set_to_none):
     """zero_grad(set_to_none=True and False): as in torch, zeros count as gradients."""
@@ -241,7 +238,6 @@ def test_averaged_models_and_swalr_run(rng, average):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-@every_backend
 def test_autograd_notices_the_step(rng, backend):
     """A backward through parameters that a step has changed since is refused, as with torch."""
     weight = torch.nn.Parameter(torch.randn(5, generator=rng.torch))

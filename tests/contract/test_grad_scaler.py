@@ -9,7 +9,6 @@ import lrfused
 from .helpers import (
     assert_near,
     assert_same_run,
-    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -50,7 +49,6 @@ def unscaled_first(scaler, opt):
 ORDERS = {"not unscaled": lambda scaler, opt: None, "unscaled and clipped first": unscaled_first}
 
 
-@every_backend
 @pytest.mark.parametrize("amp_scaling", [True, False])
 @pytest.mark.parametrize("prepare", ORDERS.values(), ids=ORDERS)
 def test_grad_scaler_steps_as_with_torchs(rng, backend, amp_scaling, prepare):
@@ -70,7 +68,6 @@ def test_grad_scaler_steps_as_with_torchs(rng, backend, amp_scaling, prepare):
     assert ours.metrics()["steps"] == 16
 
 
-@every_backend
 def test_a_skipped_step_does_not_move_the_schedule(rng, backend):
     """The scaler's skip: no counter, no schedule, no moment moves; a later step goes on."""
     lr = warmup()
@@ -109,7 +106,6 @@ def test_unscaling_twice_is_refused_by_the_scaler(rng):
     assert opt.metrics()["steps"] == 1
 
 
-@every_backend
 def test_accumulated_gradients_step_as_with_torchs(rng, backend):
     """Several scaled backward passes, then one step and update."""
     ours, theirs = pair(rng, backend)
@@ -128,7 +124,6 @@ def test_accumulated_gradients_step_as_with_torchs(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_one_scaler_serves_several_optimizers(rng, backend):
     """One skips, the other steps; one update for both."""
     a, b, c = make_parameters(rng), make_parameters(rng), make_parameters(rng)

@@ -13,7 +13,6 @@ from lrfused import schedules
 from .helpers import (
     assert_same_run,
     assert_unchanged,
-    every_backend,
     make_parameters,
     parameters_of,
     run,
@@ -52,7 +51,6 @@ def test_older_step_counts_load(rng, convert):
     assert_same_run(other, opt)
 
 
-@every_backend
 def test_a_checkpoint_mapped_to_the_cpu_loads(rng, backend):
     """torch.load(map_location="cpu", weights_only=True): loads, and the run goes on bit-equal."""
     opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), loss_scale="dynamic", backend=backend)
@@ -96,7 +94,6 @@ def test_checkpoints_of_older_torch_versions_load(rng):
     assert sorted(other.param_groups[0]) == sorted(opt.param_groups[0])
 
 
-@every_backend
 def test_an_empty_dictionary_loads(rng, backend):
     """load_state_dict({}) changes nothing."""
     opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), backend=backend)
@@ -118,7 +115,6 @@ def test_a_fresh_optimizer_loads_its_own_state(rng):
     assert opt.param_groups[0]["lr"] == other.param_groups[0]["lr"]
 
 
-@every_backend
 def test_loading_copies_in_place(rng, backend):
     """Moments and step counts keep their addresses, so a captured graph stays valid."""
     opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), amsgrad=True, backend=backend)
@@ -138,7 +134,6 @@ def test_loading_copies_in_place(rng, backend):
     assert opt.param_groups[0]["lr"] == warmup()(3)
 
 
-@every_backend
 def test_loaded_state_is_our_own_memory(rng, backend):
     """Two optimizers that loaded one state_dict do not move each other."""
     opt = lrfused.AdamW(make_parameters(rng), backend=backend)

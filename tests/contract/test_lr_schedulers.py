@@ -9,7 +9,6 @@ from lrfused import schedules
 
 from .helpers import (
     assert_near,
-    cpu_backends,
     give_gradients,
     make_parameters,
     run,
@@ -38,7 +37,6 @@ SCHEDULERS = {
 }
 
 
-@cpu_backends
 @pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
 def test_torchs_schedulers_drive_the_step(rng, backend, scheduler):
     """Every LRScheduler of torch, OneCycleLR and CyclicLR writing betas too, as with torch's."""
@@ -70,7 +68,6 @@ def test_torchs_schedulers_fill_a_tensor_lr(rng, name):
     assert_near(ours, theirs)
 
 
-@cpu_backends
 def test_reduce_lr_on_plateau_drives_the_step(rng, backend):
     """ReduceLROnPlateau, as with torch's AdamW."""
     params = make_parameters(rng)

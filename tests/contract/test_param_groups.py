@@ -8,7 +8,7 @@ import torch
 import lrfused
 from lrfused import schedules
 
-from .helpers import every_backend, make_parameters, run, twin, warmup
+from .helpers import make_parameters, run, twin, warmup
 
 SCHEDULED = {
     "lr": warmup(),
@@ -72,7 +72,6 @@ def test_defaults_hold_the_schedules_first_value(rng):
     assert opt.param_groups[1]["weight_decay"] == 0.5
 
 
-@every_backend
 def test_group_values_are_host_numbers(rng, backend):
     """lr, weight_decay, betas and eps are Python floats, before and after steps, to be logged."""
     opt = lrfused.AdamW(make_parameters(rng), **SCHEDULED, backend=backend)

@@ -11,7 +11,6 @@ from .helpers import (
     assert_same_bits,
     assert_same_run,
     assert_unchanged,
-    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -72,14 +71,12 @@ GRADIENTS = {
 }
 
 
-@every_backend
 @pytest.mark.parametrize("make,match", GRADIENTS.values(), ids=GRADIENTS)
 def test_unusable_gradients_are_refused(rng, backend, make, match):
     """Sparse gradients, subclasses and freed storage: an error before anything changes."""
     refused(rng, backend, gradient(make), match)
 
 
-@every_backend
 def test_a_gradient_of_another_shape_is_refused(rng, backend):
     """p.data of another size than p.grad (both larger and smaller): an error, no wild read."""
     for size in (5, 1000):
@@ -92,7 +89,6 @@ def test_a_gradient_of_another_shape_is_refused(rng, backend):
         refused(rng, backend, spoil, "shape")
 
 
-@every_backend
 def test_meta_parameters_are_refused(rng, backend):
     """A parameter and gradient on the meta device: an error that says so."""
     params = [*make_parameters(rng), Parameter(torch.zeros(3, device="meta"))]
@@ -106,7 +102,6 @@ def test_meta_parameters_are_refused(rng, backend):
     assert not opt.state and opt.metrics()["steps"] == 0
 
 
-@every_backend
 def test_subclasses_of_parameter_are_refused(rng, backend):
     """A parameter that is a subclass raises and names the class."""
     bad = Parameter(torch.zeros(3).as_subclass(Tagged))
@@ -117,7 +112,6 @@ def test_subclasses_of_parameter_are_refused(rng, backend):
     assert not opt.state
 
 
-@every_backend
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_unsupported_dtypes_are_refused(rng, backend, dtype):
     """A dtype that no kernel has: TypeError that names it."""
@@ -138,7 +132,6 @@ OVERLAPPING = {
 }
 
 
-@every_backend
 @pytest.mark.parametrize("make", OVERLAPPING.values(), ids=OVERLAPPING)
 def test_overlapping_strides_are_refused(rng, backend, make):
     """A parameter of which two elements are one place in memory: ValueError, nothing moved."""
@@ -163,7 +156,6 @@ SHARED = {
 }
 
 
-@every_backend
 @pytest.mark.parametrize("views", SHARED.values(), ids=SHARED)
 def test_parameters_that_share_memory_are_refused(rng, backend, views):
     """Two parameters with a place in common: ValueError, nothing moved."""
@@ -184,7 +176,6 @@ DISJOINT = {
 }
 
 
-@every_backend
 @pytest.mark.parametrize("views", DISJOINT.values(), ids=DISJOINT)
 def test_disjoint_views_of_one_tensor_step(rng, backend, views):
     """Parameters that are views of one tensor without a common place step as in torch."""
@@ -208,7 +199,6 @@ FROZEN = {
 }
 
 
-@every_backend
 @pytest.mark.parametrize("make", FROZEN.values(), ids=FROZEN)
 def test_parameters_without_gradients_may_be_anything(rng, backend, make):
     """Frozen parameters of any kind beside the others are left alone, as in torch."""
@@ -226,7 +216,6 @@ def test_parameters_without_gradients_may_be_anything(rng, backend, make):
     assert frozen not in opt.state
 
 
-@every_backend
 def test_lazy_conjugates_and_signs_are_resolved(rng, backend):
     """Gradients with the conj or neg bit set count by their values."""
     params = make_parameters(rng, torch.complex64, ((4, 3), (5,)))

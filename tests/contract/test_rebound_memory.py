@@ -3,6 +3,8 @@
 import multiprocessing
 from multiprocessing.reduction import ForkingPickler
 
+import emulating
+import interpreting  # noqa: F401 (makes it quick, in other processes, too)
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,6 @@ import lrfused
 from .helpers import (
     assert_near,
     assert_same_bits,
-    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -46,7 +47,6 @@ def states_of(opt):
     return [opt.state[p] for p in parameters_of(opt)]
 
 
-@every_backend
 @pytest.mark.parametrize("key", MOMENTS)
 def test_data_of_a_moment_may_be_rebound(rng, backend, key):
     """state["exp_avg"].data = ... : the step uses the new memory, and does not touch the old."""
@@ -61,7 +61,6 @@ def test_data_of_a_moment_may_be_rebound(rng, backend, key):
     assert_same_bits(old, kept)
 
 
-@every_backend
 def test_data_of_a_step_count_may_be_rebound(rng, backend):
     """state["step"].data = ... : bias correction counts from there."""
     ours, theirs = pair(rng, backend)
@@ -72,7 +71,6 @@ def test_data_of_a_step_count_may_be_rebound(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 @pytest.mark.parametrize("what", ["parameter", *MOMENTS])
 def test_data_may_be_rebound_to_another_view_of_itself(rng, backend, what):
     """p.data = p.data.t(): the same address with other strides; as in torch."""
@@ -85,7 +83,6 @@ def test_data_may_be_rebound_to_another_view_of_itself(rng, backend, what):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_data_rebound_to_a_part_of_itself_is_refused(rng, backend):
     """p.data = p.data[:2]: the same address, but the moments have another shape; nothing moves."""
     ours, _ = pair(rng, backend)
@@ -104,7 +101,6 @@ def test_data_rebound_to_a_part_of_itself_is_refused(rng, backend):
     assert ours.metrics()["steps"] == 4
 
 
-@every_backend
 def test_data_rebound_to_another_dtype_of_itself_steps_as_that(rng, backend):
     """p.data = p.data.view(torch.bfloat16)...: the same address, a parameter of another dtype."""
     ours, _ = pair(rng, backend)
@@ -197,11 +193,18 @@ FREED = {
 }
 
 
+def inheriting(function, *args):
+    """In a process of its own: with this process's backends."""
+    emulating.inherit()
+    function(*args)
+
+
 def in_a_process(function, *args):
     """Call it where a crash does no harm; what it says stands in the captured output."""
-    process = multiprocessing.get_context("spawn").Process(target=function, args=args)
+    spawning = multiprocessing.get_context("spawn")
+    process = spawning.Process(target=inheriting, args=(function, *args))
     process.start()
-    process.join(60)
+    process.join(300)
     ended = process.exitcode
     process.kill()
     assert ended == 0, f"{function.__name__}: exit code {ended}"
@@ -219,14 +222,12 @@ def refuse_all_freed(seed, backend):
         refuse_freed(take, seed, backend)
 
 
-@every_backend
 def test_storage_of_moments_and_counts_may_move(rng, backend):
     """share_memory_(), torch.multiprocessing's queues, offloading: moments and counts at another
     address are found there, as in torch."""
     in_a_process(step_after_all, int(rng.numpy.integers(2**31)), backend)
 
 
-@every_backend
 def test_freed_storage_is_refused(rng, backend):
     """The storage of a parameter, a moment or a Tensor lr resized to 0 after a step: an error,
     nothing changed; resized back, the run goes on."""

@@ -8,7 +8,6 @@ import lrfused
 from .helpers import (
     assert_same_bits,
     assert_same_run,
-    every_backend,
     give_gradients,
     make_parameters,
     parameters_of,
@@ -61,7 +60,6 @@ def refused(rng, backend, key, moment_of, match):
     assert_same_run(opt, plain)
 
 
-@every_backend
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("make,match", UNUSABLE.values(), ids=UNUSABLE)
 def test_a_moment_that_no_kernel_can_write_is_refused(rng, backend, key, make, match):
@@ -77,7 +75,6 @@ SHARING = {
 }
 
 
-@every_backend
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("other", SHARING.values(), ids=SHARING)
 def test_a_moment_that_shares_memory_is_refused(rng, backend, key, other):
@@ -90,7 +87,6 @@ def test_a_moment_that_shares_memory_is_refused(rng, backend, key, other):
     refused(rng, backend, key, moment_of, "share memory")
 
 
-@every_backend
 def test_moments_that_are_pieces_of_one_buffer_step(rng, backend):
     """Moments in one flat buffer, side by side or interleaved, have no place in common."""
     params = make_parameters(rng, shapes=SHAPES)

@@ -11,7 +11,6 @@ from lrfused import schedules
 from .helpers import (
     assert_near,
     assert_same_run,
-    every_backend,
     make_parameters,
     run,
     twin,
@@ -113,7 +112,6 @@ def test_long_tables_are_float64_tensors(rng):
     assert table.dtype == torch.float64 and table.numel() >= 5000
 
 
-@every_backend
 def test_step_counts_are_clones(rng, backend):
     """state["step"] in a state_dict is a copy: whoever loads it cannot count in our memory."""
     opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), backend=backend)
@@ -129,7 +127,6 @@ def test_step_counts_are_clones(rng, backend):
     assert [float(s["step"]) for s in opt.state.values()] == [4.0] * 4
 
 
-@every_backend
 def test_torch_continues_from_our_checkpoint(rng, backend):
     """torch.optim.AdamW loads our state_dict, "lrfused" and all, and goes on as we do."""
     ours = lrfused.AdamW(make_parameters(rng), lr=0.02, amsgrad=True, backend=backend)
@@ -141,7 +138,6 @@ def test_torch_continues_from_our_checkpoint(rng, backend):
     assert_near(ours, theirs)
 
 
-@every_backend
 def test_we_continue_from_torchs_checkpoint(rng, backend):
     """lrfused.AdamW loads torch's state_dict and goes on as torch does."""
     theirs = torch.optim.AdamW(make_parameters(rng), lr=0.02, amsgrad=True)

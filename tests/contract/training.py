@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+import emulating
+import interpreting  # noqa: F401 (makes it quick)
 import torch
 
 import lrfused
@@ -70,4 +72,5 @@ def main(folder: Path, steps: int, backend: str, save_at: int) -> None:
 
 
 if __name__ == "__main__":
+    emulating.inherit()
     main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

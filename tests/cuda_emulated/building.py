@@ -1,18 +1,16 @@
 """Compiles csrc/cuda with g++ against the cuda_runtime.h beside this file, once for a content."""
 
 import ctypes
-import fcntl
 import hashlib
 import importlib.util
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-
-import pybind11
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
@@ -21,11 +19,26 @@ SOURCES = [file for file in SOURCES if file.suffix in (".cu", ".cpp")]
 # As the real compilers are told to: every operation rounds once and by itself.
 EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS = ["-O1", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-w", *EXACT]
-INCLUDES = [HERE, CSRC, pybind11.get_include(), sysconfig.get_path("include")]
+COMPILER = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
 
 
-def _key() -> str:
-    contents = hashlib.sha256(repr((FLAGS, sys.version, pybind11.__version__)).encode())
+def _why_not() -> str | None:
+    if sys.platform != "linux":
+        return "fibers and named sections as Linux has them"
+    if shutil.which(COMPILER) is None:
+        return f"no C++ compiler ({COMPILER})"
+    if importlib.util.find_spec("pybind11") is None:
+        return "pybind11 is not installed"
+    return None
+
+
+WHY_NOT = _why_not()
+
+
+def _key(flags: list[str]) -> str:
+    import pybind11
+
+    contents = hashlib.sha256(repr((flags, sys.version, pybind11.__version__)).encode())
     folders = [CSRC / "core", CSRC / "host", CSRC / "cuda", HERE]
     for file in sorted(file for folder in folders for file in folder.iterdir()):
         if file.suffix in (".h", ".cuh", ".cu", ".cpp"):
@@ -39,35 +52,40 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
 
 
-def _compile(folder: Path, target: Path) -> None:
-    compiler = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
-    includes = [f"-I{path}" for path in INCLUDES]
+def _compile(folder: Path, target: Path, flags: list[str]) -> None:
+    import pybind11
+
+    places = [HERE, CSRC, pybind11.get_include(), sysconfig.get_path("include")]
+    includes = [f"-I{path}" for path in places]
 
     def compiled(source: Path) -> str:
         built = str(folder / f"{source.stem}-{source.suffix[1:]}.o")
-        _run([compiler, *FLAGS, *includes, "-x", "c++", "-c", str(source), "-o", built])
+        _run([COMPILER, *flags, *includes, "-x", "c++", "-c", str(source), "-o", built])
         return built
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compiled, SOURCES))
     unfinished = target.with_suffix(".unfinished")
-    _run([compiler, "-shared", *objects, "-o", str(unfinished)])
+    _run([COMPILER, "-shared", *objects, "-o", str(unfinished)])
     unfinished.rename(target)
 
 
-def build(cache: Path) -> Path:
-    """The module's path; whoever comes first compiles, others wait for that."""
-    folder = cache / _key()
+def build(cache: Path, *more: str) -> Path:
+    """The module's path, with more flags; whoever comes first compiles, others wait for that."""
+    import fcntl  # not on every system, while this file is imported on all
+
+    flags = [*FLAGS, *more]
+    folder = cache / _key(flags)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            _compile(folder, target)
+            _compile(folder, target, flags)
     return target
 
 
-def _load(path: Path) -> ModuleType:
+def load(path: Path) -> ModuleType:
     """The module at a path; pybind11 would give another of its name, if there is one, instead."""
     spec = importlib.util.spec_from_file_location("cuda_emulated._cuda", path)
     assert spec is not None and spec.loader is not None
@@ -80,7 +98,7 @@ class Emulation:
     """The module, and what tests ask of it."""
 
     def __init__(self, path):
-        self.path, self.module = path, _load(path)
+        self.path, self.module = path, load(path)
         self._library = ctypes.CDLL(str(path))
         for name in ("launches", "barriers"):
             getattr(self._library, name).restype = ctypes.c_char_p

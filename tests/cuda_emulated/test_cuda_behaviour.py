@@ -1,4 +1,4 @@
-"""The CUDA backend beside its numbers: launches, barriers, errors, an outside GradScaler."""
+"""The CUDA backend beside its numbers: launches, barriers, errors."""
 
 import json
 import os
@@ -13,10 +13,6 @@ from step.helpers import (
     FEW,
     SMALL,
     advance,
-    assert_same_bits,
-    assert_same_contents,
-    assert_same_run,
-    contents,
     random_problem,
     run,
     start,
@@ -64,27 +60,15 @@ def test_empty_parameters_are_one_launch(rng, cuda):
     assert made.opt.metrics()["grad_norm"] == 0.0
 
 
-@pytest.mark.filterwarnings("ignore:param_groups")
-def test_the_table_is_built_once(rng):
-    problem = random_problem(rng, FEW, 4, none=0.0)
-    made = start(problem.values, "cuda", lr=S.linear(1e-2, 0, 9), max_grad_norm=1.0)
-    advance(made, problem.gradients[0])
-    step = made.opt._engine._table.run
-    for gradients in problem.gradients[1:]:
-        made.opt.param_groups[0]["weight_decay"] += 0.1
-        advance(made, gradients)
-    assert made.opt._engine._table.run is step
-
-
 # Barriers
 
 
-def test_without_any_one_barrier_the_result_is_wrong(built):
+def test_without_any_one_barrier_the_result_is_wrong(emulation):
     """So the emulation would show a barrier that is missing, and each one is needed."""
     script = Path(__file__).with_name("barriers.py")
     paths = (Path(lrfused.__file__).parents[1], script.parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    command = [sys.executable, str(script), str(built.path)]
+    command = [sys.executable, str(script), str(emulation.path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     wrong = json.loads(done.stdout)
@@ -94,66 +78,7 @@ def test_without_any_one_barrier_the_result_is_wrong(built):
         assert is_wrong, f"nothing changes without the barrier at {place}"
 
 
-# An outside GradScaler
-
-OUTSIDE = [
-    {"grad_scale": 128.0, "found_inf": 0.0},
-    {"grad_scale": torch.tensor(3.0), "found_inf": torch.tensor(0.0)},
-    {"grad_scale": torch.tensor([5.0]), "found_inf": torch.tensor([1.0])},
-    {"grad_scale": 7.0, "found_inf": 1},
-]
-
-
-@pytest.mark.parametrize("outside", OUTSIDE, ids=repr)
-@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.5}, {"nonfinite": "raise"}], ids=repr)
-def test_an_outside_grad_scaler(rng, outside, options):
-    problem = random_problem(rng, FEW, 2)
-    got, want = (start(problem.values, b, **options) for b in ("cuda", "reference"))
-    for gradients in problem.gradients:
-        for made in (got, want):
-            vars(made.opt).update(outside)
-            advance(made, gradients)
-    assert_same_run(got, want)
-
-
 # Errors
-
-
-@pytest.mark.parametrize(
-    ("slot", "value"), [("lr", float("nan")), ("eps", INF), ("weight_decay", -INF)]
-)
-def test_an_unusable_hyperparameter_changes_nothing(rng, slot, value):
-    problem = random_problem(rng, FEW, 2)
-    made = start(problem.values, "cuda", groups=({}, {}), max_grad_norm=1.0)
-    advance(made, problem.gradients[0])
-    made.opt.param_groups[1][slot] = value
-    before = contents(made)
-    with pytest.raises(RuntimeError, match=rf"step 1: {slot} of param_groups\[1\] is {value}"):
-        advance(made, problem.gradients[0])
-    assert_same_contents(contents(made), before)
-
-
-def test_an_impossible_count_changes_nothing(rng):
-    problem = random_problem(rng, FEW, 1)
-    made = start(problem.values, "cuda")
-    advance(made, problem.gradients[0])
-    made.opt.state[made.params[2]]["step"].fill_(-1.0)
-    before = contents(made)
-    with pytest.raises(RuntimeError, match=r"state\['step'\] of parameter 2 is -1.0"):
-        advance(made, problem.gradients[0])
-    assert_same_contents(contents(made), before)
-
-
-@pytest.mark.parametrize("value", [INF, -INF, float("nan")])
-def test_a_gradient_that_is_not_finite_raises_if_asked_to(rng, value):
-    problem = random_problem(rng, FEW, 1)
-    made = start(problem.values, "cuda", nonfinite="raise")
-    problem.gradients[0][3][64] = value
-    before = [p.clone() for p in made.params]
-    with pytest.raises(RuntimeError, match="step 0: a gradient is not finite"):
-        advance(made, problem.gradients[0])
-    for p, q in zip(made.params, before, strict=True):
-        assert_same_bits(p, q)
 
 
 def test_a_latched_error_stays_until_the_host_has_seen_it(rng):

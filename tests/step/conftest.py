@@ -2,15 +2,8 @@
 
 import pytest
 import torch
-from interpreting import pytest_collection_modifyitems  # noqa: F401 (a hook)
-
-from .helpers import BACKENDS
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    """Each backend of this machine."""
-    return request.param
+from emulating import cuda, emulation  # noqa: F401 (fixtures)
+from every_backend import backend, kernels  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(autouse=True)

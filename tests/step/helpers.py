@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from interpreting import interpreted
 
 import lrfused
 from lrfused import native
@@ -19,17 +18,17 @@ SMALL = [(), (0,), (1,), (63,), (5, 13), (3, 2, 2, 2), (65,)]
 EDGES = [(0, 3), (64,), (511,), (512,), (513,), (65535,), (65536,), (), (65537,), (3, 43691), (0,)]
 
 needs_cpp = pytest.mark.skipif(native.cpu is None, reason=f"no C++ backend: {native.why_not_cpu}")
-BACKENDS = [
-    "reference",
-    pytest.param("cpu", marks=needs_cpp),
-    pytest.param("triton", marks=interpreted),
-]
 INSTRUCTION_SETS = native.cpu.instruction_sets() if native.cpu else []
 
 
-def shorter(backend: str, steps: int) -> int:
+def instruction_sets(backend: str) -> list[str]:
+    """Those that a backend can be told to use."""
+    return INSTRUCTION_SETS if backend == "cpu" else ["auto"]
+
+
+def shorter(backend: str, steps: int, least: int = 3) -> int:
     """A run's length: interpreted kernels take a thousand times as long."""
-    return max(steps // 10, 3) if backend == "triton" else steps
+    return max(steps // 10, least) if backend == "triton" else steps
 
 
 # Models
@@ -206,6 +205,16 @@ def assert_same_run(got: Run, want: Run) -> None:
         assert repr(mine) == repr(others), f"metrics of call {i}"
     assert_same_contents({**contents(got), **words(got)}, {**contents(want), **words(want)})
     assert host_numbers(got) == host_numbers(want)
+
+
+def assert_as_reference(problem: Problem, backend: str, **options) -> Run:
+    """A backend, with every instruction set that it has, ends as the reference; its run."""
+    __tracebackhide__ = True
+    want = run(problem, **options)
+    for name in instruction_sets(backend):
+        got = run(problem, backend, instruction_set=name, **options)
+        assert_same_run(got, want)
+    return got
 
 
 def host_numbers(run: Run) -> list[dict[str, Any]]:

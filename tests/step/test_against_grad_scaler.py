@@ -6,8 +6,10 @@ import torch
 import lrfused
 
 from .helpers import (
+    FEW,
     advance,
     assert_same_bits,
+    assert_same_run,
     assert_within,
     numpy_of,
     random_problem,
@@ -15,7 +17,7 @@ from .helpers import (
     start,
 )
 
-STEPS, MAX_NORM = 200, 1.0
+STEPS, MAX_NORM = 200, 0.5
 OVERFLOWS = {3, 4, 5, 60, 61, 120, 199}
 ADAMW = {"lr": 3e-4, "weight_decay": 0.05}
 POLICY = {"growth_interval": 20}
@@ -148,6 +150,27 @@ def test_the_attributes_of_a_grad_scaler(rng, backend, grad_scale, found_inf):
     for p, q in zip(made.params, want.params, strict=True):
         assert_same_bits(p, q)
     assert made.metrics[0]["skipped_steps"] == int(float(found_inf) != 0)
+
+
+OUTSIDE = [
+    {"grad_scale": 128.0, "found_inf": 0.0},
+    {"grad_scale": torch.tensor(3.0), "found_inf": torch.tensor(0.0)},
+    {"grad_scale": torch.tensor([5.0]), "found_inf": torch.tensor([1.0])},
+    {"grad_scale": 7.0, "found_inf": 1},
+]
+
+
+@pytest.mark.parametrize("outside", OUTSIDE, ids=repr)
+@pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.5}, {"nonfinite": "raise"}], ids=repr)
+def test_an_outside_grad_scaler(rng, kernels, outside, options):
+    """Its attributes do what they do to the reference, whatever else there is to decide."""
+    problem = random_problem(rng, FEW, 2)
+    got, want = (start(problem.values, b, **options) for b in (kernels, "reference"))
+    for gradients in problem.gradients:
+        for made in (got, want):
+            vars(made.opt).update(outside)
+            advance(made, gradients)
+    assert_same_run(got, want)
 
 
 def test_an_outside_scale_multiplies_the_own_one(rng, backend):

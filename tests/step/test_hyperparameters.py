@@ -105,6 +105,20 @@ def test_a_schedule_that_becomes_unusable(rng, backend, name, schedule, step, va
     assert made.metrics[-1]["steps"] == step + 1
 
 
+@pytest.mark.parametrize(("name", "value"), [("lr", NAN), ("eps", INF), ("weight_decay", -INF)])
+def test_an_unusable_number_that_a_caller_writes(rng, backend, name, value):
+    """Refused by name, and nothing has changed."""
+    problem = random_problem(rng, [(5, 13), ()], 2, none=0.0)
+    made = start(problem.values, backend, groups=({}, {}), max_grad_norm=1.0)
+    advance(made, problem.gradients[0])
+    made.opt.param_groups[1][name] = value
+    before = without_error(made)
+    set_gradients(made.params, problem.gradients[1])
+    with pytest.raises(RuntimeError, match=rf"step 1: {name} of param_groups\[1\] is {value}"):
+        made.opt.step()
+    assert_same_contents(without_error(made), before)
+
+
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_limit_that_is_unusable_at_the_first_step(backend, name):
     made = start([torch.ones(3)], backend, **argument(name, S.sqrt(S.step - 1)))

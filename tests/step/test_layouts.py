@@ -7,8 +7,8 @@ from .helpers import (
     Problem,
     advance,
     alternating,
+    assert_as_reference,
     assert_same_bits,
-    assert_same_run,
     assert_within,
     contents,
     numpy_of,
@@ -16,6 +16,7 @@ from .helpers import (
     random_problem,
     run,
     set_gradients,
+    shorter,
     start,
 )
 
@@ -43,18 +44,17 @@ OPTIONS = {"max_grad_norm": 1.0, "clip_value": 0.5, "amsgrad": True, "agc": 0.2}
 
 @pytest.mark.parametrize("of_gradient", LAYOUTS)
 @pytest.mark.parametrize("of_parameter", LAYOUTS)
-def test_any_layout_of_parameter_and_gradient(rng, of_parameter, of_gradient):
-    """Both backends agree, and clip each output unit, whatever lies next to what in memory."""
+def test_any_layout_of_parameter_and_gradient(rng, kernels, of_parameter, of_gradient):
+    """The backends agree, and clip each output unit, whatever lies next to what in memory."""
     problem = random_problem(rng, [SHAPE, SHAPE, (5,)], 3)
     values = [LAYOUTS[of_parameter](x) for x in problem.values[:2]] + problem.values[2:]
     assert values[0].stride() == parameters(values)[0].stride()
     laid_out = Problem(values, problem.gradients).map_gradients(
         lambda g: LAYOUTS[of_gradient](g) if g.dim() == 4 else g
     )
-    want = run(laid_out, "reference", write_grads=True, **OPTIONS)
-    assert_same_run(run(laid_out, "cpu", write_grads=True, **OPTIONS), want)
+    got = assert_as_reference(laid_out, kernels, write_grads=True, **OPTIONS)
     plain = run(problem, "reference", write_grads=True, **OPTIONS)
-    for p, q in zip(want.params, plain.params, strict=True):
+    for p, q in zip(got.params, plain.params, strict=True):
         # Another order in memory is another order of additions in the norm.
         assert_within(numpy_of(p), numpy_of(q), 1e-5, 1 + numpy_of(q.abs()))
         if p.grad is not None:
@@ -133,16 +133,15 @@ def test_memory_at_an_odd_address_is_stepped(rng, backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_complex_numbers_are_pairs_of_reals(rng, dtype):
+def test_complex_numbers_are_pairs_of_reals(rng, kernels, dtype):
     def random(shape):
         return torch.randn(shape, generator=rng.torch, dtype=dtype)
 
     shapes = [(5, 13), (), (0,), (65,), (3, 2)]
-    gradients = [[random(shape) for shape in shapes] for _ in range(10)]
+    gradients = [[random(shape) for shape in shapes] for _ in range(shorter(kernels, 10))]
     problem = Problem([random(shape) for shape in shapes], gradients)
-    want = run(problem, write_grads=True, **OPTIONS)
-    assert_same_run(run(problem, "cpu", write_grads=True, **OPTIONS), want)
-    plain, params = run(problem, weight_decay=0.2), parameters(problem.values)
+    assert_as_reference(problem, kernels, write_grads=True, **OPTIONS)
+    plain, params = run(problem, kernels, weight_decay=0.2), parameters(problem.values)
     opt = torch.optim.AdamW(params, foreach=False, weight_decay=0.2)
     for step in gradients:
         set_gradients(params, step)

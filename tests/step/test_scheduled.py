@@ -7,9 +7,12 @@ from lrfused import schedules as S
 
 from .helpers import (
     DTYPES,
+    FEW,
     SMALL,
     advance,
+    assert_as_reference,
     assert_same_contents,
+    assert_same_run,
     contents,
     random_problem,
     run,
@@ -92,6 +95,27 @@ def test_an_input_of_any_dtype(rng, backend, dtype):
     want = run(problem, backend, weight_decay=float(x) / 8)
     got_contents, want_contents = contents(got), contents(want)
     assert_same_contents(got_contents, want_contents)
+
+
+def test_inputs_of_several_dtypes_of_which_one_changes(rng, kernels):
+    """Inputs of all dtypes in one expression, one of them filled anew between two steps."""
+    dtypes = (*DTYPES, torch.int64, torch.int32)
+    inputs = [torch.tensor(float(rng.numpy.integers(1, 9))).to(dtype) for dtype in dtypes]
+    lr = sum((S.input(t, f"x{i}") for i, t in enumerate(inputs)), S.constant(1.0)) * 1e-4
+    problem = random_problem(rng, FEW, 3)
+    got, want = (start(problem.values, b, lr=lr) for b in (kernels, "reference"))
+    for gradients in problem.gradients:
+        for made in (got, want):
+            advance(made, gradients)
+        inputs[0].add_(1)
+    assert_same_run(got, want)
+
+
+def test_a_clip_value_beside_a_norm(rng, kernels):
+    """measure evaluates the program of clip_value before plan does."""
+    problem = random_problem(rng, FEW, 4)
+    schedule = S.select(S.less(S.step, 2), 0.3, S.cos(S.step) ** 2 + 1e-3)
+    assert_as_reference(problem, kernels, clip_value=schedule, max_grad_norm=0.2)
 
 
 def test_the_step_of_a_schedule_is_the_count_of_completed_steps(rng, backend):

@@ -17,6 +17,7 @@ from .helpers import (
     random_problem,
     run,
     set_gradients,
+    shorter,
     start,
 )
 
@@ -53,9 +54,9 @@ def spoil(gradients, tensor, element, value):
     return gradients
 
 
-def with_and_without(rng, tensor, element, value, dtypes=(torch.float32,)):
+def with_and_without(rng, backend, tensor, element, value, dtypes=(torch.float32,)):
     """A problem with bad steps, and the problem that is left without them."""
-    problem = random_problem(rng, SHAPES, 16, dtypes)
+    problem = random_problem(rng, SHAPES, shorter(backend, 16, least=10), dtypes)
     everything = [
         spoil(gradients, tensor, element, value) if step in BAD_STEPS else gradients
         for step, gradients in enumerate(problem.gradients)
@@ -92,22 +93,23 @@ def assert_same_lasting(got, want):
 @pytest.mark.parametrize("name", SKIPPING)
 def test_a_skipped_step_leaves_no_trace(rng, backend, name, tensor, element):
     value = rng.numpy.choice([INF, -INF, NAN])
-    everything, good = with_and_without(rng, tensor, element, value)
+    everything, good = with_and_without(rng, backend, tensor, element, value)
     options = {**OPTIONS, **SKIPPING[name]}
     got = run_scaled(everything, backend, **options)
     assert_same_lasting(got, run_scaled(good, backend, **options))
-    assert got.opt.metrics()["skipped_steps"] == len(BAD_STEPS)
+    skipped = len(everything.gradients) - len(good.gradients)
+    assert got.opt.metrics()["skipped_steps"] == skipped >= 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_a_skipped_step_leaves_no_trace_in_other_dtypes(rng, backend, dtype):
-    everything, good = with_and_without(rng, LAST, MIDDLE, NAN, (dtype,))
+    everything, good = with_and_without(rng, backend, LAST, MIDDLE, NAN, (dtype,))
     got, want = (run(x, backend, nonfinite="skip", **OPTIONS) for x in (everything, good))
     assert_same_lasting(got, want)
 
 
 def test_found_inf_of_a_grad_scaler_leaves_no_trace(rng, backend):
-    everything, good = with_and_without(rng, FIRST, FIRST, 0.0)
+    everything, good = with_and_without(rng, backend, FIRST, FIRST, 0.0)
     got = start(everything.values, backend, **OPTIONS)
     for step, gradients in enumerate(everything.gradients):
         got.opt.found_inf = torch.tensor(float(step in BAD_STEPS))
@@ -126,8 +128,9 @@ def test_a_finite_gradient_that_overflows_when_unscaled_is_skipped(backend):
 @pytest.mark.parametrize("name", ["skip", "static"])
 def test_advance_schedule_on_skip_moves_the_schedule_alone(rng, backend, name):
     """As a run without the bad steps whose schedule is read at the numbers of the good ones."""
-    everything, good = with_and_without(rng, MIDDLE, LAST, INF)
-    numbers = [t for t in range(16) if t not in BAD_STEPS]
+    everything, good = with_and_without(rng, backend, MIDDLE, LAST, INF)
+    steps = len(everything.gradients)
+    numbers = [t for t in range(steps) if t not in BAD_STEPS]
     lr = OPTIONS["lr"]
     picked = S.table([lr(t) for t in numbers])
     got = run_scaled(everything, backend, lr=lr, advance_schedule_on_skip=True, **SKIPPING[name])
@@ -137,8 +140,8 @@ def test_advance_schedule_on_skip_moves_the_schedule_alone(rng, backend, name):
         for key, value in want.opt.state[q].items():
             assert_same_bits(got.opt.state[p][key], value, key)
     metrics = got.opt.metrics()
-    assert (metrics["steps"], metrics["skipped_steps"]) == (16, len(BAD_STEPS))
-    assert got.opt.param_groups[0]["lr"] == lr(16)
+    assert (metrics["steps"], metrics["skipped_steps"]) == (steps, steps - len(numbers))
+    assert got.opt.param_groups[0]["lr"] == lr(steps)
 
 
 # nonfinite="raise"
@@ -147,11 +150,11 @@ def test_advance_schedule_on_skip_moves_the_schedule_alone(rng, backend, name):
 @pytest.mark.parametrize("element", [FIRST, MIDDLE, LAST])
 @pytest.mark.parametrize("tensor", [FIRST, MIDDLE, LAST])
 def test_raise_names_the_step_and_changes_nothing(rng, backend, tensor, element):
-    problem = random_problem(rng, SHAPES, 8)
+    problem = random_problem(rng, SHAPES, shorter(backend, 8, least=4))
     made = start(problem.values, backend, nonfinite="raise", **OPTIONS)
     for step, gradients in enumerate(problem.gradients):
         before, numbers = contents(made), host_numbers(made)
-        set_gradients(made.params, spoil(gradients, tensor, element, NAN if step % 2 else -INF))
+        set_gradients(made.params, spoil(gradients, tensor, element, (NAN, INF, -INF)[step % 3]))
         with pytest.raises(RuntimeError, match=f"step {step}: a gradient is not finite"):
             made.opt.step()
         after = contents(made)
