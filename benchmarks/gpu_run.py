@@ -111,6 +111,10 @@ def no_sanitizer(tool: str, dry: bool) -> str | None:
     return None if shutil.which("compute-sanitizer") else "no compute-sanitizer"
 
 
+def no_triton() -> str | None:
+    return None if importlib.util.find_spec("triton") else "no Triton"
+
+
 def present_architecture() -> dict[str, str]:
     """The CUDA module is built for the GPU that is there only: each chip takes half a minute."""
     if not torch.cuda.is_available():
@@ -131,7 +135,7 @@ def stages(dry: bool) -> list[Stage]:
     if dry:  # nothing is overwritten that others may be using
         build, choice = script("setup.py", "--name"), "never"
         compiling = script("tests/triton/compiling.py", "90", "float32")
-        first = Stage("compile", compiling, 300, variables={"TRITON_INTERPRET": "0"})
+        first = Stage("compile", compiling, 300, no_triton, {"TRITON_INTERPRET": "0"})
     equality = "tests/gpu/test_gpu_equality.py"
     return [
         Stage("build", build, 180, variables={"LRFUSED_BUILD": choice, **present_architecture()}),

@@ -10,18 +10,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-import triton
-from machine_code import loops_of, tool
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from lrfused import schedules as S
-from lrfused.options import Slot
-from lrfused.triton import shapes
-from lrfused.triton import words as w
-from lrfused.triton.apply import apply_kernel
-from lrfused.triton.measure import measure_kernel
-from lrfused.triton.plan import plan_kernel
+import triton  # noqa: E402
+from machine_code import loops_of, tool  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from lrfused import schedules as S  # noqa: E402
+from lrfused.options import Slot  # noqa: E402
+from lrfused.triton import shapes  # noqa: E402
+from lrfused.triton import words as w  # noqa: E402
+from lrfused.triton.apply import apply_kernel  # noqa: E402
+from lrfused.triton.measure import measure_kernel  # noqa: E402
+from lrfused.triton.plan import plan_kernel  # noqa: E402
 
 FLOATS = {"samples", "numbers", "raw", "clipped", "param", "matrix", "records", "factors"}
 FLOATS |= {"scalars", "products"}
