@@ -1,7 +1,7 @@
 """An optimizer whose steps nobody knows the outcome of."""
 
 import pytest
-import torch
+from threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import build, capture, closer_look, engine, native
 
@@ -20,11 +20,3 @@ def queue(monkeypatch):
     for module in (engine, closer_look, capture):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
     return queue
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

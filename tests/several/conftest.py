@@ -1,9 +1,9 @@
 """Parameters that pose as lying on several devices, for both GPU backends, on a CPU."""
 
 import pytest
-import torch
 from emulating import cuda, emulated, emulation  # noqa: F401 (two of them are fixtures)
 from interpreting import interpreted
+from threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import several
 from lrfused.cuda import CudaStep
@@ -56,12 +56,3 @@ def launches(request, monkeypatch, backend):
 
     monkeypatch.setattr(CudaStep, "run", seen_run)
     return seen
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """torch's threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from step.helpers import (
     start,
 )
 from step.test_equality import LR
+from threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import schedules as S
 
@@ -24,15 +25,6 @@ import triton.language as tl
 
 from lrfused.triton import hyperparameters, norms, plan
 from lrfused.triton import step as triton_step
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The interpreter's threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
