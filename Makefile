@@ -9,13 +9,24 @@ BUILT := .venv/.built
 NATIVE := $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help test facts executed demo bench gpu lint types build clean
+.PHONY: help test test-all tests compat facts executed demo bench gpu lint types build clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
 
-test: lint types $(BUILT)  ## lint, types, tests, doctests
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+# CI has 35 CPU minutes for everything that .ci/run names; these tests may take 20 of them.
+test: $(INSTALLED)  ## lint, types, tests, doctests, without the slow tests
+	@$(BIN)/python tests/cpu_minutes.py "make test" 20 $(MAKE) --no-print-directory lint types tests
+
+test-all:  ## the same with the slow tests, before an issue is called done
+	@$(MAKE) --no-print-directory lint types tests SELECTED=
+
+SELECTED := -m "not slow"
+tests: $(BUILT)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(SELECTED) $(ARGS)
+
+compat: $(BUILT)  ## other versions of Python, torch, Triton: docs/compatibility.md (hours, gigabytes)
+	$(BIN)/python tests/compat/compat.py $(ARGS)
 
 facts: $(INSTALLED)  ## write docs/facts.md, the table of what the tests show
 	$(BIN)/python tests/facts.py

@@ -1,0 +1,132 @@
+"""What lrfused does on other versions of Python, torch, Triton and numpy: `make compat`.
+
+    python tests/compat/compat.py [--stacks NAME,...] [--parts kernels,times,...] [--page] [--ci]
+
+Each stack of stacks.py gets an environment and a copy of the tree of its own, kept in COMPAT_HOME
+(~/.cache/lrfused/compat). Every part of a stack is written to benchmarks/results/compat as soon as
+it is done, then docs/compatibility.md from all of them. Exits with 1 if a part failed or is slow.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "benchmarks")]
+
+import machine  # noqa: E402
+from compat import page, parts, stacks  # noqa: E402
+from compat.environments import Unavailable, prepare, triton_wheel  # noqa: E402
+from compat.parts import NOT_RUN, PARTS, Found  # noqa: E402
+from compat.stacks import STACKS, TRITONS, Stack  # noqa: E402
+
+SCHEMA = 1
+# What CI does beside `make test`, which has the tests of the pinned stack.
+CI_PARTS = ("times", "rehearsal")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    bad = []
+    if not options.page:
+        for stack in STACKS:
+            if stack.name in options.stacks:
+                bad += run_stack(stack, options.parts, options.jobs, options.results)
+        if options.wheels:
+            bad += run_wheels(options.results)
+    if options.results == page.RESULTS:
+        page.write()
+    print(f"not well: {', '.join(bad)}" if bad else "all is well")
+    return 1 if bad else 0
+
+
+def run_stack(stack: Stack, names: Sequence[str], jobs: int, results: Path) -> list[str]:
+    """The parts of a stack; returned are those that are not well."""
+    why_not = None
+    try:
+        prepare(stack)
+    except Unavailable as error:
+        why_not = str(error)
+    bad = []
+    for part in PARTS:
+        if part.name not in names:
+            continue
+        found = {"status": NOT_RUN, "reason": why_not} if why_not else part.run(stack, jobs)
+        note(results / f"{stack.name}.json", part.name, found, {"stack": vars(stack)})
+        bad += told(f"{stack.name} {part.name}", found)
+    return bad
+
+
+def run_wheels(results: Path) -> list[str]:
+    """The kernels by other Tritons than the pinned one."""
+    (pinned,) = (stack for stack in STACKS if stack.is_pinned)
+    prepare(pinned)
+    bad = []
+    for version in TRITONS:
+        try:
+            found = parts.compile_kernels(pinned, "sm_90", triton_wheel(version))
+        except Unavailable as error:
+            found = {"status": NOT_RUN, "reason": str(error)}
+        note(results / "triton-wheels.json", version, found, {})
+        bad += told(f"Triton {version}", found)
+    return bad
+
+
+def told(what: str, found: Found) -> list[str]:
+    """Say what became of it; what is not well is returned."""
+    print(f"{what}: {found['status']} {found['reason']}", flush=True)
+    return [] if found["status"] == parts.PASSED else [what]
+
+
+def note(path: Path, name: str, found: Found, about: Found) -> None:
+    """A part's outcome, in the file of its stack."""
+    commit = machine.commit()
+    record = json.loads(path.read_text()) if path.exists() else {}
+    record |= {"schema": SCHEMA, "kind": "compat", **about}
+    record.setdefault("parts", {})[name] = {
+        **found,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": f"{commit['hash']}{'-dirty' if commit['dirty'] else ''}",
+        "processor": machine.processor(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(path)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    about = __doc__.splitlines()[0] if __doc__ else None
+    parser = argparse.ArgumentParser(description=about)
+    names = [stack.name for stack in STACKS]
+    known = [part.name for part in PARTS]
+    parser.add_argument("--stacks", type=_list(names), default=names, help="all, or by name")
+    parser.add_argument("--parts", type=_list(known), default=known, help=", ".join(known))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="of tests at a time")
+    parser.add_argument("--page", action="store_true", help="only write docs/compatibility.md")
+    parser.add_argument("--ci", action="store_true", help="what CI does; the tree is left as it is")
+    options = parser.parse_args(arguments)
+    options.results, options.wheels = page.RESULTS, True
+    if options.ci:
+        options.stacks = [stack.name for stack in stacks.STACKS if stack.is_pinned]
+        options.parts = CI_PARTS
+        options.results = Path(os.environ.get("RESULTS_DIR") or TESTS.parent / "build" / "compat")
+    return options
+
+
+def _list(known: Sequence[str]) -> Callable[[str], list[str]]:
+    def read(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"must be of {', '.join(known)}, got {name!r}")
+        return text.split(",")
+
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main())

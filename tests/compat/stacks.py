@@ -1,0 +1,39 @@
+"""The stacks on which lrfused is tested: what `make compat` runs, oldest first."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Versions that are installed together.
+
+    Attributes:
+        interpreter_numpy: for Triton's interpreter alone, where it fails with this numpy: the newest
+            one that it takes.
+        is_pinned: the one of constraints.txt, which is the Python that runs `make compat`.
+    """
+
+    python: str
+    torch: str
+    triton: str
+    numpy: str
+    interpreter_numpy: str | None = None
+    is_pinned: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"python{self.python}-torch{self.torch}"
+
+
+STACKS = (
+    Stack("3.10", "2.8.0", "3.4.0", "2.2.6"),
+    Stack("3.10", "2.9.1", "3.5.1", "2.2.6"),
+    Stack("3.12", "2.10.0", "3.6.0", "2.4.6"),
+    Stack("3.12", "2.11.0", "3.6.0", "2.5.2"),
+    Stack("3.13", "2.12.1", "3.7.1", "2.5.2"),
+    Stack("3.11", "2.13.0", "3.7.1", "2.4.6", is_pinned=True),
+    Stack("3.13", "2.14.1", "3.8.0", "2.5.2"),
+    Stack("3.13", "2.15.0", "3.9.0", "2.5.2"),
+)
+# Triton's wheels alone, beside the pinned torch: the kernels are compiled for sm_90 by every CI run.
+TRITONS = ("3.4.0", "3.6.0", "3.9.0")
