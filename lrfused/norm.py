@@ -4,8 +4,12 @@ A sequence of numbers is cut into chunks of 65,536, a chunk into 128 blocks of 5
 into 8 rows of 64 columns. The 8 squares of a column are added pairwise in the compute type;
 a float32 sum outside [2**-100, 2**127] is done again in float64, so nothing overflows or
 vanishes. It then enters the float64 lane (block modulo 32, column), in the order of the
-blocks; the 2048 lanes of a chunk are added pairwise. Chunk sums enter 256 lanes, chunk i lane
-i modulo 256, which are added pairwise. "Pairwise" is always neighbours first: (0 + 1) + (2 + 3).
+blocks; the 2048 lanes of a chunk are added pairwise. 256 neighbouring chunks are a span, whose
+sums are added pairwise; span sums enter 256 lanes, span i lane i modulo 256, which are added
+pairwise. "Pairwise" is always neighbours first: (0 + 1) + (2 + 3).
+
+A span is what a block of a GPU adds up by itself, so that the last step of the norm has little to
+do however many chunks there are.
 
 What is missing at the end of a sequence counts as zeros, which change no sum.
 """
@@ -18,7 +22,8 @@ BLOCK = 512
 ROWS = 8
 COLUMNS = 64
 LANE_BLOCKS = 32
-CHUNK_LANES = 256
+SPAN = 256  # chunks
+SPAN_LANES = 256
 SMALLEST, LARGEST = 2.0**-100, 2.0**127
 
 
@@ -55,10 +60,16 @@ def sums_of_squares(x: Tensor) -> Tensor:
 
 def combine(sums: Tensor) -> float:
     """One sum of float64 chunk sums, in the order of the table."""
-    turns = max(1, -(-len(sums) // CHUNK_LANES))
-    padded = torch.zeros(turns * CHUNK_LANES, dtype=torch.float64, device=sums.device)
-    padded[: len(sums)] = sums
-    lanes = torch.zeros(CHUNK_LANES, dtype=torch.float64, device=sums.device)
-    for turn in padded.view(turns, CHUNK_LANES):
+    spans = pairwise_sum(_rows_of(sums, SPAN))
+    lanes = torch.zeros(SPAN_LANES, dtype=torch.float64, device=sums.device)
+    for turn in _rows_of(spans, SPAN_LANES):
         lanes = lanes + turn
     return float(pairwise_sum(lanes))
+
+
+def _rows_of(sums: Tensor, length: int) -> Tensor:
+    """A matrix of rows of that length, one at least; what is missing is zeros."""
+    rows = max(1, -(-len(sums) // length))
+    padded = torch.zeros(rows * length, dtype=sums.dtype, device=sums.device)
+    padded[: len(sums)] = sums
+    return padded.view(rows, length)

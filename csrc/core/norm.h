@@ -6,7 +6,8 @@
 namespace lrfused {
 
 constexpr int64_t CHUNK = 65536;
-constexpr int BLOCK = 512, ROWS = 8, COLUMNS = 64, LANE_BLOCKS = 32, CHUNK_LANES = 256;
+constexpr int BLOCK = 512, ROWS = 8, COLUMNS = 64, LANE_BLOCKS = 32;
+constexpr int SPAN = 256, SPAN_LANES = 256;  // chunks of a span; lanes that spans enter
 
 // The sum of the squares of a column, neighbours first; row r is x[r * stride]. Rows that a
 // block does not have count as zeros, which change no sum: fewer rows, the same bits.
@@ -41,9 +42,14 @@ LRF_HD inline double pairwise_sum(double* x, int count) {
 template <class Value>
 inline double combine(int64_t count, Value value) {
     if (count == 1) return value(0);
-    double lanes[CHUNK_LANES] = {};
-    for (int64_t i = 0; i < count; ++i) lanes[i % CHUNK_LANES] += value(i);
-    return pairwise_sum(lanes, CHUNK_LANES);
+    double lanes[SPAN_LANES] = {};
+    for (int64_t first = 0; first < count; first += SPAN) {
+        double span[SPAN] = {};
+        const int64_t chunks = count - first < SPAN ? count - first : SPAN;
+        for (int64_t i = 0; i < chunks; ++i) span[i] = value(first + i);
+        lanes[first / SPAN % SPAN_LANES] += pairwise_sum(span, SPAN);
+    }
+    return pairwise_sum(lanes, SPAN_LANES);
 }
 
 // nan if either is.
