@@ -47,7 +47,7 @@ class CudaStep:
         measured, overflows = self.step.decided_place, self.step.overflows_place
         self.measured = self._room[:measured].view(torch.float64).view(MEASURED, -1)
         self.overflows = self._room[overflows : overflows + 4].view(torch.int32)
-        self.decided = self._room[measured:]
+        self.decided = self._room[measured : self.step.decided_end]
         self._numbers = Upload(2 * work.hyper.values.size, torch.float64, self.device)
         # More gradients than a kernel's parameters can hold lie in a table on the device.
         self._gradients = None

@@ -117,12 +117,14 @@ __global__ void __launch_bounds__(APPLY_THREADS, 4)
     const Piece& piece = a.table.tiles[gridDim.x - 1 - blockIdx.x];
     const Tensor& tensor = a.table.tensors[piece.tensor];
     const Stretch g = a.gradient(piece.tensor);
-    if (g.dtype < 0) return;
-    prefetch(tensor.p, piece);
-    prefetch(tensor.m, piece);
-    prefetch(tensor.v, piece);
-    wait_for_plan();
-    if (!a.room.decision->proceed || !a.room.groups[tensor.group].active) return;
+    const bool has_gradient = g.dtype >= 0;
+    if (has_gradient) {
+        prefetch(tensor.p, piece);
+        prefetch(tensor.m, piece);
+        prefetch(tensor.v, piece);
+    }
+    wait_for_plan();  // on every way, or what is launched after apply would not come after plan
+    if (!has_gradient || !a.room.decision->proceed || !a.room.groups[tensor.group].active) return;
     if (threadIdx.x == 0) tile = make_tile(a, piece, g);
     __syncthreads();
     if (a.table.groups[tensor.group].options.amsgrad) update<true>(tile);

@@ -1,5 +1,6 @@
 // The first launch of a step: measure, and plan in the block that finishes last. Where nothing is
-// to be measured one block plans. Of parameters on several devices either comes by itself.
+// to be measured one block plans. Of parameters on several devices either comes by itself, and the
+// blocks of plan first combine what was measured.
 #include "cuda/launch.h"
 #include "cuda/plan.cuh"
 
@@ -25,13 +26,15 @@ __global__ void __launch_bounds__(MEASURE_THREADS, MEASURE_BLOCKS)
     // apply may start where multiprocessors become free; it waits before it reads what is planned.
     asm volatile("griddepcontrol.launch_dependents;");
 #endif
-    if (a.measures) measure_part(a, blockIdx.x, shared.registers, shared.found);
-    if (a.plans && is_last(&a.room.decision->ticket, shared.last)) plan(a, shared);
+    if (a.measures) measure_part(a, a.table.parts[blockIdx.x], shared.registers, shared.found);
+    if (a.plans && comes_to_plan(a, shared.registers, shared.of_warps)) plan(a, shared);
 }
 
 void launch_measure(const Arguments& a, Gradients gradients, cudaStream_t stream) {
     const char* name = "cudaLaunchKernelEx(measure_and_plan)";
-    int64_t blocks = a.measures ? a.table.parts_count : 1;
+    int64_t blocks = 1;
+    if (a.measures) blocks = a.table.parts_count;
+    else if (a.combines) blocks = a.table.spans_count + a.table.long_units_count;
     if (gradients.count <= FEW)
         launch(measure_and_plan<FEW>, name, blocks, MEASURE_THREADS, a, gradients, stream);
     else

@@ -87,7 +87,7 @@ struct Found {
     Stretch g, p;  // where the chunk starts
     int64_t slot;  // of the results
     int count, quarter;
-    bool value_clip, adapts;
+    bool is_active, value_clip, adapts;
     double inverse, bound;
     double raw[SUMS], clipped[SUMS], param[SUMS], largest[WARPS];
 };
@@ -161,30 +161,39 @@ __device__ inline void write_part(const Room& room, int64_t slot, double raw, do
     room.largest[slot] = largest;
 }
 
+// By one thread: what the step's state says may change when this block has drawn its ticket.
 template <class Launched>
-__device__ inline void measure_part(const Launched& a, int64_t index, double* registers,
-                                    Found& found) {
-    const Part& part = a.table.parts[index];
+__device__ inline void look_up(const Launched& a, const Part& part, double* registers,
+                               Found& found) {
     const Piece& chunk = a.table.chunks[part.chunk];
     const Tensor& tensor = a.table.tensors[chunk.tensor];
     const GroupOptions& options = a.table.groups[tensor.group].options;
     const Stretch g = a.gradient(chunk.tensor);
-    if (g.dtype < 0 || a.state.words[STEP] < options.start_step) {
-        if (thread_index() == 0) write_part(a.room, slot_of(part), 0.0, 0.0, 0.0, 0.0);
+    const int64_t now = a.state.words[STEP];
+    found.slot = slot_of(part);
+    found.is_active = g.dtype >= 0 && now >= options.start_step;
+    if (!found.is_active) return;
+    found.g = at(g, chunk.offset);
+    found.p = at(tensor.p, chunk.offset);
+    found.count = chunk.count;
+    found.quarter = part.quarter;
+    found.value_clip = options.value_clip;
+    found.adapts = options.agc != AGC_OFF;
+    found.inverse = inverse_scale(a);
+    if (options.value_clip)
+        found.bound = hyperparameter(a, tensor.group, CLIP_VALUE, now, registers);
+}
+
+// Thread 0 stores what was found.
+template <class Launched>
+__device__ inline void measure_part(const Launched& a, const Part& part, double* registers,
+                                    Found& found) {
+    if (thread_index() == 0) look_up(a, part, registers, found);
+    __syncthreads();
+    if (!found.is_active) {
+        if (thread_index() == 0) write_part(a.room, found.slot, 0.0, 0.0, 0.0, 0.0);
         return;
     }
-    if (thread_index() == 0) {
-        found.g = at(g, chunk.offset);
-        found.p = at(tensor.p, chunk.offset);
-        found.slot = slot_of(part);
-        found.count = chunk.count;
-        found.quarter = part.quarter;
-        found.value_clip = options.value_clip;
-        found.adapts = options.agc != AGC_OFF;
-        found.inverse = inverse_scale(a);
-        if (options.value_clip) found.bound = value_bound(a, tensor.group, registers);
-    }
-    __syncthreads();
     if (found.p.dtype == FLOAT64) measure_as<double>(found);
     else measure_as<float>(found);
     __syncthreads();
@@ -196,17 +205,6 @@ __device__ inline void measure_part(const Launched& a, int64_t index, double* re
     write_part(a.room, found.slot, pairwise<SUMS>(found.raw),
                found.value_clip ? pairwise<SUMS>(found.clipped) : 0.0,
                found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest);
-}
-
-// The other blocks have finished, and what they stored can be read. The count returns to 0.
-__device__ inline bool is_last(unsigned* ticket, bool& last) {
-    if (thread_index() == 0) {
-        __threadfence();  // the results of this thread come before its ticket
-        last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
-        __threadfence();  // and the last ticket before everybody's results
-    }
-    __syncthreads();
-    return last;
 }
 
 }  // namespace lrfused

@@ -81,6 +81,7 @@ PYBIND11_MODULE(_cuda, module) {
         .def_property_readonly("table_size", &Step::table_size)
         .def_property_readonly("room_size", &Step::room_size)
         .def_property_readonly("decided_place", &Step::decided_place)
+        .def_property_readonly("decided_end", &Step::decided_end)
         .def_property_readonly("overflows_place", &Step::overflows_place)
         .def("place", &place)
         .def("run", &run);

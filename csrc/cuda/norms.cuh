@@ -1,13 +1,48 @@
-// What the parts' sums say: coefficients of adaptive clipping, and the norms before and after the
-// clips by value and unit. What other blocks wrote is read past this multiprocessor's own cache.
+// What the parts' sums say: coefficients of adaptive clipping, and the sums of a span before and
+// after the clips by value and unit, all before plan. What other blocks wrote is read past this
+// multiprocessor's own cache.
 #pragma once
 
 #include "cuda/measure.cuh"
 
 namespace lrfused {
 
-constexpr int LANE_WARPS = CHUNK_LANES / WARP;
-constexpr int BLOCK_LANES = CHUNK_LANES / MEASURE_THREADS;  // of a thread
+static_assert(SPAN == 2 * MEASURE_THREADS && SPAN_LANES == SPAN, "two numbers a thread");
+
+// Of 256 numbers, of which each thread has two neighbours; every thread gets the result.
+template <class Choose>
+__device__ inline double over_block(double even, double odd, double* of_warps, Choose choose) {
+    double x = over_warp(choose(even, odd), choose);
+    __syncthreads();  // what stood there has been read
+    if (leads_warp()) of_warps[warp_index()] = x;
+    __syncthreads();
+    static_assert(WARPS == 4, "a tree over four");
+    return choose(choose(of_warps[0], of_warps[1]), choose(of_warps[2], of_warps[3]));
+}
+
+__device__ inline double block_sum(double even, double odd, double* of_warps) {
+    return over_block(even, odd, of_warps, [](double x, double y) { return x + y; });
+}
+
+__device__ inline double block_largest(double even, double odd, double* of_warps) {
+    return over_block(even, odd, of_warps, propagating_maximum);
+}
+
+// Chunk sums in the order of core/norm.h, by a block: value(i) for i in [0, count).
+template <class Value>
+__device__ inline double combine_by_block(int64_t count, double* of_warps, Value value) {
+    const int mine = 2 * thread_index();
+    double lanes[2] = {};
+    for (int64_t first = 0; first < count; first += SPAN) {
+        double x[2] = {};
+        for (int k = 0; k < 2; ++k)
+            if (first + mine + k < count) x[k] = value(first + mine + k);
+        const double span = block_sum(x[0], x[1], of_warps);
+        for (int k = 0; k < 2; ++k)
+            if (first / SPAN % SPAN_LANES == mine + k) lanes[k] += span;
+    }
+    return block_sum(lanes[0], lanes[1], of_warps);
+}
 
 // The sum of a chunk from those of its quarters.
 __device__ inline double chunk_sum(const double* sums, int64_t chunk) {
@@ -24,99 +59,114 @@ __device__ inline double chunk_largest(const double* magnitudes, int64_t chunk) 
 }
 
 // Of the unscaled, averaged, value-clipped gradient.
-__device__ inline double unscaled_sum(const Arguments& a, int64_t chunk, bool value_clip,
+__device__ inline double unscaled_sum(const Room& room, int64_t chunk, bool value_clip,
                                       double inverse) {
-    if (value_clip) return chunk_sum(a.room.clipped, chunk);
-    return chunk_sum(a.room.raw, chunk) * (inverse * inverse);
+    if (value_clip) return chunk_sum(room.clipped, chunk);
+    return chunk_sum(room.raw, chunk) * (inverse * inverse);
 }
 
-// Chunk sums in the order of the table, by one warp: value(i) for i in [0, count).
-template <class Value>
-__device__ inline double combine_by_warp(int64_t count, Value value) {
-    double lanes[LANE_WARPS] = {};
-    for (int64_t first = thread_index() % WARP; first < count; first += CHUNK_LANES)
-#pragma unroll
-        for (int k = 0; k < LANE_WARPS; ++k)
-            if (first + k * WARP < count) lanes[k] += value(first + k * WARP);
-#pragma unroll
-    for (int k = 0; k < LANE_WARPS; ++k) lanes[k] = warp_sum(lanes[k]);
-    return pairwise<LANE_WARPS>(lanes);
+// The factor of a unit of several chunks, all of which were measured; by a block.
+__device__ inline void plan_unit(const Arguments& a, const LongUnit& unit, double* registers,
+                                 double* of_warps) {
+    const Piece& chunk = a.table.chunks[unit.first_chunk];
+    const int group = a.table.tensors[chunk.tensor].group;
+    const bool value_clip = a.table.groups[group].options.value_clip;
+    const double inverse = inverse_scale(a);
+    const double gradient = combine_by_block(unit.chunks, of_warps, [&](int64_t i) {
+        return unscaled_sum(a.room, unit.first_chunk + i, value_clip, inverse);
+    });
+    const double weight = combine_by_block(unit.chunks, of_warps, [&](int64_t i) {
+        return chunk_sum(a.room.param, unit.first_chunk + i);
+    });
+    if (thread_index() != 0) return;
+    const double threshold = hyperparameter(a, group, AGC, a.state.words[STEP], registers);
+    a.room.factors[chunk.unit] = agc_coefficient(threshold, gradient, weight);
 }
 
-// Units of one chunk are lanes, units of several take a warp each.
-__device__ inline void plan_units(const Arguments& a, double inverse) {
-    const Table& table = a.table;
-    auto coefficient = [&](const Unit& unit, double gradient, double weight) {
-        if (!table.groups[unit.group].options.agc) return 1.0;
-        return agc_coefficient(a.room.groups[unit.group].agc, gradient, weight);
-    };
-    auto gradient_sum = [&](const Unit& unit, int64_t i) {
-        bool value_clip = table.groups[unit.group].options.value_clip;
-        return unscaled_sum(a, unit.first_chunk + i, value_clip, inverse);
-    };
-    for (int64_t u = thread_index(); u < table.units_count; u += blockDim.x) {
-        const Unit& unit = table.units[u];
-        if (unit.chunks > 1) continue;
-        double gradient = unit.chunks ? gradient_sum(unit, 0) : 0.0;
-        double weight = unit.chunks ? chunk_sum(a.room.param, unit.first_chunk) : 0.0;
-        a.room.factors[u] = coefficient(unit, gradient, weight);
-    }
-    for (int64_t i = warp_index(); i < table.long_units_count; i += WARPS) {
-        const Unit& unit = table.units[table.long_units[i]];
-        double gradient = combine_by_warp(
-            unit.chunks, [&](int64_t chunk) { return gradient_sum(unit, chunk); });
-        double weight = combine_by_warp(unit.chunks, [&](int64_t chunk) {
-            return chunk_sum(a.room.param, unit.first_chunk + chunk);
-        });
-        if (leads_warp()) a.room.factors[table.long_units[i]] = coefficient(unit, gradient, weight);
+// Bounds and thresholds of the groups of a span; other spans and plan write the same there.
+__device__ inline void evaluate_thresholds(const Arguments& a, const Span& span, int64_t now,
+                                           double* registers) {
+    const int lanes = program_lanes(a.table);
+    if (thread_index() >= lanes) return;
+    double* mine = registers + thread_index() * program_stride(a.table);
+    for (int i = thread_index(); i < 2 * span.groups; i += lanes) {
+        const int group = span.first_group + i / 2, slot = i % 2 ? AGC : CLIP_VALUE;
+        const GroupOptions& options = a.table.groups[group].options;
+        if (slot == AGC ? options.agc != AGC_OFF : options.value_clip)
+            a.room.hyperparameters[group * SLOTS + slot] =
+                hyperparameter(a, group, slot, now, mine);
     }
 }
 
-// Before any clip, and as the global clip sees them: sums over lanes of a warp, largest of a warp.
-struct Norms {
-    double raw[LANE_WARPS], seen[LANE_WARPS], largest[WARPS], largest_seen[WARPS];
-};
+// What a chunk says; without a gradient, or in a group that has not started, nothing.
+template <class Launched>
+__device__ inline SpanSums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
+                                         double inverse) {
+    const Room& room = a.room;
+    SpanSums sums = {chunk_sum(room.raw, c), 0.0, chunk_largest(room.largest, c), 0.0};
+    if (!a.table.clips_before_norm) return sums;
+    const Piece& chunk = a.table.chunks[c];
+    const int group = a.table.tensors[chunk.tensor].group;
+    const GroupOptions& options = a.table.groups[group].options;
+    if (a.gradient(chunk.tensor).dtype < 0 || now < options.start_step) return sums;
+    const double* thresholds = room.hyperparameters + group * SLOTS;
+    const double unscaled = unscaled_sum(room, c, options.value_clip, inverse);
+    double factor = 1.0, scaled = sums.largest * inverse;
+    if (options.agc && chunk.is_whole_unit) {
+        factor = agc_coefficient(thresholds[AGC], unscaled, chunk_sum(room.param, c));
+        room.factors[chunk.unit] = factor;
+    } else if (options.agc) {
+        factor = __ldcg(room.factors + chunk.unit);
+    }
+    if (options.value_clip && scaled > thresholds[CLIP_VALUE]) scaled = thresholds[CLIP_VALUE];
+    sums.seen = unscaled * (factor * factor);
+    sums.largest_seen = scaled * factor;
+    return sums;
+}
 
-// Each thread is two of the 256 lanes.
-__device__ inline void add_chunks(const Arguments& a, double inverse, Norms& norms) {
-    const Table& table = a.table;
-    double raw[BLOCK_LANES] = {}, seen[BLOCK_LANES] = {}, largest = 0.0, largest_seen = 0.0;
-    for (int64_t first = thread_index(); first < table.chunks_count; first += CHUNK_LANES)
-#pragma unroll
-        for (int k = 0; k < BLOCK_LANES; ++k) {
-            int64_t c = first + k * MEASURE_THREADS;
-            if (c >= table.chunks_count) break;
-            double magnitude = chunk_largest(a.room.largest, c);
-            raw[k] += chunk_sum(a.room.raw, c);
-            largest = propagating_maximum(largest, magnitude);
-            if (!table.clips_before_norm) continue;
-            const Piece& chunk = table.chunks[c];
-            int group = table.tensors[chunk.tensor].group;
-            double factor = table.adapts ? a.room.factors[chunk.unit] : 1.0;
-            double bound = a.room.groups[group].bound, scaled = magnitude * inverse;
-            bool value_clip = table.groups[group].options.value_clip;
-            seen[k] += unscaled_sum(a, c, value_clip, inverse) * (factor * factor);
-            scaled = (scaled > bound ? bound : scaled) * factor;
-            largest_seen = propagating_maximum(largest_seen, scaled);
+// Two sets of sums a thread become one, which every thread gets.
+__device__ inline SpanSums combine(const Table& table, const SpanSums (&x)[2], double* of_warps) {
+    SpanSums sums = {};
+    sums.raw = block_sum(x[0].raw, x[1].raw, of_warps);
+    sums.largest = block_largest(x[0].largest, x[1].largest, of_warps);
+    if (!table.clips_before_norm) return sums;
+    sums.seen = block_sum(x[0].seen, x[1].seen, of_warps);
+    sums.largest_seen = block_largest(x[0].largest_seen, x[1].largest_seen, of_warps);
+    return sums;
+}
+
+// All chunks of a span side by side, and the factors of its units; by a block.
+template <class Launched>
+__device__ inline void plan_span(const Launched& a, int64_t s, double* registers,
+                                 double* of_warps) {
+    const double inverse = inverse_scale(a);
+    const int64_t now = a.state.words[STEP];
+    if (a.table.clips_before_norm) {
+        evaluate_thresholds(a, a.table.spans[s], now, registers);
+        __syncthreads();
+    }
+    SpanSums chunks[2] = {};
+    for (int k = 0; k < 2; ++k) {
+        const int64_t c = s * SPAN + 2 * thread_index() + k;
+        if (c < a.table.chunks_count) chunks[k] = sums_of_chunk(a, c, now, inverse);
+    }
+    const SpanSums sums = combine(a.table, chunks, of_warps);
+    if (thread_index() == 0) a.room.spans[s] = sums;
+}
+
+// The sums of all spans, which enter 256 lanes.
+__device__ inline SpanSums sums_of_spans(const Table& table, const Room& room, double* of_warps) {
+    SpanSums lanes[2] = {};
+    for (int k = 0; k < 2; ++k)
+        for (int64_t s = 2 * thread_index() + k; s < table.spans_count; s += SPAN_LANES) {
+            const SpanSums* span = room.spans + s;
+            lanes[k].raw += __ldcg(&span->raw);
+            lanes[k].seen += __ldcg(&span->seen);
+            lanes[k].largest = propagating_maximum(lanes[k].largest, __ldcg(&span->largest));
+            lanes[k].largest_seen =
+                propagating_maximum(lanes[k].largest_seen, __ldcg(&span->largest_seen));
         }
-    for (int k = 0; k < BLOCK_LANES; ++k) {
-        raw[k] = warp_sum(raw[k]);
-        seen[k] = warp_sum(seen[k]);
-        if (!leads_warp()) continue;
-        norms.raw[k * WARPS + warp_index()] = raw[k];
-        norms.seen[k * WARPS + warp_index()] = seen[k];
-    }
-    largest = warp_largest(largest);
-    largest_seen = warp_largest(largest_seen);
-    if (!leads_warp()) return;
-    norms.largest[warp_index()] = largest;
-    norms.largest_seen[warp_index()] = largest_seen;
-}
-
-__device__ inline double largest_of(const double* warps) {
-    double largest = 0.0;
-    for (int i = 0; i < WARPS; ++i) largest = propagating_maximum(largest, warps[i]);
-    return largest;
+    return combine(table, lanes, of_warps);
 }
 
 }  // namespace lrfused

@@ -1,8 +1,8 @@
-// Plan, by one block: groups, programs, tensors, units and chunks side by side. The formulas are
+// Plan, by one block: groups, programs, tensors and spans side by side. The formulas are
 // those of core/plan.h, their order that of lrfused/reference/.
 #pragma once
 
-#include "cuda/norms.cuh"
+#include "cuda/tickets.cuh"
 
 namespace lrfused {
 
@@ -12,9 +12,8 @@ constexpr int64_t NOWHERE = INT64_MAX;
 struct Shared {
     double registers[REGISTERS];
     Found found;
-    Norms norms;
+    double of_warps[WARPS];
     int64_t first_wrong[WARPS];
-    bool last;
 };
 
 __device__ inline bool is_active(const Arguments& a, int group, Stretch gradient) {
@@ -71,20 +70,15 @@ struct Norm {
 };
 
 // By the whole block; every thread gets the result.
-__device__ inline Norm norm_of(const Arguments& a, double inverse, Norms& norms) {
-    if (a.table.adapts) {
-        plan_units(a, inverse);
-        __syncthreads();
-    }
-    add_chunks(a, inverse, norms);
-    __syncthreads();
+__device__ inline Norm norm_of(const Arguments& a, double inverse, double* of_warps) {
+    const SpanSums sums = sums_of_spans(a.table, a.room, of_warps);
     Norm norm;
-    norm.largest = largest_of(norms.largest);
-    if (a.options.infinity_norm) norm.before = norm.largest * inverse;
-    else norm.before = root_of(pairwise<LANE_WARPS>(norms.raw)) * inverse;
+    norm.largest = sums.largest;
+    if (a.options.infinity_norm) norm.before = sums.largest * inverse;
+    else norm.before = root_of(sums.raw) * inverse;
     if (!a.table.clips_before_norm) norm.seen = norm.before;
-    else if (a.options.infinity_norm) norm.seen = largest_of(norms.largest_seen);
-    else norm.seen = root_of(pairwise<LANE_WARPS>(norms.seen));
+    else if (a.options.infinity_norm) norm.seen = sums.largest_seen;
+    else norm.seen = root_of(sums.seen);
     return norm;
 }
 
@@ -132,7 +126,7 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
         a.state.write(FIELDS + static_cast<int>(i), a.room.hyperparameters[i]);
     double coefficient = 1.0;
     if (a.options.measures) {
-        const Norm norm = norm_of(a, inverse, shared.norms);
+        const Norm norm = norm_of(a, inverse, shared.of_warps);
         if (overflows && a.options.raises_on_gradients && !found_inf) {
             if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, now, 0.0);
             return;

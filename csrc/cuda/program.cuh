@@ -38,12 +38,24 @@ __device__ inline double inverse_scale(const Arguments& a) {
     return 1.0 / (scale * outside);
 }
 
-// The bound of a group's value clip, before plan has run; by one thread.
-__device__ inline double value_bound(const Arguments& a, int64_t group, double* registers) {
-    int64_t place = group * SLOTS + CLIP_VALUE;
+// The bound of a group's clip by value or the threshold of its adaptive one, before plan has run.
+__device__ inline double hyperparameter(const Arguments& a, int64_t group, int slot, int64_t now,
+                                        double* registers) {
+    const Group& row = a.table.groups[group];
+    const int64_t place = group * SLOTS + slot;
     if (a.call.given[place] != 0.0) return a.call.values[place];
-    return evaluate(a.table.programs[a.table.groups[group].clip_program], a.state.words[STEP],
-                    registers);
+    const int64_t program = slot == AGC ? row.agc_program : row.clip_program;
+    return evaluate(a.table.programs[program], now, registers);
+}
+
+// Registers of a program, odd, so that neighbours use other banks; and for how many there are any.
+__device__ inline int program_stride(const Table& table) {
+    return static_cast<int>(table.registers) | 1;
+}
+
+__device__ inline int program_lanes(const Table& table) {
+    const int lanes = REGISTERS / program_stride(table);
+    return lanes < static_cast<int>(blockDim.x) ? lanes : static_cast<int>(blockDim.x);
 }
 
 // Programs side by side, as many as there are registers for.
@@ -53,13 +65,13 @@ __device__ inline void evaluate_hyperparameters(const Arguments& a, int64_t now,
     double* values = a.room.hyperparameters;
     for (int64_t i = thread_index(); i < table.groups_count * SLOTS; i += blockDim.x)
         if (a.call.given[i] != 0.0) values[i] = a.call.values[i];
-    const int64_t stride = table.registers | 1;  // odd: neighbours in other banks
-    const int64_t lanes = REGISTERS / stride < blockDim.x ? REGISTERS / stride : blockDim.x;
+    const int lanes = program_lanes(table);
     if (thread_index() >= lanes) return;
+    double* mine = registers + thread_index() * program_stride(table);
     for (int64_t i = thread_index(); i < table.programs_count; i += lanes) {
         const Program& program = table.programs[i];
         if (a.call.given[program.place] == 0.0)
-            values[program.place] = evaluate(program, now, registers + thread_index() * stride);
+            values[program.place] = evaluate(program, now, mine);
     }
 }
 

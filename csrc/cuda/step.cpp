@@ -5,8 +5,8 @@
 #include <map>
 #include <utility>
 
-#include "core/norm.h"
 #include "cuda/launch.h"
+#include "cuda/rows.h"
 
 namespace lrfused {
 
@@ -39,64 +39,6 @@ class Layout {
   private:
     uint64_t address;
 };
-
-struct Units {
-    int64_t count, length;
-};
-
-static Units units_of(const TensorRow& tensor) {
-    if (!tensor.unit) return {1, tensor.count};
-    return {tensor.count / tensor.unit, tensor.unit};
-}
-
-// Every tensor in pieces of at most `size` elements, none across two units.
-static std::vector<Piece> pieces(const std::vector<TensorRow>& tensors, int64_t size) {
-    std::vector<Piece> list;
-    int64_t first_unit = 0;
-    for (size_t t = 0; t < tensors.size(); ++t) {
-        auto [units, length] = units_of(tensors[t]);
-        for (int64_t unit = 0; unit < units; ++unit)
-            for (int64_t start = 0; start < length; start += size)
-                list.push_back({static_cast<int64_t>(t), first_unit + unit, unit * length + start,
-                                static_cast<int>(std::min(size, length - start))});
-        first_unit += units;
-    }
-    return list;
-}
-
-static bool is_here(const std::vector<TensorRow>& tensors, const Piece& piece) {
-    return tensors[static_cast<size_t>(piece.tensor)].is_here();
-}
-
-// Of a short chunk only the quarters that have elements.
-static std::vector<Part> parts_of(const std::vector<TensorRow>& tensors,
-                                  const std::vector<Piece>& chunks) {
-    constexpr int quarter = LANE_BLOCKS / QUARTERS * BLOCK;
-    std::vector<Part> parts;
-    for (size_t c = 0; c < chunks.size(); ++c)
-        for (int q = 0; q < QUARTERS && q * quarter < chunks[c].count; ++q)
-            if (is_here(tensors, chunks[c])) parts.push_back({static_cast<int64_t>(c), q});
-    return parts;
-}
-
-static std::vector<Piece> tiles_of(const std::vector<TensorRow>& tensors) {
-    std::vector<Piece> tiles;
-    for (const Piece& tile : pieces(tensors, TILE))
-        if (is_here(tensors, tile)) tiles.push_back(tile);
-    return tiles;
-}
-
-static std::vector<Unit> unit_rows(const std::vector<TensorRow>& tensors) {
-    std::vector<Unit> rows;
-    int64_t first_chunk = 0;
-    for (const TensorRow& tensor : tensors) {
-        auto [units, length] = units_of(tensor);
-        int64_t chunks = (length + CHUNK - 1) / CHUNK;
-        for (int64_t unit = 0; unit < units; ++unit, first_chunk += chunks)
-            rows.push_back({first_chunk, chunks, tensor.group});
-    }
-    return rows;
-}
 
 static int64_t registers_of(const ProgramRow& program) {
     return static_cast<int64_t>(1 + program.constants.size() + program.inputs.size() / 2 +
@@ -132,27 +74,24 @@ std::vector<char> Step::lay_out_table(uint64_t address, Table& table) const {
     Layout layout(address);
     table = Table();
     std::vector<Tensor> tensor_rows;
+    const Rows rows = rows_of(tensors, groups);
+    table.units_count = rows.units;
+    table.spans_here = rows.spans_here;
     for (const TensorRow& t : tensors) tensor_rows.push_back({t.p, t.m, t.v, t.x, t.group});
-    std::vector<Piece> chunks = pieces(tensors, CHUNK), tiles = tiles_of(tensors);
-    std::vector<Part> parts = parts_of(tensors, chunks);
-    std::vector<Unit> units = unit_rows(tensors);
-    std::vector<int64_t> long_units;
-    for (size_t u = 0; u < units.size(); ++u)
-        if (units[u].chunks > 1) long_units.push_back(static_cast<int64_t>(u));
     std::vector<Group> group_rows;
     for (const GroupOptions& options : groups) {
-        group_rows.push_back({options, -1});
+        group_rows.push_back({options, -1, -1});
         table.clips_before_norm |= options.value_clip || options.agc;
-        table.adapts |= options.agc != AGC_OFF;
     }
     std::map<std::vector<int32_t>, const Instruction*> codes;
     std::vector<Program> program_rows;
     for (const ProgramRow& program : programs) {
         auto [code, is_new] = codes.try_emplace(code_of(program));
         if (is_new) code->second = layout.add(program.code);
-        if (program.slot == CLIP_VALUE)
-            group_rows[static_cast<size_t>(program.group)].clip_program =
-                static_cast<int64_t>(program_rows.size());
+        Group& group = group_rows[static_cast<size_t>(program.group)];
+        const int64_t place = static_cast<int64_t>(program_rows.size());
+        if (program.slot == CLIP_VALUE) group.clip_program = place;
+        if (program.slot == AGC) group.agc_program = place;
         program_rows.push_back({code->second, layout.add(program.constants),
                                 layout.add(program.inputs), layout.add(program.samples),
                                 int64_t(program.group) * SLOTS + program.slot,
@@ -166,11 +105,11 @@ std::vector<char> Step::lay_out_table(uint64_t address, Table& table) const {
         count = static_cast<int64_t>(rows.size());
     };
     add(tensor_rows, table.tensors, table.tensors_count);
-    add(chunks, table.chunks, table.chunks_count);
-    add(parts, table.parts, table.parts_count);
-    add(tiles, table.tiles, table.tiles_count);
-    add(units, table.units, table.units_count);
-    add(long_units, table.long_units, table.long_units_count);
+    add(rows.chunks, table.chunks, table.chunks_count);
+    add(rows.parts, table.parts, table.parts_count);
+    add(rows.tiles, table.tiles, table.tiles_count);
+    add(rows.long_units, table.long_units, table.long_units_count);
+    add(rows.spans, table.spans, table.spans_count);
     add(group_rows, table.groups, table.groups_count);
     add(program_rows, table.programs, table.programs_count);
     return std::move(layout.bytes);
@@ -189,11 +128,19 @@ int64_t Step::lay_out_room(uint64_t address, Room& room) const {
     room.groups = layout.room_for<GroupPlan>(table.groups_count);
     room.tensors = layout.room_for<TensorPlan>(table.tensors_count);
     room.decision = layout.room_for<Decision>(1);
+    room.spans = layout.room_for<SpanSums>(table.spans_count);
+    room.span_tickets = layout.room_for<unsigned>(table.spans_count);
+    room.unit_tickets = layout.room_for<unsigned>(table.long_units_count);
     return layout.size;
 }
 
 int64_t Step::decided_place() const {
     return reinterpret_cast<char*>(arguments.room.factors) -
+           reinterpret_cast<char*>(arguments.room.raw);
+}
+
+int64_t Step::decided_end() const {
+    return reinterpret_cast<char*>(arguments.room.spans) -
            reinterpret_cast<char*>(arguments.room.raw);
 }
 
@@ -242,6 +189,7 @@ void Step::run(const Call& call, const std::vector<uint64_t>& gradients, int pha
     a.call = call;
     a.measures = phases & MEASURE && a.options.measures && a.table.parts_count;
     a.plans = phases & PLAN;
+    a.combines = a.plans && !(phases & MEASURE) && a.options.measures && a.table.spans_count;
     const int64_t count = call.gradients ? 0 : static_cast<int64_t>(gradients.size());
     const Gradients words = {gradients.data(), count};
     if (a.measures || a.plans) launch_measure(a, words, stream);

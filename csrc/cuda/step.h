@@ -43,9 +43,9 @@ class Step {
     int64_t table_size() const { return table_bytes; }
     int64_t room_size() const { return room_bytes; }
 
-    // Where in the room: what is measured ends, and what is decided begins and goes on to the end;
+    // Where in the room: what is measured ends and what is decided begins, and where that ends;
     // whether something overflows.
-    int64_t decided_place() const;
+    int64_t decided_place() const, decided_end() const;
     int64_t overflows_place() const;
 
     // The table's bytes for this address; from now on the kernels use these addresses.

@@ -27,22 +27,37 @@ struct Tensor {
 struct Piece {
     int64_t tensor, unit, offset;
     int count;
+    bool is_whole_unit;
 };
 
 // A quarter of a chunk's lanes: what a block of measure adds up.
 struct Part {
     int64_t chunk;
     int quarter;
+    int long_unit;  // that waits for it; -1: its span does
 };
 
-struct Unit {
+// A unit of several chunks, whose adaptive clipping waits for all of its parts.
+struct LongUnit {
     int64_t first_chunk, chunks;
-    int group;
+    unsigned parts;  // those that are here
+};
+
+// What 256 neighbouring chunks wait for: parts, and units that have chunks there.
+struct Span {
+    unsigned parts, units_here, units;  // those that are here, and all
+    int first_group, groups;            // of its chunks
+};
+
+// Of its chunks: sums of squares and largest magnitudes, before any clip, and as the global clip
+// sees them.
+struct SpanSums {
+    double raw, seen, largest, largest_seen;
 };
 
 struct Group {
     GroupOptions options;
-    int64_t clip_program;  // of clip_value; -1 without one
+    int64_t clip_program, agc_program;  // of clip_value and agc; -1 without one
 };
 
 struct Program {
@@ -60,14 +75,14 @@ struct Table {
     const Piece* chunks;
     const Part* parts;
     const Piece* tiles;
-    const Unit* units;
-    const int64_t* long_units;  // units of more than one chunk
+    const LongUnit* long_units;
+    const Span* spans;
     const Group* groups;
     const Program* programs;
     int64_t tensors_count, chunks_count, parts_count, tiles_count, units_count, long_units_count;
-    int64_t groups_count, programs_count;
+    int64_t spans_count, spans_here, groups_count, programs_count;
     int64_t registers;  // that the longest program needs
-    bool clips_before_norm, adapts;
+    bool clips_before_norm;
 };
 
 // What was decided about a step.
@@ -85,6 +100,8 @@ struct Room {
     GroupPlan* groups;
     TensorPlan* tensors;
     Decision* decision;
+    SpanSums* spans;
+    unsigned *span_tickets, *unit_tickets;
 };
 
 // What is new in each call. Numbers that may change under a captured graph lie on the device.
@@ -114,7 +131,7 @@ struct Arguments {
     State state;
     Room room;
     Call call;
-    bool measures, plans;
+    bool measures, combines, plans;
 };
 
 // With room for so many gradients among the kernel parameters.

@@ -1,8 +1,9 @@
 // The CUDA built-ins that csrc/cuda uses, for g++ and a CPU: the same sources, unmodified, run.
 //
-// The threads of a block are fibers, which run until they wait for each other; the order in which
-// they and the blocks come is drawn at random. Blocks run one after the other, and memory is
-// sequentially consistent: a missing barrier shows as a wrong result, a missing fence does not.
+// The threads of a block are fibers, which run until they wait for each other; a few blocks are
+// resident together, and while a warp of one stands still another block may come and end. The order
+// in which they come is drawn at random. Memory is sequentially consistent: a missing barrier shows
+// as a wrong result, a missing fence does not.
 #pragma once
 
 #include <algorithm>
@@ -54,23 +55,32 @@ extern "C" char __start_cuda_shared[], __stop_cuda_shared[];
 namespace emulated {
 
 enum State { READY, AT_WARP_BARRIER, AT_BLOCK_BARRIER, DONE };
-constexpr unsigned WARP = 32, LARGEST_BLOCK = 1024;
+constexpr unsigned WARP = 32, LARGEST_BLOCK = 1024, RESIDENT = 3;
 constexpr size_t STACK = 64 * 1024;
 
 struct Fiber {
     State state = DONE;
     bool started = false;
-    unsigned shuffles = 0;
+    unsigned shuffles = 0, votes = 0;
     jmp_buf here;
     ucontext_t context;
     std::unique_ptr<char[]> stack;
 };
 
-inline std::vector<Fiber> fibers(LARGEST_BLOCK);
+// A resident block; of several, one has its shared memory in the section.
+struct Block {
+    unsigned index = 0, threads = 0;
+    std::vector<Fiber> fibers = std::vector<Fiber>(LARGEST_BLOCK);
+    std::vector<unsigned> warps;  // those whose turn is still to come, before the next barrier
+    std::vector<char> shared;
+    uint64_t exchanged[2][LARGEST_BLOCK];  // what the lanes of warps hand to each other
+    bool votes[2][LARGEST_BLOCK];
+};
+
+inline Block resident[RESIDENT], *block = resident;
 inline std::function<void()> body;
 inline jmp_buf scheduler;
 inline std::mt19937_64 random;
-inline uint64_t exchanged[2][LARGEST_BLOCK];  // what the lanes of warps hand to each other
 inline std::vector<std::string> launches;     // errors and names, for tests (controls.cpp)
 inline std::map<std::string, int> barriers;   // how often each was reached by a thread
 inline std::string dropped_barrier, failing_call;
@@ -80,10 +90,11 @@ inline std::string dropped_barrier, failing_call;
     std::abort();
 }
 
+inline Fiber& fiber() { return block->fibers[threadIdx.x]; }
+
 inline void pause(State state) {
-    Fiber& fiber = fibers[threadIdx.x];
-    fiber.state = state;
-    if (!_setjmp(fiber.here)) _longjmp(scheduler, 1);
+    fiber().state = state;
+    if (!_setjmp(fiber().here)) _longjmp(scheduler, 1);
 }
 
 inline void live() {
@@ -114,6 +125,7 @@ inline std::vector<unsigned> any_order(unsigned count) {
 
 // Lets those go on who waited for others that have all come (or ended).
 inline bool release(unsigned first, unsigned end, State state) {
+    std::vector<Fiber>& fibers = block->fibers;
     bool some = false;
     for (unsigned i = first; i < end; ++i) {
         if (fibers[i].state != state && fibers[i].state != DONE) return false;
@@ -130,29 +142,87 @@ inline void run_warp(unsigned first, unsigned end) {
     do {
         for (unsigned i : order) {
             threadIdx.x = first + i;
-            if (fibers[first + i].state == READY) resume(fibers[first + i]);
+            if (fiber().state == READY) resume(fiber());
         }
     } while (release(first, end, AT_WARP_BARRIER));
 }
 
-// One warp goes as far as it can while the others stand still: so a missing barrier shows best.
-inline void run_block(unsigned threads) {
-    for (unsigned i = 0; i < threads; ++i) fibers[i].state = READY;
-    std::memset(__start_cuda_shared, static_cast<int>(random() % 255 + 1),
-                static_cast<size_t>(__stop_cuda_shared - __start_cuda_shared));
-    do {
-        for (unsigned warp : any_order((threads + WARP - 1) / WARP))
-            run_warp(warp * WARP, std::min((warp + 1) * WARP, threads));
-    } while (release(0, threads, AT_BLOCK_BARRIER));
-    for (unsigned i = 0; i < threads; ++i)
-        if (fibers[i].state != DONE) stop("a barrier that not all threads reach");
+inline void switch_to(Block& other) {
+    const size_t size = static_cast<size_t>(__stop_cuda_shared - __start_cuda_shared);
+    if (&other != block) {
+        block->shared.assign(__start_cuda_shared, __stop_cuda_shared);
+        block = &other;
+        if (block->shared.size() == size)
+            std::memcpy(__start_cuda_shared, block->shared.data(), size);
+    }
+    blockIdx.x = block->index;
 }
 
-inline void wait_for_block(const char* file, int line) {
+inline std::vector<unsigned> all_warps() { return any_order((block->threads + WARP - 1) / WARP); }
+
+inline void start(Block& other, unsigned index, unsigned threads) {
+    other.index = index;
+    other.threads = threads;
+    switch_to(other);
+    for (unsigned i = 0; i < threads; ++i) block->fibers[i].state = READY;
+    std::memset(__start_cuda_shared, static_cast<int>(random() % 255 + 1),
+                static_cast<size_t>(__stop_cuda_shared - __start_cuda_shared));
+    block->warps = all_warps();
+}
+
+// One warp goes as far as it can while the others stand still: so a missing barrier shows best.
+// Whether the block goes on after that.
+inline bool step() {
+    const unsigned warp = block->warps.back(), threads = block->threads;
+    block->warps.pop_back();
+    run_warp(warp * WARP, std::min((warp + 1) * WARP, threads));
+    if (!block->warps.empty()) return true;
+    if (release(0, threads, AT_BLOCK_BARRIER)) {
+        block->warps = all_warps();
+        return true;
+    }
+    for (unsigned i = 0; i < threads; ++i)
+        if (block->fibers[i].state != DONE) stop("a barrier that not all threads reach");
+    return false;
+}
+
+// Now and then another of the resident blocks goes on, for a short time or for a long one.
+inline void run_grid(unsigned blocks, unsigned threads) {
+    const std::vector<unsigned> order = any_order(blocks);
+    const unsigned places = 1 + static_cast<unsigned>(random() % RESIDENT);
+    unsigned next = 0;
+    std::vector<Block*> running;
+    for (; next < std::min(places, blocks); ++next) {
+        start(resident[next], order[next], threads);
+        running.push_back(&resident[next]);
+    }
+    while (!running.empty()) {
+        const size_t chosen = random() % running.size();
+        switch_to(*running[chosen]);
+        bool goes_on = true;
+        for (unsigned steps = 1u << random() % 8; goes_on && steps; --steps) goes_on = step();
+        if (goes_on) continue;
+        if (next < blocks) start(*running[chosen], order[next++], threads);
+        else running.erase(running.begin() + static_cast<long>(chosen));
+    }
+}
+
+// Whether it is a barrier, and was not taken out.
+inline bool wait_for_block(const char* file, int line) {
     const char* name = std::strrchr(file, '/');
     std::string place = std::string(name ? name + 1 : file) + ":" + std::to_string(line);
     ++barriers[place];
-    if (place != dropped_barrier) pause(AT_BLOCK_BARRIER);
+    if (place == dropped_barrier) return false;
+    pause(AT_BLOCK_BARRIER);
+    return true;
+}
+
+// A barrier at which every thread learns whether one said yes.
+inline bool vote(const char* file, int line, bool mine) {
+    bool* votes = block->votes[fiber().votes++ % 2];
+    votes[threadIdx.x] = mine;
+    if (!wait_for_block(file, line)) return mine;
+    return std::any_of(votes, votes + block->threads, [](bool yes) { return yes; });
 }
 
 }  // namespace emulated
@@ -160,6 +230,7 @@ inline void wait_for_block(const char* file, int line) {
 // What a thread of a kernel can do
 
 #define __syncthreads() emulated::wait_for_block(__FILE__, __LINE__)
+#define __syncthreads_or(mine) emulated::vote(__FILE__, __LINE__, mine)
 
 inline void __threadfence() {}
 
@@ -167,10 +238,10 @@ template <class T>
 T __shfl_xor_sync(unsigned mask, T x, int change) {
     static_assert(sizeof(T) <= 8, "one word");
     if (mask != 0xFFFFFFFFu) emulated::stop("a shuffle of less than a whole warp");
-    unsigned turn = emulated::fibers[threadIdx.x].shuffles++ % 2;
-    std::memcpy(&emulated::exchanged[turn][threadIdx.x], &x, sizeof x);
+    uint64_t* exchanged = emulated::block->exchanged[emulated::fiber().shuffles++ % 2];
+    std::memcpy(&exchanged[threadIdx.x], &x, sizeof x);
     emulated::pause(emulated::AT_WARP_BARRIER);
-    std::memcpy(&x, &emulated::exchanged[turn][threadIdx.x ^ unsigned(change)], sizeof x);
+    std::memcpy(&x, &exchanged[threadIdx.x ^ unsigned(change)], sizeof x);
     return x;
 }
 
@@ -261,10 +332,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     blockDim = config->blockDim;
     emulated::body = [&] { kernel(arguments...); };
     emulated::launches.push_back(std::to_string(gridDim.x) + " x " + std::to_string(blockDim.x));
-    for (unsigned block : emulated::any_order(gridDim.x)) {
-        blockIdx.x = block;
-        emulated::run_block(blockDim.x);
-    }
+    emulated::run_grid(gridDim.x, blockDim.x);
 #if defined(__SSE__)
     _mm_setcsr(mode);
 #endif

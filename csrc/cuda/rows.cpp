@@ -1,0 +1,89 @@
+#include "cuda/rows.h"
+
+#include <algorithm>
+
+#include "core/norm.h"
+
+namespace lrfused {
+
+struct Units {
+    int64_t count, length;
+};
+
+static Units units_of(const TensorRow& tensor) {
+    if (!tensor.unit) return {1, tensor.count};
+    return {tensor.count / tensor.unit, tensor.unit};
+}
+
+// Every tensor in pieces of at most `size` elements, none across two units.
+static std::vector<Piece> pieces(const std::vector<TensorRow>& tensors, int64_t size) {
+    std::vector<Piece> list;
+    int64_t first_unit = 0;
+    for (size_t t = 0; t < tensors.size(); ++t) {
+        auto [units, length] = units_of(tensors[t]);
+        for (int64_t unit = 0; unit < units; ++unit)
+            for (int64_t start = 0; start < length; start += size)
+                list.push_back({static_cast<int64_t>(t), first_unit + unit, unit * length + start,
+                                static_cast<int>(std::min(size, length - start)), length <= size});
+        first_unit += units;
+    }
+    return list;
+}
+
+// Of a short chunk only the quarters that have elements.
+static int quarters_of(const Piece& chunk) {
+    constexpr int quarter = LANE_BLOCKS / QUARTERS * BLOCK;
+    return std::min(QUARTERS, (chunk.count + quarter - 1) / quarter);
+}
+
+static const TensorRow& tensor_of(const std::vector<TensorRow>& tensors, const Piece& piece) {
+    return tensors[static_cast<size_t>(piece.tensor)];
+}
+
+// Parts, units of several chunks, and what the spans of these wait for.
+static void add_tickets(Rows& rows, const std::vector<TensorRow>& tensors,
+                        const std::vector<GroupOptions>& groups) {
+    rows.spans.resize((rows.chunks.size() + SPAN - 1) / SPAN);
+    int64_t last_unit = -1;
+    for (size_t c = 0; c < rows.chunks.size(); ++c) {
+        const Piece& chunk = rows.chunks[c];
+        const TensorRow& tensor = tensor_of(tensors, chunk);
+        const int quarters = tensor.is_here() ? quarters_of(chunk) : 0;
+        Span& span = rows.spans[c / SPAN];
+        if (c % SPAN == 0) span.first_group = tensor.group;
+        const int last_group = std::max(span.first_group + span.groups - 1, tensor.group);
+        span.first_group = std::min(span.first_group, tensor.group);
+        span.groups = last_group - span.first_group + 1;
+        const bool waits = !chunk.is_whole_unit && groups[static_cast<size_t>(tensor.group)].agc;
+        if (waits) {
+            const bool begins = chunk.unit != last_unit;
+            if (begins) rows.long_units.push_back({static_cast<int64_t>(c), 0, 0});
+            if (begins || c % SPAN == 0) {
+                span.units += 1;
+                span.units_here += tensor.is_here();
+            }
+            last_unit = chunk.unit;
+            rows.long_units.back().chunks += 1;
+            rows.long_units.back().parts += static_cast<unsigned>(quarters);
+        } else {
+            span.parts += static_cast<unsigned>(quarters);
+        }
+        const int unit = waits ? static_cast<int>(rows.long_units.size()) - 1 : -1;
+        for (int q = 0; q < quarters; ++q) rows.parts.push_back({static_cast<int64_t>(c), q, unit});
+    }
+    rows.spans_here = std::count_if(rows.spans.begin(), rows.spans.end(), [](const Span& span) {
+        return span.parts + span.units_here > 0;
+    });
+}
+
+Rows rows_of(const std::vector<TensorRow>& tensors, const std::vector<GroupOptions>& groups) {
+    Rows rows = {};
+    rows.chunks = pieces(tensors, CHUNK);
+    for (const Piece& tile : pieces(tensors, TILE))
+        if (tensor_of(tensors, tile).is_here()) rows.tiles.push_back(tile);
+    for (const TensorRow& tensor : tensors) rows.units += units_of(tensor).count;
+    add_tickets(rows, tensors, groups);
+    return rows;
+}
+
+}  // namespace lrfused
