@@ -56,10 +56,35 @@ class Function:
         return loops_of(self.sass)
 
 
+    def before(self, pattern: str) -> list[str]:
+        """What can be executed before an instruction that matches, by whatever way."""
+        code = instructions(self.sass)
+        places = {address: i for i, (address, _) in enumerate(code)}
+        seen, waiting = set(), [0]
+        while waiting:
+            place = waiting.pop()
+            text = code[place][1]
+            if place in seen or re.search(pattern, text):
+                continue
+            seen.add(place)
+            assert not re.search(r"\bBR[XU]", text), f"a branch to anywhere: {text}"
+            waiting += [places[int(to, 16)] for to in re.findall(r"0x([0-9a-f]+)$", text)
+                        if re.search(r"\b(BRA|BSSY|CALL|BREAK)\b", text)]
+            if not re.match(r"(BRA|EXIT|RET)\b", text):
+                waiting.append(place + 1)
+        return [code[place][1] for place in sorted(seen)]
+
+
+def instructions(sass: str) -> list[tuple[int, str]]:
+    """Address and text of each in a listing."""
+    code = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?)\s*;", sass)
+    return [(int(address, 16), text) for address, text in code]
+
+
 def loops_of(sass: str) -> list[Loop]:
     """The innermost loops of a listing."""
-    code = re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", sass)
-    places = {int(address, 16): i for i, (address, _) in enumerate(code)}
+    code = instructions(sass)
+    places = {address: i for i, (address, _) in enumerate(code)}
     texts = [text for _, text in code]
     targets = {}
     for i, text in enumerate(texts):

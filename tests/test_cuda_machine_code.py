@@ -106,16 +106,37 @@ def test_nothing_is_contracted():
 
 
 def test_who_finishes_last_sees_what_the_others_stored():
-    """Barrier, stores, fence, ticket, fence, barrier, loads past the first cache."""
+    """Barrier, stores, fence, ticket, fence, barrier, loads past the first cache.
+
+    The tickets are those of a unit, a span and the step.
+    """
     entries = re.split(r"\.entry ", ptx())
     measures = [entry for entry in entries if re.match(r"\S*measure_and_plan", entry)]
     assert len(measures) == 2  # gradients among the parameters: few, many
     for code in measures:
-        (ticket,) = (m.start() for m in re.finditer(r"atom\.global\.inc\.u32", code))
-        before, after = code[:ticket], code[ticket:]
-        fence = before.rindex("membar.gl;")
-        assert before.rindex("bar.sync") < before.rindex("st.global") < fence
-        assert "ld.global.cg.f64" not in before
-        first = after.index("ld.global.cg.f64")
-        assert after.index("membar.gl;") < after.index("bar.sync") < first
-        assert after.count("ld.global.cg.f64") >= 8  # raw, clipped, param, largest by quarters
+        tickets = [m.start() for m in re.finditer(r"atom\.global\.inc\.u32", code)]
+        assert len(tickets) == 3
+        assert "ld.global.cg.f64" not in code[: tickets[0]]
+        for ticket in tickets:
+            before, after = code[:ticket], code[ticket:]
+            fence = before.rindex("membar.gl;")
+            assert before.rindex("bar.sync") < before.rindex("st.global") < fence
+            first = after.index("ld.global.cg.f64")
+            assert after.index("membar.gl;") < after.index("bar.red") < first
+        of_units, of_spans, of_step = (
+            part.count("ld.global.cg.f64")
+            for part in re.split(r"atom\.global\.inc\.u32", code)[1:]
+        )
+        assert of_units >= 3 * 4  # raw, clipped, param by quarters
+        assert of_spans >= 4 * 4 + 1  # largest, too, and the factor of a unit
+        assert of_step >= 4  # sums of spans
+
+
+def test_apply_waits_for_plan_on_every_way():
+    """A block that ended before would let what is launched next come before plan has ended."""
+    for kernel in kernels("5apply"):
+        if kernel.architecture >= 90:
+            first = kernel.before(r"\bACQBULK\b")
+            assert any("CCTL" in text for text in first), "what is prefetched"
+            assert not [text for text in first if re.search(r"\b(EXIT|RET)\b", text)]
+            assert len(first) < len(machine_code.instructions(kernel.sass)) / 10

@@ -25,10 +25,7 @@ PATIENCE = 3.0  # seconds of computing: without a barrier a loop may have no end
 
 
 def everything(rng):
-    """What needs every barrier: bounds, factors and records that differ from block to block.
-
-    The two chunks of the first unit move the chunks of the others to other threads than the units.
-    """
+    """What needs every barrier: bounds, factors and records that differ from block to block."""
     problem = random_problem(rng, [(70000,), (700,), (130, 2), (3,), (1100,), (64,)], 2, none=0.0)
     groups = (
         {"clip_value": S.linear(0.01, 0.02, 5), "lr": S.linear(0.1, 0.2, 5)},

@@ -62,6 +62,7 @@ struct Fiber {
     State state = DONE;
     bool started = false;
     unsigned shuffles = 0, votes = 0;
+    int line = 0;  // of the barrier that it waits at
     jmp_buf here;
     ucontext_t context;
     std::unique_ptr<char[]> stack;
@@ -170,6 +171,16 @@ inline void start(Block& other, unsigned index, unsigned threads) {
     block->warps = all_warps();
 }
 
+inline void check_barrier() {
+    int line = 0;
+    for (unsigned i = 0; i < block->threads; ++i) {
+        const Fiber& fiber = block->fibers[i];
+        if (fiber.state != AT_BLOCK_BARRIER) continue;
+        if (line && line != fiber.line) stop("threads of a block wait at different barriers");
+        line = fiber.line;
+    }
+}
+
 // One warp goes as far as it can while the others stand still: so a missing barrier shows best.
 // Whether the block goes on after that.
 inline bool step() {
@@ -177,6 +188,7 @@ inline bool step() {
     block->warps.pop_back();
     run_warp(warp * WARP, std::min((warp + 1) * WARP, threads));
     if (!block->warps.empty()) return true;
+    check_barrier();
     if (release(0, threads, AT_BLOCK_BARRIER)) {
         block->warps = all_warps();
         return true;
@@ -186,7 +198,8 @@ inline bool step() {
     return false;
 }
 
-// Now and then another of the resident blocks goes on, for a short time or for a long one.
+// One place goes on most of the time, with one block after the other; now and then a block at
+// another one does, for a short time.
 inline void run_grid(unsigned blocks, unsigned threads) {
     const std::vector<unsigned> order = any_order(blocks);
     const unsigned places = 1 + static_cast<unsigned>(random() % RESIDENT);
@@ -197,10 +210,11 @@ inline void run_grid(unsigned blocks, unsigned threads) {
         running.push_back(&resident[next]);
     }
     while (!running.empty()) {
-        const size_t chosen = random() % running.size();
+        const size_t chosen = random() % 3 ? 0 : random() % running.size();
         switch_to(*running[chosen]);
         bool goes_on = true;
-        for (unsigned steps = 1u << random() % 8; goes_on && steps; --steps) goes_on = step();
+        for (auto steps = 1 + random() % (chosen ? 4 : 64); goes_on && steps; --steps)
+            goes_on = step();
         if (goes_on) continue;
         if (next < blocks) start(*running[chosen], order[next++], threads);
         else running.erase(running.begin() + static_cast<long>(chosen));
@@ -213,6 +227,7 @@ inline bool wait_for_block(const char* file, int line) {
     std::string place = std::string(name ? name + 1 : file) + ":" + std::to_string(line);
     ++barriers[place];
     if (place == dropped_barrier) return false;
+    fiber().line = line;
     pause(AT_BLOCK_BARRIER);
     return true;
 }

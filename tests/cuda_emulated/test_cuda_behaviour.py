@@ -13,6 +13,7 @@ from step.helpers import (
     FEW,
     SMALL,
     advance,
+    assert_same_run,
     random_problem,
     run,
     start,
@@ -76,6 +77,16 @@ def test_without_any_one_barrier_the_result_is_wrong(emulation):
     assert len(wrong) == 9
     for place, is_wrong in wrong.items():
         assert is_wrong, f"nothing changes without the barrier at {place}"
+
+
+def test_a_block_reads_nothing_of_the_state_after_its_ticket(rng, cuda):
+    """Plan of the last block moves the step to where a group starts; late warps do not see that."""
+    problem = random_problem(rng, [(3,)] * 9, 3, none=0.0)
+    groups = ({"start_step": 2}, {"start_step": 1})
+    want = run(problem, groups=groups, max_grad_norm=0.1)
+    for _ in range(40):
+        cuda.seed(int(rng.numpy.integers(2**63)))
+        assert_same_run(run(problem, "cuda", groups=groups, max_grad_norm=0.1), want)
 
 
 # Errors
