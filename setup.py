@@ -68,6 +68,8 @@ class BuildOrSayWhy(build_ext):
     def run(self) -> None:
         self.reasons: dict[str, str] = {}
         inplace = self.inplace  # setuptools clears it while it builds
+        for extension in self.extensions:  # what cannot be built any more does not stay
+            Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
         super().run()
         self.inplace = inplace
         for extension in self.extensions:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pybind11
 
-DEFAULT = ("8.0", "9.0", "10.0", "12.0")
+DEFAULT = ("7.5", "8.0", "9.0", "10.0", "12.0")
 SOURCES = (*Path("csrc/cuda").glob("*.cu"), *Path("csrc/cuda").glob("*.cpp"))
 
 # As for the C++ module: each operation rounds once and by itself, nothing is flushed.
@@ -113,7 +113,7 @@ def rules(nvcc: str, entries: Sequence[str], module: Path, folder: Path) -> str:
     """What ninja is to do."""
     includes = ["csrc", pybind11.get_include(), sysconfig.get_paths()["include"]]
     flags = ["-O3", "-std=c++17", EXACT, QUIET, f"-Xcompiler={HOST}", *gencode(entries)]
-    flags.append(f"-DLRF_CUDA_PTX={int(any('+PTX' in entry for entry in entries))}")
+    flags.append(f"-DLRF_CUDA_CHIPS='\"{':'.join(entries)}\"'")
     flags += [f"-I{_escaped(path)}" for path in includes]
     names = {"builddir": _escaped(folder), "nvcc": _escaped(nvcc), "flags": " ".join(flags)}
     lines = [*(f"{name} = {value}" for name, value in names.items()), NINJA]

@@ -55,7 +55,6 @@ class Function:
     def loops(self) -> list[Loop]:
         return loops_of(self.sass)
 
-
     def before(self, pattern: str) -> list[str]:
         """What can be executed before an instruction that matches, by whatever way."""
         code = instructions(self.sass)
@@ -68,8 +67,11 @@ class Function:
                 continue
             seen.add(place)
             assert not re.search(r"\bBR[XU]", text), f"a branch to anywhere: {text}"
-            waiting += [places[int(to, 16)] for to in re.findall(r"0x([0-9a-f]+)$", text)
-                        if re.search(r"\b(BRA|BSSY|CALL|BREAK)\b", text)]
+            waiting += [
+                places[int(to, 16)]
+                for to in re.findall(r"0x([0-9a-f]+)$", text)
+                if re.search(r"\b(BRA|BSSY|CALL|BREAK)\b", text)
+            ]
             if not re.match(r"(BRA|EXIT|RET)\b", text):
                 waiting.append(place + 1)
         return [code[place][1] for place in sorted(seen)]

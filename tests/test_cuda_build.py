@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -124,11 +125,22 @@ def test_architectures_of_the_environment(monkeypatch, variable):
     ]
 
 
-@pytest.mark.parametrize("entries", [["9.0"], ["8.0+PTX", "9.0"]])
-def test_newer_chips_need_ptx(tmp_path, entries):
-    """The module says whether it serves them."""
-    made = build_cuda.rules("nvcc", entries, tmp_path / "module.so", tmp_path)
-    assert f"-DLRF_CUDA_PTX={len(entries) - 1}" in made
+def test_the_module_is_told_what_it_is_built_for(tmp_path):
+    made = build_cuda.rules("nvcc", ["7.5", "9.0a", "12.0+PTX"], tmp_path / "module.so", tmp_path)
+    assert "-DLRF_CUDA_CHIPS='\"7.5:9.0a:12.0+PTX\"'" in made
+
+
+def test_a_build_that_is_required_shows_why_it_failed(source):
+    """And leaves no older module in its place."""
+    compiler = source / "nvcc"
+    compiler.write_text("#!/bin/sh\necho 'kernel.cu(2): error: this is no CUDA'\nexit 1\n")
+    compiler.chmod(0o755)
+    older = source / "lrfused" / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    older.touch()
+    variables = {"NVCC": str(compiler), "LRFUSED_CUDA_ARCH_LIST": "9.0"}
+    output = build(source, ok=False, LRFUSED_CUDA="required", **variables)
+    assert "kernel.cu(2): error: this is no CUDA" in output
+    assert not older.exists()
 
 
 def test_default_architectures_are_those_that_nvcc_knows(monkeypatch, tmp_path):
@@ -138,6 +150,8 @@ def test_default_architectures_are_those_that_nvcc_knows(monkeypatch, tmp_path):
     old.write_text("#!/bin/sh\necho sm_80\necho sm_86\necho sm_90\n")
     old.chmod(0o755)
     assert build_cuda.architectures(str(old)) == ["8.0", "9.0+PTX"]
+    old.write_text("#!/bin/sh\necho sm_75\necho sm_80\n")
+    assert build_cuda.architectures(str(old)) == ["7.5", "8.0+PTX"]
     old.write_text("#!/bin/sh\necho sm_70\n")
     with pytest.raises(build_cuda.Unavailable, match="none of the architectures"):
         build_cuda.architectures(str(old))

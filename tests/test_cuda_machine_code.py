@@ -61,7 +61,7 @@ def test_registers_suffice(name):
 
 @pytest.mark.parametrize("name", REGISTERS)
 def test_compiled_for_the_chips_that_were_asked_for(name):
-    assert {kernel.architecture for kernel in kernels(name)} <= {80, 90, 100, 120}
+    assert {kernel.architecture for kernel in kernels(name)} <= {75, 80, 90, 100, 120}
 
 
 def test_apply_accesses_as_much_global_memory_at_once_as_the_chip_can():
@@ -124,8 +124,7 @@ def test_who_finishes_last_sees_what_the_others_stored():
             first = after.index("ld.global.cg.f64")
             assert after.index("membar.gl;") < after.index("bar.red") < first
         of_units, of_spans, of_step = (
-            part.count("ld.global.cg.f64")
-            for part in re.split(r"atom\.global\.inc\.u32", code)[1:]
+            part.count("ld.global.cg.f64") for part in re.split(r"atom\.global\.inc\.u32", code)[1:]
         )
         assert of_units >= 3 * 4  # raw, clipped, param by quarters
         assert of_spans >= 4 * 4 + 1  # largest, too, and the factor of a unit

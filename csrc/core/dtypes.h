@@ -1,6 +1,6 @@
 // bfloat16 and float16 to float32 and back (to nearest, ties to even), by integer operations
 // that vectorise and that every compiler agrees on; and the codes of the four types. A GPU has
-// instructions for these, whose bits are the same but for those of nan.
+// instructions for these (to bfloat16 from 8.0 on), whose bits are the same but for those of nan.
 #pragma once
 
 #include "core/common.h"
@@ -42,7 +42,7 @@ LRF_HD inline uint32_t rounded_above(float x) {
 }
 
 LRF_HD inline void write_as(float x, bfloat16& y) {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
 #else
     y.bits = static_cast<uint16_t>(rounded_above(x) >> 16);

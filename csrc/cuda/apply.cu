@@ -140,10 +140,9 @@ void launch_apply(const Arguments& a, Gradients gradients, cudaStream_t stream, 
         launch(apply<MANY>, name, blocks, APPLY_THREADS, a, gradients, stream, dependent);
 }
 
-std::vector<int> architectures() {
-    std::vector<int> list = {__CUDA_ARCH_LIST__};
-    for (int& architecture : list) architecture /= 10;
-    return list;
+void prefer_apply_carveout(int percent) {
+    prefer_carveout(apply<FEW>, percent);
+    prefer_carveout(apply<MANY>, percent);
 }
 
 bool is_compiled_for_dependent_launch() {

@@ -29,6 +29,18 @@ void launch_apply(const Arguments& arguments, Gradients gradients, cudaStream_t 
                   bool dependent);
 bool is_compiled_for_dependent_launch();
 
+// How much of a multiprocessor's first cache is to be shared memory, in percent of the most there
+// can be: what measure needs, for as many blocks as there is room for.
+int measure_carveout(int device);
+void prefer_measure_carveout(int percent);
+void prefer_apply_carveout(int percent);
+
+template <class Kernel>
+void prefer_carveout(Kernel* kernel, int percent) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, percent),
+          "cudaFuncSetAttribute(PreferredSharedMemoryCarveout)");
+}
+
 template <int capacity>
 void launch(void (*kernel)(Launch<capacity>), const char* name, int64_t blocks, int threads,
             const Arguments& arguments, Gradients gradients, cudaStream_t stream,

@@ -30,6 +30,22 @@ __global__ void __launch_bounds__(MEASURE_THREADS, MEASURE_BLOCKS)
     if (a.plans && comes_to_plan(a, shared.registers, shared.of_warps)) plan(a, shared);
 }
 
+void prefer_measure_carveout(int percent) {
+    prefer_carveout(measure_and_plan<FEW>, percent);
+    prefer_carveout(measure_and_plan<MANY>, percent);
+}
+
+int measure_carveout(int device) {
+    cudaFuncAttributes attributes;
+    check(cudaFuncGetAttributes(&attributes, measure_and_plan<MANY>), "cudaFuncGetAttributes");
+    int most = 0, reserved = 0;
+    const char* name = "cudaDeviceGetAttribute";
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), name);
+    check(cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device), name);
+    const int wanted = MEASURE_BLOCKS * (static_cast<int>(attributes.sharedSizeBytes) + reserved);
+    return std::min(100, (100 * wanted + most - 1) / most);
+}
+
 void launch_measure(const Arguments& a, Gradients gradients, cudaStream_t stream) {
     const char* name = "cudaLaunchKernelEx(measure_and_plan)";
     int64_t blocks = 1;

@@ -1,7 +1,6 @@
 // The Python module lrfused._cuda: raw pointers in, launches out. It allocates nothing on the
 // device and waits for nothing; it knows no torch.
-#include <algorithm>
-
+#include "cuda/chips.h"
 #include "cuda/read.h"
 
 using namespace lrfused;
@@ -25,20 +24,16 @@ static py::array_t<int64_t> packed_array(const Addresses& rows) {
     return py::array_t<int64_t>(static_cast<py::ssize_t>(words.size()), first);
 }
 
-// Whether PTX of the newest architecture is there, too; a build without it says so by 0.
-#ifndef LRF_CUDA_PTX
-#define LRF_CUDA_PTX 1
-#endif
+static std::vector<int> architectures() {
+    std::vector<int> numbers;
+    for (const Chip& chip : chips(LRF_CUDA_CHIPS)) numbers.push_back(chip.number);
+    return numbers;
+}
 
-// Machine code runs on later minor versions of its chip, PTX on whatever is newer.
-static bool supports(int major, int minor) {
-    const int wanted = 10 * major + minor;
-    int newest = 0;
-    for (int built : architectures()) {
-        if (built / 10 == major && built <= wanted) return true;
-        newest = std::max(newest, built);
-    }
-    return LRF_CUDA_PTX && wanted > newest;
+// Switches of benchmarks, for the steps from here on; None leaves one as it is.
+static void configure(std::optional<bool> dependent_launch, std::optional<bool> equal_carveout) {
+    switches.dependent_launch = dependent_launch.value_or(switches.dependent_launch);
+    switches.equal_carveout = equal_carveout.value_or(switches.equal_carveout);
 }
 
 static py::bytes place(Step& step, uint64_t table, uint64_t room) {
@@ -69,7 +64,12 @@ PYBIND11_MODULE(_cuda, module) {
     module.attr("emulated") = false;
 #endif
     module.def("architectures", &architectures);
-    module.def("supports", &supports);
+    module.def(
+        "supports",
+        [](int major, int minor, const std::string& list) { return supports(list, major, minor); },
+        py::arg("major"), py::arg("minor"), py::arg("chips") = LRF_CUDA_CHIPS);
+    module.def("configure", &configure, py::arg("dependent_launch") = py::none(),
+               py::arg("equal_carveout") = py::none());
     module.def("parameter_capacity", &parameter_capacity);
     module.def("packed", &packed_array);
     py::class_<Step>(module, "Step", py::module_local())  // _cpu has one, too

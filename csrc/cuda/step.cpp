@@ -163,6 +163,20 @@ static int driver_version() {
 
 int64_t parameter_capacity() { return driver_version() >= 12010 ? MANY : FEW; }
 
+Switches switches;
+
+// Once for a device, and again when the switch was turned.
+static void prefer_carveouts(int device) {
+    static std::map<int, bool> done;
+    const auto before = done.find(device);
+    if (before != done.end() && before->second == switches.equal_carveout) return;
+    const int percent = switches.equal_carveout ? measure_carveout(device)
+                                                : static_cast<int>(cudaSharedmemCarveoutDefault);
+    prefer_measure_carveout(percent);
+    prefer_apply_carveout(percent);
+    done[device] = switches.equal_carveout;
+}
+
 // Makes a device the current one, and at the end the one that it was before.
 class Device {
   public:
@@ -183,8 +197,9 @@ class Device {
 void Step::run(const Call& call, const std::vector<uint64_t>& gradients, int phases, int device,
                cudaStream_t stream) {
     Device guard(device);
-    if (dependent_launch < 0)  // captured since CUDA 12.3
-        dependent_launch = driver_version() >= 12030 && is_compiled_for_dependent_launch();
+    prefer_carveouts(device);
+    if (can_depend < 0)  // captured since CUDA 12.3
+        can_depend = driver_version() >= 12030 && is_compiled_for_dependent_launch();
     Arguments a = arguments;
     a.call = call;
     a.measures = phases & MEASURE && a.options.measures && a.table.parts_count;
@@ -195,7 +210,8 @@ void Step::run(const Call& call, const std::vector<uint64_t>& gradients, int pha
     if (a.measures || a.plans) launch_measure(a, words, stream);
     // Between the phases of several devices there are copies, which nothing may overtake.
     if (phases & APPLY && a.table.tiles_count)
-        launch_apply(a, words, stream, dependent_launch && phases == WHOLE_STEP);
+        launch_apply(a, words, stream,
+                     can_depend && switches.dependent_launch && phases == WHOLE_STEP);
 }
 
 }  // namespace lrfused

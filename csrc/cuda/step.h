@@ -31,8 +31,13 @@ struct ProgramRow {
 // How many gradients fit among a kernel's parameters, with the present driver.
 int64_t parameter_capacity();
 
-// The compute capabilities (90 is 9.0) that the kernels were compiled for.
-std::vector<int> architectures();
+// Of all steps, for benchmarks: whether apply may be launched while measure still runs, and
+// whether both prefer the same part of the first cache as shared memory (a multiprocessor that has
+// to change it cannot run them together).
+struct Switches {
+    bool dependent_launch = true, equal_carveout = true;
+};
+extern Switches switches;
 
 class Step {
   public:
@@ -64,7 +69,7 @@ class Step {
     std::vector<ProgramRow> programs;
     Arguments arguments;
     int64_t table_bytes, room_bytes;
-    int dependent_launch = -1;  // not asked yet
+    int can_depend = -1;  // not asked yet
 };
 
 }  // namespace lrfused

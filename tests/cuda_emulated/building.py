@@ -100,7 +100,7 @@ class Emulation:
     def __init__(self, path):
         self.path, self.module = path, load(path)
         self._library = ctypes.CDLL(str(path))
-        for name in ("launches", "barriers"):
+        for name in ("launches", "settings", "barriers"):
             getattr(self._library, name).restype = ctypes.c_char_p
 
     def seed(self, number):
@@ -111,6 +111,10 @@ class Emulation:
         """(blocks, threads) of every launch since this was last asked."""
         lines = self._library.launches().decode().splitlines()
         return [tuple(map(int, line.split(" x "))) for line in lines]
+
+    def settings(self):
+        """What was asked of launches ("dependent" or "ordered") and kernels, since then."""
+        return self._library.settings().decode().splitlines()
 
     def barriers(self):
         """The places of the barriers that were reached so far."""

@@ -13,13 +13,16 @@ static const char* joined(std::string text) {
     return kept.c_str();
 }
 
-// "blocks x threads", one a line, since it was last asked.
-SHOWN const char* launches() {
+static const char* taken(std::vector<std::string>& lines) {
     std::string text;
-    for (const std::string& launch : emulated::launches) text += launch + "\n";
-    emulated::launches.clear();
+    for (const std::string& line : lines) text += line + "\n";
+    lines.clear();
     return joined(text);
 }
+
+// Since it was last asked: "blocks x threads", one a line; how launches were made, and attributes.
+SHOWN const char* launches() { return taken(emulated::launches); }
+SHOWN const char* settings() { return taken(emulated::settings); }
 
 // "file:line", one a line: the barriers that were reached.
 SHOWN const char* barriers() {

@@ -26,7 +26,7 @@
 #endif
 
 #define LRF_CUDA_EMULATED
-#define __CUDA_ARCH_LIST__ 900
+#define LRF_CUDA_CHIPS "9.0+PTX"
 #define __global__
 #define __device__
 #define __host__
@@ -82,8 +82,8 @@ inline Block resident[RESIDENT], *block = resident;
 inline std::function<void()> body;
 inline jmp_buf scheduler;
 inline std::mt19937_64 random;
-inline std::vector<std::string> launches;     // errors and names, for tests (controls.cpp)
-inline std::map<std::string, int> barriers;   // how often each was reached by a thread
+inline std::vector<std::string> launches, settings;  // for tests (controls.cpp)
+inline std::map<std::string, int> barriers;          // how often each was reached by a thread
 inline std::string dropped_barrier, failing_call;
 
 [[noreturn]] inline void stop(const char* reason) {
@@ -307,6 +307,13 @@ struct cudaLaunchConfig_t {
 };
 struct cudaFuncAttributes {
     int ptxVersion;
+    size_t sharedSizeBytes;
+};
+enum cudaFuncAttribute { cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
+enum cudaSharedCarveout { cudaSharedmemCarveoutDefault = -1 };
+enum cudaDeviceAttr {
+    cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
+    cudaDevAttrReservedSharedMemoryPerBlock = 111
 };
 
 namespace emulated {
@@ -330,7 +337,18 @@ inline cudaError_t cudaDriverGetVersion(int* version) {
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
     attributes->ptxVersion = 90;
+    attributes->sharedSizeBytes = 8 * 1024;
     return emulated::outcome("cudaFuncGetAttributes");
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+    *value = (attribute == cudaDevAttrReservedSharedMemoryPerBlock ? 1 : 228) * 1024;
+    return emulated::outcome("cudaDeviceGetAttribute");
+}
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int value) {
+    emulated::settings.push_back("carveout " + std::to_string(value));
+    return emulated::outcome("cudaFuncSetAttribute");
 }
 
 template <class... Parameters, class... Arguments>
@@ -343,6 +361,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     unsigned mode = _mm_getcsr();
     _mm_setcsr(0x1F80);  // subnormal numbers are kept, whatever the caller's mode
 #endif
+    emulated::settings.push_back(config->numAttrs ? "dependent" : "ordered");
     gridDim = config->gridDim;
     blockDim = config->blockDim;
     emulated::body = [&] { kernel(arguments...); };

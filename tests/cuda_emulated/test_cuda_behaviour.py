@@ -125,9 +125,62 @@ def test_an_error_of_cuda_names_the_call(rng, cuda, call):
     advance(made, problem.gradients[0])
 
 
+# Switches
+
+
+@pytest.fixture
+def configure(cuda):
+    yield cuda.module.configure
+    cuda.module.configure(True, True)
+
+
+def test_switches_of_benchmarks(rng, cuda, configure):
+    """On at first; carve-outs of both kernels, of two sizes each, are set when they change."""
+    problem = random_problem(rng, FEW, 1)
+
+    def settings():
+        run(problem, "cuda", max_grad_norm=1.0)
+        return cuda.settings()
+
+    settings()
+    assert settings() == ["ordered", "dependent"]
+    configure(dependent_launch=False)
+    assert settings() == ["ordered", "ordered"]
+    configure(equal_carveout=False)
+    assert settings() == ["carveout -1"] * 4 + ["ordered", "ordered"]
+    configure(True)
+    assert settings() == ["ordered", "dependent"]
+    configure(None, True)  # 8 blocks of 9 KiB, of 228
+    assert settings() == ["carveout 32"] * 4 + ["ordered", "dependent"]
+
+
+# Chips
+
+
 def test_what_it_was_built_for(cuda):
     assert cuda.module.emulated
-    (built,) = cuda.module.architectures()
-    major, minor = divmod(built, 10)
-    assert cuda.module.supports(major, minor) and cuda.module.supports(major + 1, 0)
-    assert not cuda.module.supports(major - 1, 9)
+    assert cuda.module.architectures() == [90]
+    assert cuda.module.supports(9, 0) and cuda.module.supports(10, 0)
+    assert not cuda.module.supports(8, 9)
+
+
+DEFAULT = "7.5:8.0:9.0:10.0:12.0+PTX"
+CHIPS = ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1", "13.0"]
+SERVED = {
+    DEFAULT: {"7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "10.3", "12.0", "12.1", "13.0"},
+    "7.5": {"7.5"},
+    "8.6": {"8.6", "8.9"},
+    "8.0+PTX": set(CHIPS) - {"7.0", "7.5"},
+    "8.0+PTX:12.0": set(CHIPS) - {"7.0", "7.5"},
+    "9.0a": {"9.0"},
+    "9.0a+PTX": {"9.0"},
+    "10.0a:12.0f+PTX": {"10.0", "12.0", "12.1"},
+    "10.0f:12.1": {"10.0", "10.3", "12.1"},
+}
+
+
+@pytest.mark.parametrize("chips", SERVED)
+def test_which_chips_a_build_serves(cuda, chips):
+    """Machine code serves later minor versions, PTX whatever is newer, a and f that or a family."""
+    served = {chip for chip in CHIPS if cuda.module.supports(*map(int, chip.split(".")), chips)}
+    assert served == SERVED[chips]
