@@ -44,7 +44,7 @@ class Step:
         instruction_set: str,
     ) -> tuple[int, bool, int]: ...
 
-def can_walk() -> bool: ...
+def tensor_readers() -> list[str]: ...
 
 class Walk:
     def __init__(
@@ -54,6 +54,7 @@ class Walk:
         params: list[tuple[Tensor, int, bool, bool]],
         watched: list[Tensor],
         keys: tuple[str, ...],
+        reader: str,
     ) -> None: ...
     def look(
         self,

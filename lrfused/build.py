@@ -99,7 +99,7 @@ def watch(table: Table, groups: Groups, states: States) -> Any:
     work = table.work
     if (
         native.cpu is None
-        or not native.cpu.can_walk()
+        or not native.tensor_readers
         or table.backend == "reference"  # which wants tensors, not addresses
         or work.options.write_grads
         or any(type(e.param) not in PLAIN for e in work.entries)
@@ -109,7 +109,7 @@ def watch(table: Table, groups: Groups, states: States) -> Any:
     watched = [tensor for tensor, _ in work.watched]
     for state in states.values():
         watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
-    return native.cpu.Walk(groups, states, params, watched, WATCHED)
+    return native.cpu.Walk(groups, states, params, watched, WATCHED, native.tensor_readers[0])
 
 
 def is_current(work: Work, groups: list[GroupOptions], hyper: Hyperparameters) -> bool:

@@ -25,6 +25,10 @@ try:
 except ImportError as error:
     cpu, why_not_cpu = None, _reason("build_failure.txt", error)
 
+# How the walk can ask this torch where a tensor lies, the best way first; none: there is no walk.
+# Proved here and now, outside whatever the first step is in.
+tensor_readers: list[str] = [] if cpu is None else cpu.tensor_readers()
+
 try:
     from lrfused import _cuda
 

@@ -113,16 +113,22 @@ static py::tuple run(Step& step, const Array<int64_t>& gradients, const Array<do
     return py::make_tuple(result.error, result.proceeded, result.step);
 }
 
+static std::vector<std::string> names_of_readers() {
+    std::vector<std::string> names;
+    for (const TensorReader& reader : tensor_readers()) names.push_back(reader.name);
+    return names;
+}
+
 PYBIND11_MODULE(_cpu, module) {
     module.doc() = "The C++ backend of lrfused; it takes raw pointers and does not know torch.";
     module.def("evaluate", &evaluate_one);
     module.def("evaluate_many", &evaluate_many);
     module.def("elementary", &elementary);
     module.def("instruction_sets", &instruction_sets);
-    module.def("can_walk", &can_walk);
+    module.def("tensor_readers", &names_of_readers);
     py::class_<Walk>(module, "Walk")
         .def(py::init<const py::list&, const py::dict&, const py::list&, const py::list&,
-                      const py::tuple&>())
+                      const py::tuple&, const std::string&>())
         .def("look", &Walk::look)
         .def("remember", &Walk::remember);
     py::class_<Step>(module, "Step")

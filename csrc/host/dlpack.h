@@ -1,14 +1,14 @@
 // The part of DLPack's C exchange interface that is used here: where a tensor lies, asked
-// without a Python call and without torch's headers. Layout: DLPack 1.x,
-// https://dmlc.github.io/dlpack/latest/c_api.html
+// without a Python call. Layout: DLPack 1.x, https://dmlc.github.io/dlpack/latest/c_api.html
 #pragma once
 
-#include <cstdint>
+#include <optional>
+
+#include "host/tensor_reader.h"
 
 namespace lrfused {
 namespace dlpack {
 
-enum DeviceType { CPU = 1 };
 enum TypeCode { FLOAT = 2, BFLOAT = 4 };
 
 struct DataType {
@@ -38,6 +38,9 @@ struct ExchangeApi {
 };
 
 constexpr uint32_t MAJOR = 1;
+
+// Of a torch that has this interface.
+std::optional<TensorReader> reader();
 
 }  // namespace dlpack
 }  // namespace lrfused

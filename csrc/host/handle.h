@@ -1,12 +1,13 @@
-// Tensors through torch's stable C interface: where and how they lie, in some nanoseconds each and
-// without Python. The interface is found at run time, so nothing is linked. Documentation:
-// https://docs.pytorch.org/docs/stable/notes/libtorch_stable_abi.html
+// Tensors that a table knows the addresses of, all asked at every step whether they lie where they
+// did, in some nanoseconds each.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
 #include <vector>
+
+#include "host/stable.h"
 
 namespace lrfused {
 
@@ -25,18 +26,11 @@ class Handles {
     bool are_unchanged() const;
 
   private:
-    struct Place {
-        void* data;
-        int32_t dtype;
-        int64_t dimensions;
-        int64_t *shape, *strides;
-    };
     struct Known {
-        void *tensor, *data;
-        int32_t dtype, dimensions;
+        stable::Handle tensor;
+        void* data;
+        int32_t type, dimensions;
     };
-
-    static bool read(void* tensor, Place& place);
 
     // One after the other in memory: thousands are looked at, with cold caches.
     std::vector<Known> known;

@@ -6,49 +6,14 @@
 
 namespace lrfused {
 
-static const dlpack::ExchangeApi* exchange_api() {
-    static const dlpack::ExchangeApi* api = [] {
-        py::object type = py::module_::import("torch").attr("Tensor");
-        const dlpack::ExchangeApi* found = nullptr;
-        if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return found;
-        py::object capsule = type.attr("__dlpack_c_exchange_api__");
-        if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return found;
-        found = static_cast<const dlpack::ExchangeApi*>(
-            PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-        while (found && found->major > dlpack::MAJOR) found = found->previous;
-        return found && found->major == dlpack::MAJOR && found->tensor_from_object ? found
-                                                                                   : nullptr;
-    }();
-    return api;
-}
-
-bool can_walk() { return exchange_api() != nullptr; }
-
-static bool read(PyObject* object, dlpack::Tensor& tensor) {
-    if (exchange_api()->tensor_from_object(object, &tensor) == 0) return true;
-    PyErr_Clear();
-    return false;
-}
-
-// Two attributes of a tensor, by the C functions behind them: a lookup by name each would cost
-// more than they do.
+// What is asked of every parameter and gradient, besides where it lies.
 class Asker {
   public:
-    Asker() {
-        py::object type = py::module_::import("torch").attr("Tensor");
-        grad_descriptor = type.attr("grad");
-        is_neg_descriptor = type.attr("is_neg");
-        if (Py_TYPE(grad_descriptor.ptr()) == &PyGetSetDescr_Type)
-            grad_getter = reinterpret_cast<PyGetSetDescrObject*>(grad_descriptor.ptr())->d_getset;
+    Asker() : grad(tensor_type(), "grad"), is_neg_descriptor(tensor_type().attr("is_neg")) {
         if (Py_TYPE(is_neg_descriptor.ptr()) == &PyMethodDescr_Type) {
             is_neg_method = reinterpret_cast<PyMethodDescrObject*>(is_neg_descriptor.ptr())->d_method;
             if (is_neg_method->ml_flags != METH_NOARGS) is_neg_method = nullptr;
         }
-    }
-
-    PyObject* grad(PyObject* tensor) const {
-        return grad_getter ? grad_getter->get(tensor, grad_getter->closure)
-                           : PyObject_GetAttrString(tensor, "grad");
     }
 
     PyObject* is_neg(PyObject* tensor) const {
@@ -56,9 +21,12 @@ class Asker {
                              : PyObject_CallOneArg(is_neg_descriptor.ptr(), tensor);
     }
 
+    const Getter grad;
+
   private:
-    py::object grad_descriptor, is_neg_descriptor;
-    PyGetSetDef* grad_getter = nullptr;
+    static py::object tensor_type() { return py::module_::import("torch").attr("Tensor"); }
+
+    py::object is_neg_descriptor;
     PyMethodDef* is_neg_method = nullptr;
 };
 
@@ -68,37 +36,34 @@ static const Asker& asker() {
     return *the_one;
 }
 
-static void* address(const dlpack::Tensor& tensor) {
-    return static_cast<char*>(tensor.data) + tensor.byte_offset;
-}
-
-static int dtype_of(const dlpack::DataType& type) {
-    if (type.lanes != 1) return -1;
-    if (type.code == dlpack::BFLOAT) return type.bits == 16 ? BFLOAT16 : -1;
-    if (type.code != dlpack::FLOAT) return -1;
-    return type.bits == 64 ? FLOAT64 : type.bits == 32 ? FLOAT32 : type.bits == 16 ? FLOAT16 : -1;
+static TensorReader reader_of(const std::string& name) {
+    for (const TensorReader& reader : tensor_readers())
+        if (name == reader.name) return reader;
+    throw py::value_error("reader: there is no " + name + " that could be proved");
 }
 
 Place Walk::place_of(const py::object& object) {
-    dlpack::Tensor t;
-    if (!read(object.ptr(), t)) return {};
+    TensorView view;
+    if (!reader.read(object.ptr(), view)) return {};
     size_t first = numbers.size();
-    numbers.insert(numbers.end(), t.shape, t.shape + t.dimensions);
-    numbers.insert(numbers.end(), t.strides, t.strides + t.dimensions);
-    return {true, address(t), t.device_type, t.device_id, dtype_of(t.dtype), t.dimensions, first};
+    numbers.insert(numbers.end(), view.shape, view.shape + view.dimensions);
+    numbers.insert(numbers.end(), view.strides, view.strides + view.dimensions);
+    view.shape = view.strides = nullptr;
+    return {true, view, first};
 }
 
-bool Walk::has_layout(const dlpack::Tensor& t, const Place& place) const {
-    const int64_t *shape = numbers.data() + place.numbers, *strides = shape + place.dimensions;
-    return place.device_type == t.device_type && place.device_id == t.device_id &&
-           place.dimensions == t.dimensions && std::equal(shape, strides, t.shape) &&
-           std::equal(strides, strides + place.dimensions, t.strides);
+bool Walk::has_layout(const TensorView& view, const Place& place) const {
+    const TensorView& then = place.view;
+    const int64_t *shape = numbers.data() + place.numbers, *strides = shape + then.dimensions;
+    return then.device_type == view.device_type && then.device_index == view.device_index &&
+           then.dimensions == view.dimensions && std::equal(shape, strides, view.shape) &&
+           std::equal(strides, strides + then.dimensions, view.strides);
 }
 
 bool Walk::lies_at(const py::object& object, const Place& place) const {
-    dlpack::Tensor t;
-    return place.known && read(object.ptr(), t) && place.data == address(t) &&
-           place.dtype == dtype_of(t.dtype) && has_layout(t, place);
+    TensorView view;
+    return place.known && reader.read(object.ptr(), view) && place.view.data == view.data &&
+           place.view.type == view.type && has_layout(view, place);
 }
 
 using Items = std::vector<std::pair<py::object, py::object>>;
@@ -121,8 +86,10 @@ static bool same_items(PyObject* dict, const Items& items, size_t first, size_t 
 }
 
 Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& params_,
-           const py::list& watched_, const py::tuple& keys_)
-    : params_key(py::str("params")), tensor_type(py::module_::import("torch").attr("Tensor")) {
+           const py::list& watched_, const py::tuple& keys_, const std::string& reader_)
+    : reader(reader_of(reader_)),
+      params_key(py::str("params")),
+      tensor_type(py::module_::import("torch").attr("Tensor")) {
     for (py::handle row : params_) {
         auto [object, group, has_state, plain] =
             row.cast<std::tuple<py::object, int64_t, bool, bool>>();
@@ -195,22 +162,20 @@ bool Walk::memory_is_the_same() const {
 }
 
 bool Walk::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const {
-    dlpack::Tensor tensor;
+    TensorView view;
     if (!param.plain || Py_TYPE(gradient) != reinterpret_cast<PyTypeObject*>(tensor_type.ptr()) ||
-        !read(gradient, tensor) || !has_layout(tensor, param.place))
+        !reader.read(gradient, view) || view.dtype < 0 || !has_layout(view, param.place))
         return false;
-    int dtype = dtype_of(tensor.dtype);
-    void* data = address(tensor);
     const int64_t* shape = numbers.data() + param.place.numbers;
-    bool empty = std::count(shape, shape + param.place.dimensions, 0) > 0;
-    if (dtype < 0 || (data == nullptr && !empty)) return false;
+    bool empty = std::count(shape, shape + view.dimensions, 0) > 0;
+    if (view.data == nullptr && !empty) return false;
     constexpr uintptr_t size[] = {8, 4, 2, 2};
-    if (reinterpret_cast<uintptr_t>(data) % size[dtype]) return false;
+    if (reinterpret_cast<uintptr_t>(view.data) % size[view.dtype]) return false;
     PyObject* negated = asker().is_neg(gradient);
     Py_XDECREF(negated);
     if (negated == nullptr) PyErr_Clear();
-    row[0] = static_cast<int64_t>(reinterpret_cast<intptr_t>(data));
-    row[1] = dtype;
+    row[0] = static_cast<int64_t>(reinterpret_cast<intptr_t>(view.data));
+    row[1] = view.dtype;
     return negated == Py_False;
 }
 

@@ -5,10 +5,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <string>
 #include <vector>
 
-#include "host/dlpack.h"
 #include "host/handle.h"
+#include "host/tensor_reader.h"
 
 namespace lrfused {
 
@@ -17,19 +18,17 @@ namespace py = pybind11;
 // Where a tensor lies, and how.
 struct Place {
     bool known = false;
-    void* data = nullptr;
-    int32_t device_type = 0, device_id = 0;
-    int dtype = -1;  // a Dtype; -1 for any other
-    int32_t dimensions = 0;
-    size_t numbers = 0;  // where its shape and strides begin in a Walk's numbers
+    TensorView view;     // without shape and strides, which may change
+    size_t numbers = 0;  // where those begin in a Walk's numbers
 };
 
 class Walk {
   public:
     // params: (parameter, group, has state, plain: its memory is used as it is); watched: other
-    // tensors whose addresses the table knows; keys: the entries of a group to be watched.
+    // tensors whose addresses the table knows; keys: the entries of a group to be watched; reader:
+    // the name of one of tensor_readers().
     Walk(const py::list& groups, const py::dict& states, const py::list& params,
-         const py::list& watched, const py::tuple& keys);
+         const py::list& watched, const py::tuple& keys, const std::string& reader);
 
     // None if the table may be out of date. Otherwise whether the caller wrote to a group, the
     // parameters with a gradient, and the places of the gradients that need a closer look; all
@@ -49,15 +48,16 @@ class Walk {
     };
     using Items = std::vector<std::pair<py::object, py::object>>;
 
-    Place place_of(const py::object& tensor);  // not known if DLPack cannot describe it
+    Place place_of(const py::object& tensor);  // not known if the reader cannot describe it
     bool lies_at(const py::object& tensor, const Place& place) const;
-    bool has_layout(const dlpack::Tensor& tensor, const Place& place) const;
+    bool has_layout(const TensorView& view, const Place& place) const;
     bool params_are_those(const py::list& groups) const;
     bool states_are_those(const py::dict& states) const;
     bool groups_are_those(const py::list& groups) const;
     bool memory_is_the_same() const;
     bool is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const;
 
+    TensorReader reader;
     std::vector<Param> params;
     Handles handles;  // of what is watched, where torch has such things; a parameter may be swapped
     std::vector<std::pair<py::object, Place>> watched;  // the rest of it
@@ -67,8 +67,5 @@ class Walk {
     Items states, state_items;        // state_items: of one state after the other
     std::vector<size_t> state_starts;  // where each begins, and the end
 };
-
-// torch has the exchange interface: without it there is no Walk.
-bool can_walk();
 
 }  // namespace lrfused
