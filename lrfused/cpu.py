@@ -51,12 +51,7 @@ class CpuStep:
 
 def increment_versions(tensors: list[Tensor]) -> None:
     """Tell autograd that saved parameters are no longer what they were."""
-    try:
-        torch.autograd.graph.increment_version(tensors)
-    except TypeError:  # older torch takes one at a time, and none of inference mode
-        for tensor in tensors:
-            if not tensor.is_inference():
-                torch.autograd.graph.increment_version(tensor)
+    torch.autograd.graph.increment_version(tensors)  # inference tensors have no version
 
 
 def description(work: Work) -> tuple[Any, ...]:

@@ -66,11 +66,11 @@ def steady_steps(rng, queue, made, change=lambda gradients: gradients, outside=N
     return made
 
 
-@pytest.mark.parametrize("walks", [True, False], ids=["walk", "no walk"])
+@pytest.mark.parametrize("reader", [*native.tensor_readers, "none"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_no_steady_step_waits(rng, queue, monkeypatch, name, walks):
-    if not walks:
-        monkeypatch.setattr(native.cpu, "can_walk", lambda: False)
+def test_no_steady_step_waits(rng, queue, monkeypatch, name, reader):
+    names = [known for known in native.tensor_readers if known == reader]
+    monkeypatch.setattr(native, "tensor_readers", names)
     values = random_problem(rng, FEW, 1).values
     made = start(values, groups=({}, {"eps": 1e-6}), **OPTIONS[name])
     steady_steps(rng, queue, made)

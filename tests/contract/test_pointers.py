@@ -71,12 +71,14 @@ GRADIENTS = {
 }
 
 
+@pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("make,match", GRADIENTS.values(), ids=GRADIENTS)
 def test_unusable_gradients_are_refused(rng, backend, make, match):
     """Sparse gradients, subclasses and freed storage: an error before anything changes."""
     refused(rng, backend, gradient(make), match)
 
 
+@pytest.mark.usefixtures("reader")
 def test_a_gradient_of_another_shape_is_refused(rng, backend):
     """p.data of another size than p.grad (both larger and smaller): an error, no wild read."""
     for size in (5, 1000):
@@ -216,6 +218,7 @@ def test_parameters_without_gradients_may_be_anything(rng, backend, make):
     assert frozen not in opt.state
 
 
+@pytest.mark.usefixtures("reader")
 def test_lazy_conjugates_and_signs_are_resolved(rng, backend):
     """Gradients with the conj or neg bit set count by their values."""
     params = make_parameters(rng, torch.complex64, ((4, 3), (5,)))

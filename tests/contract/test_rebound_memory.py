@@ -11,6 +11,7 @@ import torch
 from conftest import Rng
 
 import lrfused
+from lrfused import native
 
 from .helpers import (
     assert_near,
@@ -26,11 +27,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 SHAPES = ((6, 6), (13,), (5, 5))
 
 
-@pytest.fixture(autouse=True, params=["handles", "DLPack only"])
-def interface(request, monkeypatch):
-    """Both ways in which the walk can ask torch where a tensor lies."""
-    if request.param == "DLPack only":
-        monkeypatch.delattr("torch._C._aoti.unsafe_alloc_void_ptr_from_tensor", raising=False)
+HANDLES = "torch._C._aoti.unsafe_alloc_void_ptr_from_tensor"
+
+
+@pytest.fixture(autouse=True)
+def interface(reader, monkeypatch):
+    """The ways in which the walk can ask torch where a tensor lies; DLPack without handles, too."""
+    if reader == "DLPack":
+        monkeypatch.delattr(HANDLES)
 
 
 def pair(rng, backend):
@@ -193,16 +197,17 @@ FREED = {
 }
 
 
-def inheriting(function, *args):
+def inheriting(readers, function, *args):
     """In a process of its own: with this process's backends."""
     emulating.inherit()
+    native.tensor_readers = readers
     function(*args)
 
 
 def in_a_process(function, *args):
     """Call it where a crash does no harm; what it says stands in the captured output."""
     spawning = multiprocessing.get_context("spawn")
-    process = spawning.Process(target=inheriting, args=(function, *args))
+    process = spawning.Process(target=inheriting, args=(native.tensor_readers, function, *args))
     process.start()
     process.join(300)
     ended = process.exitcode
