@@ -127,7 +127,7 @@ class Engine:
     # What the host knows of a GPU's steps
 
     def _ask(self, table: Table) -> None:
-        """Have what the step decided copied to the host; a captured step decides nothing now."""
+        """Now and then have the decisions copied to the host; a captured step decides nothing."""
         state = table.work.state
         if is_capturing(state.words.device):
             table.is_captured = True

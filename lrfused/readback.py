@@ -1,6 +1,7 @@
 """What the host learns of a GPU's steps: copied on the way, looked at when it is there.
 
-One copy is on its way at a time, and nobody waits for it.
+One copy is on its way at a time, and nobody waits for it. A copy keeps the device from starting the
+next step at once, so most steps go without.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from lrfused.device_queue import DeviceQueue, Mark
 from lrfused.device_state import DeviceState, Reading
+
+# Steps from one copy to the next; the first ones follow each other sooner, so that a short run's
+# mirrors follow, too: after 1, 2, 4, 8, 16, 32, 48, ... steps.
+LONGEST_PAUSE = 16
 
 
 @dataclass
@@ -28,11 +33,17 @@ class Readback:
         self._inputs: list[Tensor] = []
         self._arrival: Mark | None = None
         self._is_wanted = True
+        self._pause = self._steps_left = 1
 
     def ask(self, state: DeviceState, inputs: list[Tensor]) -> None:
-        """Have the state copied as the last step leaves it; not if a copy is on its way."""
-        if self._arrival is not None:
+        """After every step: have the state copied as it leaves it, if that is due by now.
+
+        Not while a copy is on its way; then after the first step that finds it there.
+        """
+        self._steps_left -= 1
+        if self._arrival is not None or self._steps_left > 0:
             return
+        self._steps_left, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         tensors = [tensor.detach().reshape(-1) for tensor in (state.words, *inputs)]
         if [(t.numel(), t.dtype) for t in self._room] != [(t.numel(), t.dtype) for t in tensors]:
             self._room = [self._queue.room(t.numel(), t.dtype) for t in tensors]

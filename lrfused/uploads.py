@@ -32,7 +32,7 @@ class Upload:
         self._queue = DeviceQueue(device) if queue is None else queue
         self._is_direct = queue is None and device.type == "cpu"
         self._tensor = torch.zeros(size, dtype=dtype, device=device)
-        self._last: Numbers | None = None
+        self._last: bytes | None = None  # so nan is as before, and -0.0 is not 0.0
         self._in_use: deque[tuple[Mark, Tensor]] = deque()  # by copies, the oldest first
         # Memory of the host cannot be had while a graph is captured.
         self._beside = [] if self._is_direct else [self._room() for _ in range(2)]
@@ -47,7 +47,8 @@ class Upload:
 
     def shared(self, numbers: Numbers) -> Tensor:
         """The one tensor that every step reads, captured or not; it holds the numbers."""
-        if self._last is not None and np.array_equal(self._last, numbers, equal_nan=True):
+        now = numbers.tobytes()
+        if now == self._last:
             return self._tensor
         if self._is_direct:
             self._tensor.copy_(torch.from_numpy(numbers))
@@ -56,7 +57,7 @@ class Upload:
                 self._copy_now(numbers, self._tensor)
         else:
             self._copy_in_order(numbers)
-        self._last = numbers.copy()
+        self._last = now
         return self._tensor
 
     def fixed(self, numbers: Numbers) -> Tensor:

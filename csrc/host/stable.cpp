@@ -100,9 +100,7 @@ bool read(Handle tensor, TensorView& view) {
     // The strides first: what has none has no address either, or one of something else.
     if (api()->strides(tensor, &strides) || api()->shape(tensor, &shape) ||
         api()->data(tensor, &view.data) || api()->dtype(tensor, &view.type) ||
-        api()->dimensions(tensor, &view.dimensions) ||
-        api()->device_type(tensor, &view.device_type) ||
-        api()->device_index(tensor, &view.device_index))
+        api()->dimensions(tensor, &view.dimensions))
         return false;
     view.shape = shape;
     view.strides = strides;
@@ -146,7 +144,8 @@ static bool is_strided(PyObject* object) {
 // is not asked about other layouts.)
 static bool read_object(PyObject* object, TensorView& view) {
     void* pointer = is_strided(object) ? wrapped(object) : nullptr;
-    return pointer && read(&pointer, view);
+    return pointer && read(&pointer, view) && !api()->device_type(&pointer, &view.device_type) &&
+           !api()->device_index(&pointer, &view.device_index);
 }
 
 // Nothing is followed before it is known: a handle that torch made points to the same.

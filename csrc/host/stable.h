@@ -15,7 +15,7 @@ using Handle = void*;
 // Null where torch has no such interface or the object is no tensor.
 Handle make_handle(const pybind11::object& tensor);
 void release(Handle handle);
-bool read(Handle handle, TensorView& view);
+bool read(Handle handle, TensorView& view);  // all but the device, which follows from the address
 
 // Of a torch that has this interface, from any Python object without owning it.
 std::optional<TensorReader> reader();

@@ -20,7 +20,7 @@ class LateQueue(DeviceQueue):
         super().__init__(torch.device("cpu"))
         self.capturing = False
         self.waiting, self.rooms = [], []
-        self.asked = self.done = 0
+        self.asked = self.done = self.marks = 0
 
     def room(self, size, dtype):
         self.rooms.append(torch.zeros(size, dtype=dtype))
@@ -32,6 +32,7 @@ class LateQueue(DeviceQueue):
         self.asked += 1
 
     def mark(self):
+        self.marks += 1
         return LateMark(self, self.asked)
 
     def is_capturing(self):

@@ -8,6 +8,7 @@ import torch
 from step.helpers import FEW, advance, assert_same_bits, random_problem, set_gradients, start
 
 from lrfused import schedules as S
+from lrfused.readback import LONGEST_PAUSE
 
 NAN = float("nan")
 LR = S.warmup_cosine(1e-2, 3, 20)
@@ -53,6 +54,34 @@ def test_mirrors_of_inputs_show_what_the_device_held(rng, queue):
     queue.run()
     step()
     assert made.opt.param_groups[0]["lr"] == LR(2) * 0.25
+
+
+def test_most_steps_copy_nothing(rng, queue):
+    """And mirrors lag by so many steps at most, if the device keeps up."""
+    made, step = stepping(rng, lr=S.linear(0.0, 1.0, 1000))
+    asked = []
+    for done in range(1, 101):
+        before = queue.asked
+        step()
+        queue.run()
+        shown = round(1000 * made.opt.param_groups[0]["lr"])
+        assert done - shown <= LONGEST_PAUSE + 1
+        asked += [done] * (queue.asked - before)
+    assert asked == [1, 2, 4, 8, 16, 32, 48, 64, 80, 96]
+    assert queue.marks == len(asked)
+
+
+def test_a_copy_that_is_late_puts_the_next_one_off(rng, queue):
+    made, step = stepping(rng, lr=LR)
+    for _ in range(6):
+        step()
+    assert queue.asked == 1
+    queue.run()
+    step()
+    assert queue.asked == 2
+    queue.run()
+    step()
+    assert made.opt.param_groups[0]["lr"] == LR(7)
 
 
 @pytest.mark.parametrize("ask", ["metrics", "state_dict", "sync_mirrors"])
@@ -128,6 +157,20 @@ def test_a_refused_step_is_told_by_a_later_one_which_does_nothing(rng, queue):
         step()
     assert made.opt.metrics()["steps"] == 4
     assert not any(torch.equal(p, q) for p, q in zip(made.params, before, strict=True))
+
+
+@pytest.mark.parametrize("refused", [0, 4, 15, 16, 32, 40])
+def test_a_refused_step_is_told_soon(rng, queue, refused):
+    """By one of the next steps, of which there is a fixed number."""
+    _, step = stepping(rng, nonfinite="raise")
+    for _ in range(refused):
+        step()
+        queue.run()
+    step(bad=True)
+    with pytest.raises(RuntimeError, match=f"step {refused}: a gradient is not finite"):
+        for _ in range(LONGEST_PAUSE):
+            queue.run()
+            step()
 
 
 @pytest.mark.parametrize("ask", ["metrics", "state_dict", "sync_mirrors"])

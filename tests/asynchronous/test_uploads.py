@@ -47,6 +47,14 @@ def test_what_did_not_change_is_not_uploaded(late):
     assert late.asked == 3
 
 
+def test_bits_are_what_changes(late):
+    upload = Upload(1, torch.float64, CPU, late)
+    for number in (0.0, 0.0, -0.0, -0.0):
+        tensor = upload.shared(np.array([number]))
+    late.run()
+    assert late.asked == 2 and torch.signbit(tensor).all()
+
+
 def test_numbers_changed_after_the_call_do_not_count(late):
     upload = Upload(2, torch.float64, CPU, late)
     numbers = np.array([1.0, 2.0])
