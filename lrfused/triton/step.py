@@ -1,6 +1,5 @@
 """The Triton backend: one table, stepped by two launches at most."""
 
-from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +57,7 @@ class TritonStep:
         self._kinds: dict[Kind, int] = {}
         # Which of them a tensor is of, for each dtype of its gradient; -1: not seen yet.
         self._kind_of = np.full((len(work.entries), len(CODES)), -1, dtype=np.int64)
+        self._dtypes, self._kinds_now = b"", np.zeros(0, dtype=np.int64)  # of the last gradients
         self._gradients = Upload(len(work.entries) * 2, torch.int64, device)
         numbers = int(w.VALUES) + 2 * len(work.groups) * len(Slot)
         self._numbers = Upload(numbers, torch.float64, device)
@@ -66,8 +66,6 @@ class TritonStep:
         rooms = (self.measured, self._measured.ticket, self.decided, self._no_scale, self._no_inf)
         uploads = (self._gradients.memory, self._numbers.memory)
         self.uses = StreamUse(device, [*self._table, *rooms, *uploads, *work.memory])
-        self._params = [entry.param for entry in work.entries]
-        self._has_version = np.array([not param.is_inference() for param in self._params])
 
     def __call__(self, work: Work) -> Outcome:
         """One step over the gradients in ``work.addresses``; nothing waits for the device.
@@ -147,24 +145,30 @@ class TritonStep:
 
     def _addresses(self, work: Work) -> NDArray[np.int64]:
         """Where each gradient is, and of what kind its tensor is; kinds are listed as they come."""
+        dtypes = work.addresses[:, 1].tobytes()
+        if dtypes != self._dtypes:
+            self._dtypes, self._kinds_now = dtypes, self._kinds_of_gradients(work)
+        addresses = work.addresses.copy()
+        addresses[:, 1] = self._kinds_now
+        return addresses.reshape(-1)
+
+    def _kinds_of_gradients(self, work: Work) -> NDArray[np.int64]:
+        """The kind of each tensor with a gradient; -1 of the others."""
         dtypes = work.addresses[:, 1]
         present = np.flatnonzero(dtypes >= 0)
         kinds = self._kind_of[present, dtypes[present]]
         for index in present[kinds < 0].tolist():
-            kind = _kind(work, index)
-            number = self._kinds.setdefault(kind, len(self._kinds))
+            number = self._kinds.setdefault(_kind(work, index), len(self._kinds))
             self._kind_of[index, dtypes[index]] = number
-        addresses = work.addresses.copy()
-        addresses[present, 1] = self._kind_of[present, dtypes[present]]
-        return addresses.reshape(-1)
+        found = np.full(len(dtypes), -1, dtype=np.int64)
+        found[present] = self._kind_of[present, dtypes[present]]
+        return found
 
     def outcome(self, work: Work) -> Outcome:
         """On a CPU, what was decided; on a device nobody knows yet."""
         words = work.state.words
         if not self.knows or self._decided.words[int(w.PROCEED)]:
-            # Autograd has to know that saved parameters are no longer what they were.
-            moved = self._has_version & (work.addresses[:, 1] >= 0)
-            increment_versions(list(compress(self._params, moved.tolist())))
+            increment_versions(work.moving)
         if not self.knows:
             return UNKNOWN
         return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
