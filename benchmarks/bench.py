@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import records
+import result_files
 import sittings
 import table
 import torch
@@ -72,9 +73,9 @@ def run(options: argparse.Namespace, device: Device) -> records.Record:
                 case, providers, options.rounds, stream, Settings(), _ticker(bar), again
             )
             records.add(record, measurements, rates)
-            records.write(record, options.out)
+            result_files.write(record, options.out)
     record["finished"] = options.sitting == options.sittings
-    records.write(record, options.out)
+    result_files.write(record, options.out)
     return record
 
 
@@ -136,7 +137,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "dtype": list(DTYPES),
         "forms": list(QUICK_FORMS if quick else FORMS),
         "rounds": QUICK_ROUNDS if quick else SITTING_ROUNDS if options.sittings > 1 else ROUNDS,
-        "out": records.folder() / (f"{name}-quick.json" if quick else f"{name}.json"),
+        "out": result_files.folder() / (f"{name}-quick.json" if quick else f"{name}.json"),
     }
     for name, value in defaults.items():
         if getattr(options, name) is None:

@@ -27,6 +27,7 @@ from torch.nn import Parameter
 from workloads import Form
 
 import lrfused
+from lrfused import native
 
 Make = Callable[[Parameters, Settings], torch.optim.Optimizer]
 
@@ -123,14 +124,60 @@ def own(backend: str) -> Provider:
     )
 
 
+def no_configure() -> str | None:
+    """Why launches cannot be changed, if so."""
+    reason = unavailable("cuda")
+    if reason is None and not hasattr(native.cuda, "configure"):
+        return "not available: lrfused._cuda has no configure"
+    return reason
+
+
+def launched_by(
+    choice: dict[str, bool], params: Parameters, form: Form, settings: Settings
+) -> Pipeline:
+    """lrfused-cuda with launches of this kind, which are set back behind each step."""
+    assert native.cuda is not None
+    usual = {"dependent_launch": None, "equal_carveout": None}
+    made, configure = fused_whole(params, form, settings, backend="cuda"), native.cuda.configure
+
+    def step() -> None:
+        configure(**{**usual, **choice})
+        made.step()
+        configure(**usual)
+
+    return Pipeline(step, made.optimizer)
+
+
+def variant(name: str, **choice: bool) -> Provider:
+    """The CUDA backend with other launches than it would choose."""
+    return Provider(
+        f"lrfused-cuda-{name}",
+        f"lrfused (cuda, {name.replace('-', ' ')})",
+        partial(launched_by, choice),
+        MEASURED_FIRST,
+        OWN_NORM,
+        no_configure,
+    )
+
+
 # "lrfused" is whatever the backend "auto" is.
 OWN_PROVIDERS = {provider.name: provider for provider in (own("cuda"), own("triton"))}
+VARIANTS = {
+    provider.name: provider
+    for provider in (
+        variant("dependent-launch", dependent_launch=True),
+        variant("serial-launch", dependent_launch=False),
+        variant("equal-carveout", equal_carveout=True),
+        variant("own-carveout", equal_carveout=False),
+    )
+}
 GPU_PROVIDERS = {
     provider.name: provider
     for provider in (
         PROVIDERS["fused"],
         PROVIDERS["foreach"],
         *OWN_PROVIDERS.values(),
+        *VARIANTS.values(),
         PROVIDERS["compile"],
         other("optimi", "optimi", "optimi", optimi, moments=debiased),
         other("flashoptim", "FlashOptim", "flashoptim", flashoptim, moments=materialized),

@@ -1,254 +1,174 @@
 """All that is done with a GPU while there is one: build, test, sanitise, benchmark.
 
-    make gpu [PYTHON=python3] [ARGS="--seconds 500 --only equality,tests"]
+    make gpu [PYTHON=python3] [ARGS="--seconds 500 --only 'CUDA equality,CUDA times'"]
     make gpu PYTHON=.venv/bin/python ARGS=--dry-run
 
-Each stage is a process of its own with a limit; the most important come first. Installs nothing,
-needs no network. Results are written as they come, to benchmarks/results or the folder RESULTS_DIR:
-gpu-run.json (what became of each stage), gpu-equality.json and gpu-tests.json (every test),
-gpu.json and gpu-more.json (times), gpu.log (all output). Exits with 1 if a stage failed.
+Each stage of ``gpu_stages.py`` is a process of its own with a limit. Installs nothing, needs no
+network; this process itself needs nothing but Python. Results are written as they come, to
+benchmarks/results or the folder RESULTS_DIR: gpu-run.json (what became of each stage),
+gpu-facts.json (the machine), files of tests and times, gpu.log (all output). Exits with 1 if a
+stage failed.
 
-A dry run does all of it as far as a machine without a GPU can: on tiny tensors of the CPU.
+A dry run does what a machine without a GPU can: on tiny tensors of the CPU.
 """
 
 import argparse
-import importlib.util
+import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import machine
-import records
-import torch
+import result_files
+from gpu_stage import FAILED, LEFT_OUT, OK, TIMED_OUT, Facts, Run, Stage, Verdict
+from gpu_stages import STAGES
 
-ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 525  # for everything
+PATIENCE = 6  # times as long: a dry run on two cores
 LEAST = 10  # a stage with less is not begun
 TAIL = 3000  # characters of its output that stay in gpu-run.json
-WORKERS = 8  # compiling Triton's kernels is most of the tests' time
-MAIN_PROVIDERS = "fused,foreach,lrfused-cuda,lrfused-triton"
-SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
-
-OK, FAILED, TIMED_OUT, LEFT_OUT = "ok", "failed", "timed out", "left out"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One process.
-
-    Attributes:
-        command: is told its seconds and the folder of the results.
-        seconds: its limit, if so much is left.
-        missing: why it cannot be done here, or None.
-        variables: added to its environment.
-    """
-
-    name: str
-    command: Callable[[int, Path], list[str]]
-    seconds: int
-    missing: Callable[[], str | None] = lambda: None
-    variables: dict[str, str] = field(default_factory=dict)
-
-
-# Stages
-
-
-def script(path: str, *arguments: str) -> Callable[[int, Path], list[str]]:
-    """A script of the repository by the Python that runs this one."""
-    return lambda seconds, folder: [sys.executable, str(ROOT / path), *arguments]
-
-
-def tests(result: str, *arguments: str, workers: int) -> Callable[[int, Path], list[str]]:
-    """GPU tests; a newer library's warnings are no errors here."""
-
-    def command(seconds: int, folder: Path) -> list[str]:
-        there = importlib.util.find_spec("xdist") is not None
-        parallel = ["-n", str(workers), "--dist", "worksteal"] if there else []
-        place = ["env", f"GPU_RESULTS={folder / result}", sys.executable, "-m", "pytest"]
-        options = ["-q", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider", *parallel]
-        return [*place, *options, *arguments]
-
-    return command
-
-
-def benchmark(result: str, *arguments: str, device: str) -> Callable[[int, Path], list[str]]:
-    def command(seconds: int, folder: Path) -> list[str]:
-        out = ["--out", str(folder / result), "--seconds", str(max(1, seconds - 5))]
-        return [
-            sys.executable,
-            str(ROOT / "benchmarks/bench.py"),
-            "--device",
-            device,
-            *out,
-            *arguments,
-        ]
-
-    return command
-
-
-def sanitizer(tool: str, backends: Sequence[str]) -> Callable[[int, Path], list[str]]:
-    def command(seconds: int, folder: Path) -> list[str]:
-        watch = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
-        steps = [sys.executable, str(ROOT / "tests/gpu/small_steps.py"), *backends]
-        return [*(watch if shutil.which(watch[0]) else []), *steps]
-
-    return command
-
-
-def no_sanitizer(tool: str, dry: bool) -> str | None:
-    """Why it cannot be used; a dry run takes the steps once, with it or without."""
-    if dry:
-        return None if tool == SANITIZERS[0] else "the steps are the same"
-    return None if shutil.which("compute-sanitizer") else "no compute-sanitizer"
-
-
-def no_triton() -> str | None:
-    return None if importlib.util.find_spec("triton") else "no Triton"
-
-
-def present_architecture() -> dict[str, str]:
-    """The CUDA module is built for the GPU that is there only: each chip takes half a minute."""
-    if not torch.cuda.is_available():
-        return {}
-    major, minor = torch.cuda.get_device_capability()
-    return {"LRFUSED_CUDA_ARCH_LIST": f"{major}.{minor}+PTX"}
-
-
-def stages(dry: bool) -> list[Stage]:
-    """In the order of their importance."""
-    device, workers = ("dry-gpu", 1) if dry else ("gpu", WORKERS)
-    few = ["--rounds", "1", "--forms", "unscale", "--dtype", "float32"] if dry else []
-    main = ["--workloads", "tiny1000" if dry else "gpt2,gpt3,tiny1000,tiny1000-fresh"]
-    main += ["--providers", MAIN_PROVIDERS + (",lrfused" if dry else "")]
-    more = ["--workloads", "llama-7b", "--providers", "fused,optimi,lrfused"] if dry else []
-    build, choice = script("setup.py", "build_ext", "--inplace"), "optional"
-    first = Stage("first step", script("benchmarks/first_step.py"), 40)
-    if dry:  # nothing is overwritten that others may be using
-        build, choice = script("setup.py", "--name"), "never"
-        compiling = script("tests/triton/compiling.py", "90", "float32")
-        first = Stage("compile", compiling, 300, no_triton, {"TRITON_INTERPRET": "0"})
-    equality = "tests/gpu/test_gpu_equality.py"
-    return [
-        Stage("build", build, 180, variables={"LRFUSED_BUILD": choice, **present_architecture()}),
-        Stage("info", lambda *_: [sys.executable, "-m", "lrfused"], 60),
-        Stage("equality", tests("gpu-equality.json", equality, workers=workers), 150),
-        Stage("main benchmarks", benchmark("gpu.json", *main, *few, device=device), 120),
-        Stage(
-            "tests",
-            tests("gpu-tests.json", "tests/gpu", "--ignore", equality, workers=workers),
-            150,
-        ),
-        first,
-        *[
-            Stage(
-                tool,
-                sanitizer(tool, ["cpu"] if dry else ["cuda", "triton"]),
-                40,
-                partial(no_sanitizer, tool, dry),
-                {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-            )
-            for tool in SANITIZERS
-        ],
-        Stage("more benchmarks", benchmark("gpu-more.json", *more, *few, device=device), SECONDS),
-    ]
-
-
-# The run
+BAD_LINES = 30  # of a stage that is not well are printed
+ALWAYS = ("versions", "backends")  # other stages need their facts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    folder, end = records.folder(), time.monotonic() + options.seconds
+    folder, end = result_files.folder(), time.monotonic() + options.seconds
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gpu.log").write_text("")
+    for name in ("gpu.log", "gpu-facts.json"):
+        (folder / name).unlink(missing_ok=True)
     record: dict[str, Any] = {
-        "schema": records.SCHEMA,
+        **result_files.head(),
         "kind": "run",
         "dry_run": options.dry_run,
-        "finished": False,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": machine.commit(),
         "seconds": options.seconds,
         "stages": [],
     }
-    for stage in stages(options.dry_run):
-        if options.only and stage.name not in options.only:
-            continue
-        found = run(stage, end - time.monotonic(), folder, options.dry_run)
-        print(
-            f"{stage.name}: {found['status']} {found['reason']} ({found['seconds']} s)", flush=True
-        )
+    chosen = [s for s in STAGES if not options.only or s.name in (*options.only, *ALWAYS)]
+    for number, stage in enumerate(chosen):
+        left = end - time.monotonic()
+        found = do(stage, seconds_of(stage, chosen[number + 1 :], left, options), folder, options)
+        report(stage, found)
         record["stages"].append(found)
-        records.write(record, folder / "gpu-run.json")
+        result_files.write(record, folder / "gpu-run.json")
     record["finished"] = True
-    records.write(record, folder / "gpu-run.json")
+    result_files.write(record, folder / "gpu-run.json")
     bad = [s["name"] for s in record["stages"] if s["status"] in (FAILED, TIMED_OUT)]
     print(f"results: {folder}" + (f"; not well: {', '.join(bad)}" if bad else ""))
     return 1 if bad else 0
 
 
-def run(stage: Stage, left: float, folder: Path, dry: bool) -> dict[str, Any]:
-    """Do it within its limit, and say what became of it."""
-    seconds = int(min(stage.seconds, left))
-    reason = stage.missing()
-    if reason is None and seconds < LEAST:
-        reason = f"{max(0, seconds)} s were left"
-    if reason is not None:
-        return _outcome(stage, LEFT_OUT, reason)
+def seconds_of(
+    stage: Stage, later: Sequence[Stage], left: float, options: argparse.Namespace
+) -> int:
+    """Its limit, if so much is left; with the spare time, all but the later stages' limits."""
+    patience = PATIENCE if options.dry_run else 1
+    limit = float(patience * stage.seconds)
+    if stage.takes_spare:
+        limit = max(limit, left - patience * sum(other.seconds for other in later))
+    return int(min(limit, left))
+
+
+def do(stage: Stage, seconds: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run it within its limit, and say what became of it."""
+    facts = read_facts(folder, options.dry_run)
+    why_not = verdict_before(stage, seconds, facts)
+    if why_not is not None:
+        return _outcome(stage, why_not)
+    if stage.result is not None:  # an earlier run's says nothing of this one
+        (folder / stage.result).unlink(missing_ok=True)
     started = time.monotonic()
-    log = folder / "gpu.log"
-    begin = log.stat().st_size
-    with log.open("ab") as output:
-        command = stage.command(seconds, folder)
+    command = stage.command(Run(seconds, folder, options.dry_run))
+    with (folder / "gpu.log").open("ab") as output:
+        begin = output.tell()
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
-            env=environment(stage, dry),
+            cwd=result_files.ROOT,
+            env=environment(stage, facts),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        status, reason = _wait(process, seconds)
-    text = log.read_bytes()[begin:].decode(errors="replace")
-    found = _outcome(stage, status, reason, round(time.monotonic() - started, 1))
-    return {**found, "command": command, "output": text[-TAIL:]}
+        verdict = _wait(process, seconds)
+    if verdict[0] == OK:
+        verdict = verdict_after(stage, folder, options.dry_run)
+    text = (folder / "gpu.log").read_bytes()[begin:].decode(errors="replace")
+    found = _outcome(stage, verdict, round(time.monotonic() - started, 1))
+    return {**found, "limit": seconds, "command": command, "output": text[-TAIL:]}
 
 
-def _wait(process: "subprocess.Popen[bytes]", seconds: int) -> tuple[str, str]:
-    """Until it is done; when its time is over, it and what it started end."""
+def read_facts(folder: Path, dry: bool) -> Facts:
+    """What is known of the machine so far."""
+    file = folder / "gpu-facts.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return {**known, "dry_run": dry}
+
+
+def verdict_before(stage: Stage, seconds: int, facts: Facts) -> Verdict | None:
+    """Why it is not begun, if so."""
+    if facts["dry_run"] and stage.dry is not None:
+        return LEFT_OUT, stage.dry
+    if seconds < LEAST:
+        return LEFT_OUT, f"{max(0, seconds)} s were left"
+    return stage.needs(facts)
+
+
+def verdict_after(stage: Stage, folder: Path, dry: bool) -> Verdict:
+    """What its result is worth, when the process itself was well."""
+    if stage.result is None:
+        return OK, ""
+    file = folder / stage.result
+    if not file.exists():
+        return FAILED, f"it did not write {stage.result}"
+    reason = stage.check(json.loads(file.read_text()), dry)
+    return (FAILED, reason) if reason else (OK, "")
+
+
+def report(stage: Stage, found: dict[str, Any]) -> None:
+    """A line, and the last ones of its own where somebody wants to read them."""
+    print(f"{stage.name}: {found['status']} {found['reason']} ({found['seconds']} s)", flush=True)
+    is_bad = found["status"] in (FAILED, TIMED_OUT)
+    count = max(stage.shows, BAD_LINES if is_bad else 0)
+    lines = found.get("output", "").rstrip().splitlines()
+    print("".join(f"    {line}\n" for line in lines[-count:] if count), end="", flush=True)
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: int) -> Verdict:
+    """Until it is done; when its time is over, or ours, it and what it started end."""
     try:
         code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
+    except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return TIMED_OUT, f"after {seconds} s"
     return (OK, "") if code == 0 else (FAILED, f"exit status {code}")
 
 
-def _outcome(stage: Stage, status: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
+def _outcome(stage: Stage, verdict: Verdict, seconds: float = 0.0) -> dict[str, Any]:
+    status, reason = verdict
     return {"name": stage.name, "status": status, "reason": reason, "seconds": seconds}
 
 
-def environment(stage: Stage, dry: bool) -> dict[str, str]:
+def environment(stage: Stage, facts: Facts) -> dict[str, str]:
     """This process's, the checkout importable; a dry run interprets Triton's kernels."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    dry_run = {"LRFUSED_GPU_DRY_RUN": "cpu", "TRITON_INTERPRET": "1"} if dry else {}
+    paths = [str(result_files.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    present = {"LRFUSED_GPU_DRY_RUN": "1", "TRITON_INTERPRET": "1"} if facts["dry_run"] else {}
+    if facts.get("gpu"):  # the module is built for this chip only: each takes half a minute
+        present["LRFUSED_CUDA_ARCH_LIST"] = f"{facts['gpu']['capability']}+PTX"
     return {
         **{name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",
-        **dry_run,
+        "LRFUSED_BUILD": "required",
+        **present,
         **stage.variables,
     }
 
@@ -257,10 +177,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     about = __doc__.splitlines()[0] if __doc__ else None
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--dry-run", action="store_true", help="what can be done without a GPU")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help=f"for all ({SECONDS})")
+    parser.add_argument("--seconds", type=int, help=f"for all ({SECONDS})")
     parser.add_argument("--only", type=lambda text: text.split(","), help="stages, by name")
     options = parser.parse_args(arguments)
-    known = [stage.name for stage in stages(options.dry_run)]
+    if options.seconds is None:
+        options.seconds = SECONDS * (PATIENCE if options.dry_run else 1)
+    known = [stage.name for stage in STAGES]
     for name in options.only or []:
         if name not in known:
             parser.error(f"--only: must be of {', '.join(known)}, got {name!r}")

@@ -1,6 +1,6 @@
 """What a call makes the GPU do, by torch's profiler; nothing is seen on a CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,13 @@ MEMORY = ("Memcpy", "Memset")
 
 @dataclass(frozen=True)
 class Launched:
-    """Names of kernels and of copies in the order of their start; seconds in all of them."""
+    """Names of kernels and of copies in the order of their start.
+
+    ``seconds`` is how long at least one kernel was there: the union of their intervals. Copies are
+    not in it, nor the gaps in which the GPU waits for the host. A kernel of a dependent launch
+    begins early and waits for the one before it; that wait lies within the other's interval and
+    counts once.
+    """
 
     kernels: list[str]
     copies: list[str]
@@ -25,12 +31,21 @@ def launched(call: Callable[[], Any]) -> Launched:
         call()
         wait()
     ran = sorted(filter(_ran, profile.events() or []), key=lambda event: event.time_range.start)
-    names = [event.name for event in ran]
+    kernels = [event for event in ran if not event.name.startswith(MEMORY)]
     return Launched(
-        [name for name in names if not name.startswith(MEMORY)],
-        [name for name in names if name.startswith(MEMORY)],
-        1e-6 * sum(event.device_time for event in ran),
+        [event.name for event in kernels],
+        [event.name for event in ran if event.name.startswith(MEMORY)],
+        1e-6 * covered((event.time_range.start, event.time_range.end) for event in kernels),
     )
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of their union; they come in the order of their begin."""
+    length, reached = 0.0, float("-inf")
+    for begin, end in intervals:
+        length += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return length
 
 
 def _ran(event: Any) -> bool:

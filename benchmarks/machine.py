@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 import lrfused
 from lrfused import native
 
-ROOT = Path(__file__).resolve().parents[1]
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -67,26 +65,5 @@ def compiler() -> str:
     return ", ".join(sorted({name.decode() for name in names})) or "unknown"
 
 
-def commit() -> dict[str, Any]:
-    """The commit, and whether anything but result files differs from it; None outside git.
-
-    Where a copy of the tree came without its history, the variable COMMIT can say what
-    ``git describe --always --dirty --abbrev=40 --exclude='*'`` said at home.
-    """
-    told = os.environ.get("COMMIT")
-    if told:
-        return {"hash": told.removesuffix("-dirty"), "dirty": told.endswith("-dirty")}
-    changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
-    return {"hash": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
-
-
 def _bytes(file: str) -> bytes:
     return Path(file).read_bytes()
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,37 +1,25 @@
 """Result files: written after every case, so that a run that is cut off keeps what it had."""
 
 import json
-import os
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import machine
 from device import Device
+from result_files import SCHEMA, head
 from runner import FAILURES, OK, Measurement, timed
 from stream import Rates
-
-SCHEMA = 2
-FOLDER = Path(__file__).parent / "results"
 
 Record = dict[str, Any]
 Key = tuple[str, str, str]  # workload, dtype, form
 
 
-def folder() -> Path:
-    """Where results go: RESULTS_DIR if it is set."""
-    return Path(os.environ.get("RESULTS_DIR") or FOLDER)
-
-
 def new(device: Device, settings: dict[str, Any]) -> Record:
     return {
-        "schema": SCHEMA,
-        "finished": False,
+        **head(),
         "sittings": 1,
         "device": device.name,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": machine.commit(),
         "machine": {**machine.describe(), **device.describe()},
         "load": machine.load(),
         "versions": {**machine.versions(), **device.versions()},
@@ -65,14 +53,6 @@ def _joined(earlier: Measurement, later: Measurement) -> Measurement:
         return later
     turns = earlier["seconds"]["rounds"] + later["seconds"]["rounds"]
     return timed(earlier, turns, earlier["stream"] + later["stream"])
-
-
-def write(record: Record, path: Path) -> None:
-    """All or nothing: an interrupt leaves the earlier file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
 
 
 def read(path: Path) -> Record:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import figure
 import records
+import result_files
 import table
 from records import Record
 from stream import bandwidth
@@ -149,7 +150,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--table", type=Path, help="print all comparisons of a result file")
     parser.add_argument("--against", type=Path, help="with --table: a later run to compare it with")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    parser.add_argument("--results", type=Path, default=records.FOLDER, help="folder of results")
+    parser.add_argument("--results", type=Path, default=result_files.FOLDER, help="folder")
     return parser.parse_args(arguments)
 
 

@@ -10,8 +10,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import machine
 import records
+import result_files
 from records import Record
 from table import TARGETS
 from workloads import Case
@@ -40,8 +40,8 @@ def take_up(options: Namespace) -> Record:
         raise ValueError(
             f"{options.out}: must have {options.sitting - 1} sittings, has {record['sittings']}"
         )
-    if record["commit"] != machine.commit():
-        raise ValueError(f"{options.out}: must be of the present commit, {machine.commit()}")
+    if record["commit"] != result_files.commit():
+        raise ValueError(f"{options.out}: must be of the present commit, {result_files.commit()}")
     return {**record, "sittings": options.sitting, "finished": False}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from device import Cpu, Device
-from gpu_device import DryGpu, Gpu
+from gpu_device import DryGpu, Gpu, HiddenLag
 from gpu_providers import GPU_PROVIDERS, OWN_PROVIDERS
 from providers import PROVIDERS, Provider
 from workloads import GPU_WORKLOADS, QUICK_WORKLOADS, WORKLOADS, Workload
@@ -59,4 +59,9 @@ _DRY = Suite(
     (*_GPU.quick_providers, "lrfused"),
 )
 
-SUITES = {"cpu": _CPU, "gpu": _GPU, "dry-gpu": _DRY}
+SUITES = {
+    "cpu": _CPU,
+    "gpu": _GPU,
+    "gpu-hidden": replace(_GPU, device=HiddenLag),
+    "dry-gpu": _DRY,
+}

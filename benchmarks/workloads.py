@@ -108,6 +108,9 @@ WORKLOADS = {
         Workload("large", "one tensor of 100M", ((100_000_000,),)),
     )
 }
+# Elements are next to nothing of the time of tiny tensors: one dtype says it all.
+FLOAT32_ONLY = ("tiny148", "tiny148-fresh", "tiny1000", "tiny1000-fresh")
+
 # A GPU takes several steps in a turn of any work: its clocks and caches need some to settle.
 LONG = {"untimed_steps": 2, "timed_steps": 7}
 LLAMA_7B = llama_shapes(32000, 4096, 11008, 32)
@@ -117,8 +120,7 @@ GPU_WORKLOADS = {
     for workload in (
         Workload("gpt2", "GPT-2 124M, 148 tensors", gpt2_shapes(50257, 1024, 768, 12), **LONG),
         Workload("gpt3", "GPT-3 1.3B, 292 tensors", gpt2_shapes(50257, 2048, 2048, 24), **LONG),
-        Workload("tiny1000", "1000 tensors of 64", ((64,),) * 1000, **SHORT),
-        Workload("tiny1000-fresh", "1000 of 64, fresh grads", ((64,),) * 1000, True, **SHORT),
+        *(WORKLOADS[name] for name in FLOAT32_ONLY),
         Workload("medium2000", "2000 tensors of 4096", ((4096,),) * 2000, **LONG),
         Workload("llama-7b", "LLaMA 7B, 291 tensors", LLAMA_7B, **LONG),
     )
@@ -126,8 +128,6 @@ GPU_WORKLOADS = {
 QUICK_WORKLOADS = ("gpt2", "tiny148", "tiny148-fresh", "small")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Elements are next to nothing of the time of tiny tensors: one dtype says it all.
-FLOAT32_ONLY = ("tiny148", "tiny148-fresh", "tiny1000", "tiny1000-fresh")
 
 
 def find(name: str) -> Workload:

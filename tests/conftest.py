@@ -38,7 +38,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def _on_gpu(config: pytest.Config) -> bool:
-    return bool(config.option.markexpr == "gpu")
+    return config.option.markexpr == "gpu" and "LRFUSED_GPU_DRY_RUN" not in os.environ
 
 
 @pytest.fixture

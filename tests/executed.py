@@ -21,7 +21,6 @@ import facts
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "executed.md"
 RESULTS = ROOT / "benchmarks" / "results"
-RESULT_FILES = ("gpu-equality.json", "gpu-tests.json")
 BACKENDS = ("cpu", "triton", "cuda")
 SHARED = ("tests/step", "tests/several")  # over every backend, which their parameters name
 # Whose tests are in a folder, if their names do not say it.
@@ -109,10 +108,16 @@ def kernels() -> dict[str, list[str]]:
 
 
 def gpu_runs(folder: Path) -> list[dict[str, Any]]:
-    """The result files of tests that ran on a GPU."""
-    files = [folder / name for name in RESULT_FILES]
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
-    return [record for record in records if not record["dry_run"]]
+    """Tests that ran on a GPU: the files of one commit on one machine are one run."""
+    runs: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob("gpu-*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record.get("kind") != "tests" or record["dry_run"]:
+            continue
+        same = json.dumps([record[name] for name in ("machine", "commit", "versions")])
+        run = runs.setdefault(same, {**record, "tests": []})
+        run["tests"] = run["tests"] + record["tests"]
+    return list(runs.values())
 
 
 # The page

@@ -11,9 +11,9 @@ from benchmark_helpers import CPU, FEW, FRESH, case_of, tiny, with_settings  # n
 # isort: split
 import bench
 import host_time
-import machine
 import memory
 import providers
+import result_files
 import runner
 import timing
 from data import Data, Settings
@@ -194,12 +194,12 @@ def test_the_commit_and_what_differs_from_it(monkeypatch, tmp_path):
         who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
         subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
-    monkeypatch.setattr(machine, "ROOT", tmp_path)
-    assert machine.commit() == {"hash": None, "dirty": None}
+    monkeypatch.setattr(result_files, "ROOT", tmp_path)
+    assert result_files.commit() == {"hash": None, "dirty": None}
     git("init")
     git("commit", "--allow-empty", "-m", "first")
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     (tmp_path / "benchmarks" / "results" / "cpu.json").write_text("{}")
-    assert machine.commit()["dirty"] is False and len(machine.commit()["hash"]) == 40
+    assert result_files.commit()["dirty"] is False and len(result_files.commit()["hash"]) == 40
     (tmp_path / "benchmarks" / "code.py").write_text("")
-    assert machine.commit()["dirty"] is True
+    assert result_files.commit()["dirty"] is True

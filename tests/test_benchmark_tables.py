@@ -10,6 +10,7 @@ import pytest
 import figure
 import records
 import render
+import result_files
 import table
 from providers import PROVIDERS
 
@@ -42,7 +43,7 @@ def record() -> dict:
             rounds = [slowness.get(name, 1.0) * t for t in (0.1, 0.2, 0.4)]
             found.append(measured(name, key, rounds))
     return {
-        "schema": records.SCHEMA,
+        "schema": result_files.SCHEMA,
         "finished": True,
         "sittings": 2,
         "device": "cpu",
@@ -75,7 +76,7 @@ def rendering(place: Path, *options: str) -> int:
 
 
 def test_the_readme_is_what_its_result_files_say():
-    assert render.check(ROOT / "README.md", records.FOLDER) == []
+    assert render.check(ROOT / "README.md", result_files.FOLDER) == []
 
 
 def test_a_comparison_is_with_torchs_fastest_round_by_round(record):

@@ -13,9 +13,9 @@ import bench
 import figure
 import gpu_device
 import kernels
-import machine
 import records
 import render
+import result_files
 import runner
 import stream
 import table
@@ -173,9 +173,9 @@ def test_a_run_names_what_it_left_out(monkeypatch, tmp_path):
 
 def test_a_copy_of_the_tree_is_told_its_commit(monkeypatch):
     monkeypatch.setenv("COMMIT", "0123abc")
-    assert machine.commit() == {"hash": "0123abc", "dirty": False}
+    assert result_files.commit() == {"hash": "0123abc", "dirty": False}
     monkeypatch.setenv("COMMIT", "0123abc-dirty")
-    assert machine.commit() == {"hash": "0123abc", "dirty": True}
+    assert result_files.commit() == {"hash": "0123abc", "dirty": True}
 
 
 # The table
@@ -201,7 +201,7 @@ def record():
     keys = dict.fromkeys(key for key, _ in table.TARGETS["gpu"])
     times = {"fused": 6e-3, "lrfused-cuda": 1e-3, "lrfused-triton": 2e-3}
     return {
-        "schema": records.SCHEMA,
+        "schema": result_files.SCHEMA,
         "finished": True,
         "sittings": 1,
         "device": "gpu",

@@ -18,6 +18,7 @@ LINES = [
 
 def run_of(*tests, dry_run=False):
     return {
+        "kind": "tests",
         "dry_run": dry_run,
         "date": "2001-02-03T04:05:06+00:00",
         "commit": {"hash": "0123456789abcdef", "dirty": False},
@@ -81,13 +82,24 @@ def test_a_kernel_ran_if_the_profiler_saw_it(launched, said):
 def test_runs_are_read_and_dry_runs_are_not(tmp_path):
     ran = run_of(outcome("cuda", "passed", option="eps 0"), outcome("cuda", "failed"))
     (tmp_path / "gpu-equality.json").write_text(json.dumps(ran))
-    (tmp_path / "gpu-tests.json").write_text(json.dumps(run_of(dry_run=True)))
+    (tmp_path / "gpu-graphs.json").write_text(json.dumps(run_of(dry_run=True)))
+    (tmp_path / "gpu-run.json").write_text(json.dumps({"kind": "run", "dry_run": False}))
+    (tmp_path / "gpu.json").write_text(json.dumps({"measurements": []}))
     text = executed.page(tmp_path)
     row = "| 1 | a GPU | 2001-02-03 | `0123456789` | torch 9.9, Triton 8.8 | 1 passed, 1 failed |"
     assert row in text and "Not yet run" not in text
     assert "| eps 0 | CPU | interpreted | GPU (1), emulated |" in text
     (tmp_path / "gpu-equality.json").write_text(json.dumps(run_of(dry_run=True)))
     assert "Not yet run on a GPU" in executed.page(tmp_path)
+
+
+def test_the_files_of_one_commit_and_machine_are_one_run(tmp_path):
+    first, second = outcome("cuda", "passed", option="eps 0"), outcome("triton", "failed")
+    other = {**run_of(second), "commit": {"hash": "9876543210", "dirty": False}}
+    for name, run in (("a", run_of(first)), ("b", other), ("c", run_of(second))):
+        (tmp_path / f"gpu-{name}.json").write_text(json.dumps(run))
+    found = [(run["commit"]["hash"][:4], run["tests"]) for run in executed.gpu_runs(tmp_path)]
+    assert found == [("0123", [first, second]), ("9876", [second])]
 
 
 def test_every_kernel_and_every_option_is_on_the_page():

@@ -1,13 +1,16 @@
 """Tests on a GPU, each for every GPU backend that is there: `pytest -m gpu`.
 
-LRFUSED_GPU_DRY_RUN=cpu lets the C++ backend stand in, on a CPU; =triton, without -m gpu, the
-interpreted kernels (minutes). GPU_RESULTS names a JSON file that is written after every test.
+GPU_BACKENDS=cuda takes one of them. With LRFUSED_GPU_DRY_RUN=1 all runs on a CPU: the C++ backend
+stands in for CUDA, Triton's kernels are interpreted (minutes), a test is taken with its first two
+parameters. GPU_RESULTS names a JSON file that is written before and after every test;
+GPU_TEST_SECONDS ends a process whose test takes longer, even where it hangs in a call of CUDA.
 """
 
+import faulthandler
 import os
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +19,16 @@ from .target import Target
 
 # isort: split
 import machine
-import records
+import result_files
 from gpu_device import DryGpu, Gpu
 
 import lrfused
 
-STAND_INS = os.environ.get("LRFUSED_GPU_DRY_RUN", "")
-DRY = bool(STAND_INS)
-BACKENDS = STAND_INS.split(",") if DRY else ["cuda", "triton"]
+DRY = "LRFUSED_GPU_DRY_RUN" in os.environ
+STAND_INS = {"cuda": "cpu"} if DRY else {}
+NAMES = os.environ.get("GPU_BACKENDS", "cuda" if DRY else "cuda,triton").split(",")
+BACKENDS = [STAND_INS.get(name, name) for name in NAMES]
+KEPT_DRY = 2  # parameters of a test
 
 
 @pytest.fixture(params=BACKENDS)
@@ -46,49 +51,91 @@ def one_thread() -> Iterator[None]:
 
 
 def _why_not(backend: str) -> str | None:
-    if DRY:
-        return None
-    if not torch.cuda.is_available():
+    if not DRY and not torch.cuda.is_available():
         return "no GPU"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if not DRY and os.environ.get("TRITON_INTERPRET") == "1":
         return "kernels are interpreted here; pytest -m gpu runs these tests"
     found = lrfused.info()[backend]
     return None if found.available else f"{backend}: {found.detail}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A dry run is there for the tests' own code: not every parameter of them."""
+    if not DRY:
+        return
+    seen: dict[str, int] = {}
+    kept = []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] <= KEPT_DRY or not name.startswith("tests/gpu/"):
+            kept.append(item)
+    items[:] = kept
+
+
+# A test that hangs
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Ends this process, of which xdist starts another, and leaves a note of where it hung.
+
+    A thread of C's watches: one of Python's would wait for the lock that the test may hold.
+    """
+    seconds, results = os.environ.get("GPU_TEST_SECONDS"), os.environ.get("GPU_RESULTS")
+    if seconds is None or results is None:
+        return (yield)
+    with Path(results).with_name("gpu-hangs.txt").open("a") as file:
+        faulthandler.dump_traceback_later(float(seconds), exit=True, file=file)
+        try:
+            return (yield)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 # Results
 
 
 class Recorder:
-    """A file with the outcome of every test, whole at any time."""
+    """A file with the outcome of every test, whole at any time; ``running`` are those begun."""
 
     def __init__(self, path: Path):
         device = Gpu() if torch.cuda.is_available() else DryGpu()
         self.path = path
-        self.record = {
-            "schema": records.SCHEMA,
+        self.record: dict[str, Any] = {
+            **result_files.head(),
             "kind": "tests",
             "dry_run": DRY,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "commit": machine.commit(),
             "machine": device.describe(),
             "versions": {**machine.versions(), **device.versions()},
+            "running": [],
             "tests": [],
         }
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.record["running"].append(nodeid)
+        result_files.write(self.record, self.path)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # "???" is what xdist says of a test whose process ended.
+        if report.when in ("teardown", "???") and report.nodeid in self.record["running"]:
+            self.record["running"].remove(report.nodeid)
         if report.when != "call" and report.outcome == "passed":
             return
         found = {
             "test": report.nodeid,
             "outcome": report.outcome,
-            "seconds": round(report.duration, 3),
+            "seconds": round(getattr(report, "duration", 0.0), 3),
             **dict(report.user_properties),
         }
         if report.outcome != "passed":
             found["reason"] = str(report.longrepr)[-1000:]
         self.record["tests"].append(found)
-        records.write(self.record, self.path)
+        result_files.write(self.record, self.path)
+
+    def pytest_sessionfinish(self) -> None:
+        self.record["finished"] = True
+        result_files.write(self.record, self.path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

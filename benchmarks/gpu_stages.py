@@ -1,0 +1,133 @@
+"""The stages of `make gpu`, the most telling first.
+
+CUDA comes before Triton everywhere, and nothing compiles a Triton kernel before CUDA's stages are
+over. In a dry run the C++ backend stands in for CUDA and Triton's kernels are interpreted; what
+would only show the same again is left out.
+"""
+
+from gpu_stage import Stage, a_gpu, sanitizer, script, tests, the, times
+
+EQUALITY = "tests/gpu/test_gpu_equality.py"
+GRAPHS = "tests/gpu/test_gpu_graphs.py"
+OTHERS = ("tests/gpu", "--ignore", EQUALITY, "--ignore", GRAPHS)
+FEW = (EQUALITY, "-k", "squares or aligned")  # kernels of one dtype each: they compile soon
+
+LAUNCHES = ("dependent-launch", "serial-launch", "equal-carveout", "own-carveout")
+CUDA = ",".join(["lrfused-cuda", "fused,foreach", *(f"lrfused-cuda-{how}" for how in LAUNCHES)])
+TRITON = "lrfused-triton,fused,foreach"
+GPT2 = "--workloads gpt2 --forms unscale,clip,step"
+TINY = "--workloads tiny148,tiny148-fresh,tiny1000,tiny1000-fresh --forms unscale,clip"
+LARGER = "--workloads gpt3,llama-7b --forms unscale,clip,step"
+
+SAME_HARNESS = "the harness is that of CUDA times"
+SAME_STEPS = "the steps are those of memcheck"
+SAME_TESTS = "make test interprets the kernels, and CUDA's stages have these tests"
+
+SPARE = 5  # less than a stage is begun with: there has to be time that others left
+
+build = script("setup.py", "build_ext", "--inplace")
+phases, facts = "benchmarks/gpu_phases.py", "benchmarks/gpu_facts.py"
+
+STAGES = [
+    Stage("versions", script(facts, "versions", out="gpu-facts.json"), 20),
+    # Apart, so that a failed nvcc does not take the C++ module with it.
+    Stage("build C++", build, 40, variables={"LRFUSED_CUDA": "never"}),
+    Stage(
+        "build CUDA",
+        build,
+        60,
+        a_gpu,
+        {"LRFUSED_CUDA": "required"},
+        dry="the C++ backend stands in for it",
+    ),
+    Stage("backends", script(facts, "backends", out="gpu-facts.json"), 15, shows=10),
+    # CUDA alone.
+    tests("CUDA equality", "gpu-equality.json", 60, "cuda", EQUALITY),
+    tests("CUDA graphs", "gpu-graphs.json", 30, "cuda", GRAPHS),
+    Stage(
+        "CUDA phases",
+        script(phases, out="gpu-phases.json"),
+        20,
+        the("cuda"),
+        dry="tests/test_gpu_phases.py emulates them",
+        shows=10,
+    ),
+    times(
+        "CUDA times without lag",
+        "gpu-hidden.json",
+        25,
+        CUDA,
+        GPT2,
+        device="gpu-hidden",
+        dry=SAME_HARNESS,
+    ),
+    times("CUDA times", "gpu.json", 25, CUDA, GPT2),
+    times("host times", "gpu-host.json", 20, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
+    sanitizer("memcheck", 30),
+    sanitizer("racecheck", 30, dry=SAME_STEPS),
+    # Triton.
+    tests("Triton few dtypes", "gpu-triton-few.json", 30, "triton", *FEW, most=60),
+    tests(
+        "Triton equality",
+        "gpu-triton-equality.json",
+        30,
+        "triton",
+        EQUALITY,
+        most=60,
+        dry=SAME_TESTS,
+        takes_spare=True,
+    ),
+    times("Triton times", "gpu-triton.json", 20, TRITON, GPT2),
+    # The rest.
+    times(
+        "larger models",
+        "gpu-larger.json",
+        15,
+        "lrfused-cuda,fused,foreach,lrfused-triton",
+        LARGER,
+        dry=SAME_HARNESS,
+        takes_spare=True,
+    ),
+    tests("other CUDA tests", "gpu-tests.json", 15, "cuda", *OTHERS, most=120, takes_spare=True),
+    tests(
+        "other Triton tests",
+        "gpu-triton-tests.json",
+        10,
+        "triton",
+        GRAPHS,
+        *OTHERS,
+        most=120,
+        dry=SAME_TESTS,
+        takes_spare=True,
+    ),
+    Stage(
+        "Triton phases",
+        script(phases, "--backend", "triton", out="gpu-triton-phases.json"),
+        SPARE,
+        the("triton"),
+        dry="tests/test_gpu_phases.py emulates them",
+        takes_spare=True,
+        shows=10,
+    ),
+    Stage(
+        "first step",
+        script("benchmarks/first_step.py"),
+        SPARE,
+        the("triton"),
+        dry="nothing is compiled at a first step on a CPU",
+        takes_spare=True,
+        shows=10,
+    ),
+    sanitizer("initcheck", SPARE, dry=SAME_STEPS, takes_spare=True),
+    sanitizer("synccheck", SPARE, dry=SAME_STEPS, takes_spare=True),
+    times(
+        "peers",
+        "gpu-more.json",
+        10,
+        "lrfused-cuda,fused,compile,optimi,flashoptim,torchao,bitsandbytes,apex,"
+        "transformer-engine,deepspeed-fused",
+        "--workloads gpt2,medium2000",
+        dry=SAME_HARNESS,
+        takes_spare=True,
+    ),
+]
