@@ -2,9 +2,9 @@
 
     python tests/bare.py FOLDER [PYTHON]
 
-Makes FOLDER/tree from a tar of the files that belong to the repository (no .git, nothing built), and
-FOLDER/venv: the Python with all its packages but lrfused, which cannot be imported there. Prints the
-two, a line each: `cd TREE && make gpu PYTHON=VENV/bin/python ARGS=--dry-run`.
+Makes FOLDER/tree from a tar of the files that belong to the repository (no .git, nothing built),
+and FOLDER/venv: PYTHON with all its packages but lrfused, which cannot be imported there. Prints
+the tree and the new Python: `cd TREE && make gpu PYTHON=... ARGS=--dry-run` rehearses there.
 """
 
 import io
