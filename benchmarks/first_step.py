@@ -18,7 +18,7 @@ import torch
 from kernels import wait
 
 import lrfused
-from lrfused import schedules
+from lrfused import backends, schedules
 
 SIZES = (65537, 1000, 64)
 STEPS = 20
@@ -61,7 +61,7 @@ def main() -> int:
         codes = [
             _process(name, options.device, cache, run)
             for name in names
-            if lrfused.info()[name].available
+            if backends.why_missing(name) is None
             for run in ("empty cache", "full cache")
         ]
     return max(codes, default=0)

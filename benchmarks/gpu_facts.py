@@ -46,18 +46,22 @@ def versions() -> dict[str, Any]:
 def backends() -> dict[str, Any]:
     """Why each backend is missing (None: it is there), and whether the walk can look."""
     sys.path.insert(0, str(ROOT))
-    import lrfused
+    import lrfused.backends
     from lrfused import native
 
-    found = lrfused.info()
-    print(found)
-    return {
-        "backends": {
-            name: None if backend.available else backend.detail
-            for name, backend in found.backends.items()
-        },
-        "walk": native.cpu is not None and bool(native.cpu.can_walk()),
-    }
+    found = {name: _why_not(lrfused.backends, name) for name in lrfused.backends.NAMES}
+    print(*(f"{name}: {reason or 'there'}" for name, reason in found.items()), sep="\n")
+    return {"backends": found, "walk": native.cpu is not None and bool(native.cpu.can_walk())}
+
+
+def _why_not(backends: Any, name: str) -> str | None:
+    """One that breaks while it is asked (another Triton than it knows) says nothing of others."""
+    try:
+        reason: str | None = backends.why_missing(name)
+        on_gpus = backends.gpus() if name in backends.ON_GPUS and reason is None else []
+        return reason or next(filter(None, (backends.why_not_on(name, d) for d in on_gpus)), None)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def missing(facts: dict[str, Any], dry: bool) -> list[str]:

@@ -71,7 +71,7 @@ def optimizer_of(
     shapes: tuple[Shape, ...], dtype: torch.dtype, options: dict[str, Any], place: str, backend: str
 ) -> lrfused.AdamW:
     """After its first step, with gradients that stay."""
-    params = [torch.nn.Parameter(torch.randn(shape).to(place, dtype)) for shape in shapes]
+    params = [torch.nn.Parameter(torch.randn(shape, dtype=dtype, device=place)) for shape in shapes]
     for p in params:
         p.grad = torch.randn_like(p)
     lr = schedules.warmup_cosine(1e-3, 10, 1000)

@@ -26,8 +26,7 @@ from providers import (
 from torch.nn import Parameter
 from workloads import Form
 
-import lrfused
-from lrfused import native
+from lrfused import backends, native
 
 Make = Callable[[Parameters, Settings], torch.optim.Optimizer]
 
@@ -109,8 +108,7 @@ def other(name: str, title: str, module: str, make: Make, **facts: object) -> Pr
 
 def unavailable(backend: str) -> str | None:
     """Why a backend of lrfused cannot be timed, if so."""
-    found = lrfused.info()[backend]
-    return None if found.available else found.detail
+    return backends.why_missing(backend)
 
 
 def own(backend: str) -> Provider:

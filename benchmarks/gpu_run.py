@@ -95,8 +95,7 @@ def do(stage: Stage, seconds: int, folder: Path, options: argparse.Namespace) ->
             start_new_session=True,
         )
         verdict = _wait(process, seconds)
-    if verdict[0] == OK:
-        verdict = verdict_after(stage, folder, options.dry_run)
+    verdict = verdict_after(stage, verdict, folder, options.dry_run)
     text = (folder / "gpu.log").read_bytes()[begin:].decode(errors="replace")
     found = _outcome(stage, verdict, round(time.monotonic() - started, 1))
     return {**found, "limit": seconds, "command": command, "output": text[-TAIL:]}
@@ -118,15 +117,17 @@ def verdict_before(stage: Stage, seconds: int, facts: Facts) -> Verdict | None:
     return stage.needs(facts)
 
 
-def verdict_after(stage: Stage, folder: Path, dry: bool) -> Verdict:
-    """What its result is worth, when the process itself was well."""
+def verdict_after(stage: Stage, verdict: Verdict, folder: Path, dry: bool) -> Verdict:
+    """What a result is worth if the process was well, else which tests were running."""
     if stage.result is None:
-        return OK, ""
+        return verdict
     file = folder / stage.result
-    if not file.exists():
-        return FAILED, f"it did not write {stage.result}"
-    reason = stage.check(json.loads(file.read_text()), dry)
-    return (FAILED, reason) if reason else (OK, "")
+    record = json.loads(file.read_text()) if file.exists() else {}
+    if verdict[0] != OK:
+        running = ", ".join(record.get("running", []))
+        return (verdict[0], f"{verdict[1]}, in {running}") if running else verdict
+    reason = stage.check(record, dry) if record else f"it did not write {stage.result}"
+    return (FAILED, reason) if reason else verdict
 
 
 def report(stage: Stage, found: dict[str, Any]) -> None:

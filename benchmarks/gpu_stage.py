@@ -172,7 +172,7 @@ def times(
         return script("benchmarks/bench.py", *chosen, out=result)(run)
 
     needs = the(own.removeprefix("lrfused-"))
-    return Stage(name, command, seconds, needs, result=result, check=timed(own), shows=30, **more)
+    return Stage(name, command, seconds, needs, result=result, check=timed(own), shows=50, **more)
 
 
 def sanitizer(tool: str, seconds: int, backend: str = "cuda", **more: Any) -> Stage:

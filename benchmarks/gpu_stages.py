@@ -15,15 +15,20 @@ FEW = (EQUALITY, "-k", "squares or aligned")  # kernels of one dtype each: they 
 LAUNCHES = ("dependent-launch", "serial-launch", "equal-carveout", "own-carveout")
 CUDA = ",".join(["lrfused-cuda", "fused,foreach", *(f"lrfused-cuda-{how}" for how in LAUNCHES)])
 TRITON = "lrfused-triton,fused,foreach"
-GPT2 = "--workloads gpt2 --forms unscale,clip,step"
-TINY = "--workloads tiny148,tiny148-fresh,tiny1000,tiny1000-fresh --forms unscale,clip"
-LARGER = "--workloads gpt3,llama-7b --forms unscale,clip,step"
+BOTH = "lrfused-cuda,fused,foreach,lrfused-triton"
+PEERS = "lrfused-cuda,fused,lrfused-triton,optimi,flashoptim,torchao,bitsandbytes,apex"
+PEERS += ",transformer-engine,deepspeed-fused,compile"
+GPT2 = "--workloads gpt2 --forms unscale --rounds 5"
+TINY = "--workloads tiny148,tiny148-fresh,tiny1000,tiny1000-fresh --forms clip --rounds 5"
+ALL = "--workloads gpt2,tiny1000,tiny1000-fresh,gpt3 --forms unscale,clip,step --rounds 5"
+LARGEST = "--workloads llama-7b,gpt2,medium2000 --rounds 5"
 
 SAME_HARNESS = "the harness is that of CUDA times"
 SAME_STEPS = "the steps are those of memcheck"
 SAME_TESTS = "make test interprets the kernels, and CUDA's stages have these tests"
 
-SPARE = 5  # less than a stage is begun with: there has to be time that others left
+# Less than a stage is begun with: there has to be time that others left.
+SPARE = 5
 
 build = script("setup.py", "build_ext", "--inplace")
 phases, facts = "benchmarks/gpu_phases.py", "benchmarks/gpu_facts.py"
@@ -54,48 +59,39 @@ STAGES = [
     ),
     times(
         "CUDA times without lag",
-        "gpu-hidden.json",
+        "gpu-first-hidden.json",
         25,
         CUDA,
         GPT2,
         device="gpu-hidden",
         dry=SAME_HARNESS,
     ),
-    times("CUDA times", "gpu.json", 25, CUDA, GPT2),
+    times("CUDA times", "gpu-first.json", 25, CUDA, GPT2),
     times("host times", "gpu-host.json", 20, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
     sanitizer("memcheck", 30),
     sanitizer("racecheck", 30, dry=SAME_STEPS),
     # Triton.
-    tests("Triton few dtypes", "gpu-triton-few.json", 30, "triton", *FEW, most=60),
+    tests("Triton few dtypes", "gpu-triton-few.json", 30, "triton", *FEW, most=100),
     tests(
         "Triton equality",
         "gpu-triton-equality.json",
         30,
         "triton",
         EQUALITY,
-        most=60,
+        most=100,
         dry=SAME_TESTS,
         takes_spare=True,
     ),
-    times("Triton times", "gpu-triton.json", 20, TRITON, GPT2),
+    times("Triton times", "gpu-first-triton.json", 20, TRITON, GPT2, dry=SAME_HARNESS),
     # The rest.
-    times(
-        "larger models",
-        "gpu-larger.json",
-        15,
-        "lrfused-cuda,fused,foreach,lrfused-triton",
-        LARGER,
-        dry=SAME_HARNESS,
-        takes_spare=True,
-    ),
+    times("all times", "gpu.json", 15, BOTH, ALL, dry=SAME_HARNESS, takes_spare=True),
     tests("other CUDA tests", "gpu-tests.json", 15, "cuda", *OTHERS, most=120, takes_spare=True),
     tests(
         "other Triton tests",
         "gpu-triton-tests.json",
         10,
         "triton",
-        GRAPHS,
-        *OTHERS,
+        *("tests/gpu", "--ignore", EQUALITY),
         most=120,
         dry=SAME_TESTS,
         takes_spare=True,
@@ -121,12 +117,11 @@ STAGES = [
     sanitizer("initcheck", SPARE, dry=SAME_STEPS, takes_spare=True),
     sanitizer("synccheck", SPARE, dry=SAME_STEPS, takes_spare=True),
     times(
-        "peers",
+        "larger models and peers",
         "gpu-more.json",
         10,
-        "lrfused-cuda,fused,compile,optimi,flashoptim,torchao,bitsandbytes,apex,"
-        "transformer-engine,deepspeed-fused",
-        "--workloads gpt2,medium2000",
+        PEERS,
+        LARGEST,
         dry=SAME_HARNESS,
         takes_spare=True,
     ),

@@ -9,8 +9,8 @@ from typing import Any
 import memory
 import torch
 
-import lrfused
 from lrfused import native
+from lrfused._version import __version__
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": None if total is None else round(total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
-        "backend": lrfused.info()["cpu"].detail,
+        "backend": native.why_not_cpu or ", ".join(native.cpu.instruction_sets()),
     }
 
 
@@ -37,7 +37,7 @@ def load() -> float | None:
 
 def versions() -> dict[str, str]:
     return {
-        "lrfused": lrfused.info().version,
+        "lrfused": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "compiler": compiler(),

@@ -1,51 +1,57 @@
-"""`make gpu` without a GPU: its stages, and all of them in a dry run."""
+"""`make gpu` without a GPU: its stages and what becomes of them; a bare machine rehearses it."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import bare
 import benchmark_helpers  # noqa: F401
 import pytest
 
 # isort: split
+import gpu_facts
 import gpu_run
-from gpu_run import Stage
+import gpu_stage
+from gpu_stage import Stage
+from gpu_stages import STAGES
 
-# What a dry run leaves out: the steps are those of memcheck.
-LEFT_OUT = {"racecheck", "initcheck", "synccheck"} | ({"compile"} if gpu_run.no_triton() else set())
+DRY, REAL = (gpu_run.parse(arguments) for arguments in (["--dry-run"], []))
+HOPPER = {"gpu": {"name": "a GPU", "capability": "9.0"}, "versions": {"triton": "9.9"}}
+ALL_THERE = {"backends": {"cpu": None, "cuda": None, "triton": None}, "walk": True}
 
 
 def python(code: str, seconds: int = 60, **fields) -> Stage:
-    return Stage("a stage", lambda *_: [sys.executable, "-c", code], seconds, **fields)
+    return Stage("a stage", lambda run: [sys.executable, "-c", code], seconds, **fields)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def do(stage: Stage, folder: Path, seconds: int = 60, options=REAL) -> tuple[str, str]:
+    found = gpu_run.do(stage, seconds, folder, options)
+    return found["status"], found["reason"]
+
+
+# What becomes of a stage
+
+
+def test_a_stage_says_what_became_of_it(tmp_path):
     (tmp_path / "gpu.log").write_text("earlier\n")
-    return tmp_path
-
-
-def test_a_stage_says_what_became_of_it(folder):
-    found = gpu_run.run(python("print('hello')"), 100, folder, dry=False)
+    found = gpu_run.do(python("print('hello')"), 60, tmp_path, REAL)
     assert (found["status"], found["reason"], found["output"]) == ("ok", "", "hello\n")
-    found = gpu_run.run(python("import sys; print('oh'); sys.exit(3)"), 100, folder, dry=False)
-    assert (found["status"], found["reason"], found["output"]) == (
+    assert do(python("import sys; print('oh'); sys.exit(3)"), tmp_path) == (
         "failed",
         "exit status 3",
-        "oh\n",
     )
-    assert (folder / "gpu.log").read_text() == "earlier\nhello\noh\n"
+    assert (tmp_path / "gpu.log").read_text() == "earlier\nhello\noh\n"
 
 
-def test_a_stage_that_hangs_ends_with_what_it_started(folder, monkeypatch):
+def test_a_stage_that_hangs_ends_with_what_it_started(tmp_path):
     """Its output stays, and its child does not."""
-    monkeypatch.setattr(gpu_run, "LEAST", 1)
     code = "import subprocess as s, time; print(s.Popen(['sleep', '600']).pid); time.sleep(600)"
-    found = gpu_run.run(python(code, seconds=3), 100, folder, dry=False)
-    assert (found["status"], found["reason"]) == ("timed out", "after 3 s")
+    found = gpu_run.do(python(code), 10, tmp_path, REAL)
+    assert (found["status"], found["reason"]) == ("timed out", "after 10 s")
     for _ in range(600):  # the dead need a moment
         if not is_alive(int(found["output"])):
             return
@@ -60,65 +66,202 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def test_what_is_not_begun_says_why(folder):
-    late = gpu_run.run(python("print('hello')"), gpu_run.LEAST - 1, folder, dry=False)
-    assert (late["status"], late["reason"]) == ("left out", f"{gpu_run.LEAST - 1} s were left")
-    missing = gpu_run.run(python("", missing=lambda: "no such tool"), 100, folder, dry=False)
-    assert (missing["status"], missing["reason"]) == ("left out", "no such tool")
+def writing(tests: list[dict], folder: Path, code: str = "", **fields) -> Stage:
+    """A stage that writes these outcomes of tests."""
+    record = json.dumps({"tests": tests, **fields})
+    text = (
+        f"import pathlib; pathlib.Path({str(folder / 'x.json')!r}).write_text({record!r}); {code}"
+    )
+    return python(text, result="x.json", check=gpu_stage.a_test_passed)
 
 
-def test_no_stage_gets_more_than_is_left(folder):
-    def command(seconds, folder):
-        return [sys.executable, "-c", f"print({seconds})"]
+def test_tests_that_were_all_skipped_are_a_failure(tmp_path):
+    skipped = {"outcome": "skipped", "reason": "no GPU"}
+    assert do(writing([skipped, {"outcome": "passed"}], tmp_path), tmp_path) == ("ok", "")
+    for tests, reason in (([skipped] * 2, "of 2: no GPU"), ([], "of 0: ")):
+        found = do(writing(tests, tmp_path), tmp_path)
+        assert found == ("failed", f"no test passed {reason}")
 
-    assert gpu_run.run(Stage("a", command, 20), 100.0, folder, dry=False)["output"] == "20\n"
-    assert gpu_run.run(Stage("a", command, 20), 12.7, folder, dry=False)["output"] == "12\n"
+
+def test_a_result_of_an_earlier_run_does_not_count(tmp_path):
+    (tmp_path / "x.json").write_text('{"tests": [{"outcome": "passed"}]}')
+    stage = python("", result="x.json", check=gpu_stage.a_test_passed)
+    assert do(stage, tmp_path) == ("failed", "it did not write x.json")
+
+
+def test_a_process_that_ends_in_a_test_names_it(tmp_path):
+    stage = writing([], tmp_path, "import sys; sys.exit(1)", running=["a.py::test_b"])
+    assert do(stage, tmp_path) == ("failed", "exit status 1, in a.py::test_b")
+
+
+def test_a_benchmark_without_our_times_is_a_failure():
+    def record(status, provider="lrfused-cuda"):
+        found = {"provider": provider, "status": status, "reason": "why"}
+        return {"measurements": [found, {"provider": "fused", "status": "ok"}]}
+
+    check = gpu_stage.timed("lrfused-cuda")
+    assert check(record("ok"), False) is None
+    assert check(record("not installed"), False) == "lrfused-cuda: not installed: why"
+    assert check(record("ok", "lrfused"), False) == "no times"
+    assert check(record("ok", "lrfused"), True) is None  # stands in
+
+
+# What is not begun
+
+
+def test_what_is_not_begun_says_why(tmp_path):
+    late = do(python(""), tmp_path, gpu_run.LEAST - 1)
+    assert late == ("left out", f"{gpu_run.LEAST - 1} s were left")
+    assert do(python("", dry="it is dry"), tmp_path, options=DRY) == ("left out", "it is dry")
+    assert do(python("", dry="it is dry"), tmp_path) == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    ("backend", "facts", "wanted"),
+    [
+        ("cuda", {**HOPPER, **ALL_THERE}, None),
+        ("cuda", {"gpu": None}, ("left out", "no GPU is seen")),
+        ("cuda", HOPPER, ("failed", "nobody has said which backends there are")),
+        (
+            "cuda",
+            {**HOPPER, "backends": {"cuda": "not built"}},
+            ("failed", "cuda is not available: not built"),
+        ),
+        ("cuda", {"dry_run": True, "backends": {"cpu": None, "cuda": "not built"}}, None),
+        (
+            "triton",
+            {**HOPPER, "backends": {"triton": "too old"}},
+            ("failed", "triton is not available: too old"),
+        ),
+        (
+            "triton",
+            {**HOPPER, **ALL_THERE, "versions": {"triton": None}},
+            ("left out", "Triton is not installed"),
+        ),
+    ],
+)
+def test_where_a_gpu_is_a_backend_that_is_missing_is_a_failure(backend, facts, wanted):
+    assert gpu_stage.the(backend)({"dry_run": False, **facts}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("facts", "dry", "wanted"),
+    [
+        ({"gpu": None}, False, ["no GPU is seen"]),
+        ({"gpu": None}, True, []),
+        ({**HOPPER, **ALL_THERE}, False, []),
+        ({**HOPPER, **ALL_THERE, "walk": False}, False, ["the walk over gradients cannot look"]),
+        (
+            {**HOPPER, "backends": {"cpu": None, "cuda": "nvcc failed"}, "walk": True},
+            False,
+            ["cuda is not available: nvcc failed"],
+        ),
+        ({"gpu": None, "backends": {"cpu": None, "cuda": "not built"}, "walk": True}, True, []),
+    ],
+)
+def test_what_a_run_cannot_go_without(facts, dry, wanted):
+    assert gpu_facts.missing(facts, dry) == wanted
+
+
+# Time
+
+
+def test_the_limits_together_are_less_than_nine_minutes():
+    assert sum(stage.seconds for stage in STAGES) <= gpu_run.SECONDS == 525
+
+
+def test_no_stage_gets_more_than_is_left_and_some_get_what_is_spared():
+    stage, greedy = python("", 20), python("", 20, takes_spare=True)
+    later = [python("", 30), python("", 40)]
+    for left, wanted in ((500.0, 20), (12.7, 12)):
+        assert gpu_run.seconds_of(stage, later, left, REAL) == wanted
+    for left, wanted in ((500.0, 430), (85.0, 20), (12.7, 12)):
+        assert gpu_run.seconds_of(greedy, later, left, REAL) == wanted
+    assert gpu_run.seconds_of(stage, later, 5000.0, DRY) == 20 * gpu_run.PATIENCE
+
+
+# The stages
+
+
+def test_the_most_telling_come_first():
+    names = [stage.name for stage in STAGES]
+    order = ["versions", "build C++", "build CUDA", "backends", "CUDA equality", "CUDA graphs"]
+    order += ["CUDA phases", "CUDA times without lag", "CUDA times", "host times"]
+    order += ["CUDA memcheck", "CUDA racecheck", "Triton few dtypes", "Triton equality"]
+    order += ["Triton times", "all times", "other CUDA tests"]
+    assert names[: len(order)] == order
+    assert {"CUDA initcheck", "CUDA synccheck", "larger models and peers"} <= set(names)
+
+
+def test_no_stage_of_cuda_alone_asks_for_triton():
+    first = next(i for i, stage in enumerate(STAGES) if "Triton" in stage.name)
+    run = gpu_stage.Run(60, Path("results"), False)
+    for stage in STAGES[:first]:
+        told = " ".join([*stage.command(run), *stage.variables.values()])
+        assert "triton" not in told.lower(), stage.name
+        if "pytest" in told:
+            assert stage.variables["GPU_BACKENDS"] == "cuda"
+
+
+def test_a_failed_nvcc_is_a_failure_where_a_gpu_is():
+    (stage,) = (stage for stage in STAGES if stage.name == "build CUDA")
+    variables = gpu_run.environment(stage, {"dry_run": False, **HOPPER})
+    assert variables["LRFUSED_CUDA"] == "required"
+    assert variables["LRFUSED_CUDA_ARCH_LIST"] == "9.0+PTX"
 
 
 @pytest.mark.parametrize("dry", [False, True])
 def test_kernels_are_interpreted_in_a_dry_run_only(dry):
-    before = gpu_run.environment(python(""), dry)
+    before = gpu_run.environment(python(""), {"dry_run": dry})
     assert before.get("TRITON_INTERPRET") == ("1" if dry else None)
-    assert before["PYTHONPATH"].split(os.pathsep)[0] == str(gpu_run.ROOT)
-
-
-def test_the_most_important_come_first():
-    names = [stage.name for stage in gpu_run.stages(dry=False)]
-    order = ["build", "equality", "main benchmarks", "tests", "memcheck", "more benchmarks"]
-    assert [name for name in names if name in order] == order
-    assert {"racecheck", "initcheck", "synccheck", "first step"} <= set(names)
-    assert gpu_run.SECONDS < 9 * 60
+    assert before["PYTHONPATH"].split(os.pathsep)[0] == str(gpu_run.result_files.ROOT)
 
 
 def test_a_stage_that_is_not_known_is_refused(capsys):
     with pytest.raises(SystemExit):
-        gpu_run.parse(["--only", "build,frobnicate"])
-    assert "must be of build, " in capsys.readouterr().err
+        gpu_run.parse(["--only", "build C++,frobnicate"])
+    assert "must be of versions, " in capsys.readouterr().err
 
 
-def test_a_dry_run_does_everything(tmp_path):
-    """All GPU tests with the C++ backend, the benchmarks on tiny tensors."""
-    variables = {**os.environ, "RESULTS_DIR": str(tmp_path), "COMMIT": "0123456789-dirty"}
-    command = [sys.executable, "benchmarks/gpu_run.py", "--dry-run"]
-    done = subprocess.run(command, cwd=gpu_run.ROOT, env=variables, capture_output=True, text=True)
+# Whole
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.skipif(not (gpu_run.result_files.ROOT / ".git").exists(), reason="no repository")
+@pytest.mark.slow
+def test_a_dry_run_on_a_bare_machine(tmp_path):
+    """From a tar of the tree, where lrfused is neither installed nor built."""
+    tree, interpreter = bare.make(tmp_path)
+    assert not list(tree.rglob("*.so")) and not (tree / ".git").exists()
+    results = tmp_path / "results"
+    variables = {**bare.environment(), "RESULTS_DIR": str(results), "COMMIT": "0123456789-dirty"}
+    command = ["make", "gpu", f"PYTHON={interpreter}", "ARGS=--dry-run"]
+    done = subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True)
 
     def read(name):
-        return json.loads((tmp_path / name).read_text())
+        return json.loads((results / name).read_text())
 
     record = read("gpu-run.json")
-    assert done.returncode == 0, [s for s in record["stages"] if s["status"] != "ok"]
+    assert done.returncode == 0, done.stdout[-5000:]
     assert record["finished"] and record["dry_run"]
-    names = [stage.name for stage in gpu_run.stages(dry=True)]
-    wanted = {name: "left out" if name in LEFT_OUT else "ok" for name in names}
+    wanted = {s.name: "left out" if s.dry or no_triton(s) else "ok" for s in STAGES}
     assert {s["name"]: s["status"] for s in record["stages"]} == wanted
-    for name, least in (("gpu-equality.json", 50), ("gpu-tests.json", 30)):
+    assert all(s["reason"] for s in record["stages"] if s["status"] == "left out")
+    assert read("gpu-facts.json")["walk"]
+    for name, least in (("gpu-equality.json", 12), ("gpu-graphs.json", 7), ("gpu-tests.json", 12)):
         found = read(name)
         assert found["dry_run"] and found["commit"] == {"hash": "0123456789", "dirty": True}
+        assert found["finished"] and not found["running"]
         outcomes = [test["outcome"] for test in found["tests"]]
         assert outcomes.count("passed") >= least and "failed" not in outcomes
-    times = read("gpu.json")
-    assert times["device"] == "gpu" and times["finished"]
+        assert {t["backend"] for t in found["tests"] if t["outcome"] == "passed"} == {"cpu"}
+    times = read("gpu-first.json")
     found = {m["provider"]: m for m in times["measurements"]}
+    assert times["finished"] and times["device"] == "gpu"
     assert all(found[name]["status"] == "ok" for name in ("fused", "foreach", "lrfused"))
     assert found["lrfused-cuda"]["status"] == "not installed"
     assert set(found["lrfused"]["gpu"]) == {"host_seconds", "launches", "copies", "kernel_seconds"}
+
+
+def no_triton(stage: Stage) -> bool:
+    return "Triton" in stage.name and gpu_facts._package("triton") is None

@@ -1,8 +1,8 @@
 """Tests on a GPU, each for every GPU backend that is there: `pytest -m gpu`.
 
 GPU_BACKENDS=cuda takes one of them. With LRFUSED_GPU_DRY_RUN=1 all runs on a CPU: the C++ backend
-stands in for CUDA, Triton's kernels are interpreted (minutes), a test is taken with its first two
-parameters. GPU_RESULTS names a JSON file that is written before and after every test;
+stands in for CUDA, Triton's kernels are interpreted (minutes), each test is taken with its
+first parameters. GPU_RESULTS names a JSON file that is written before and after every test;
 GPU_TEST_SECONDS ends a process whose test takes longer, even where it hangs in a call of CUDA.
 """
 
@@ -22,13 +22,12 @@ import machine
 import result_files
 from gpu_device import DryGpu, Gpu
 
-import lrfused
+from lrfused import backends
 
 DRY = "LRFUSED_GPU_DRY_RUN" in os.environ
 STAND_INS = {"cuda": "cpu"} if DRY else {}
 NAMES = os.environ.get("GPU_BACKENDS", "cuda" if DRY else "cuda,triton").split(",")
 BACKENDS = [STAND_INS.get(name, name) for name in NAMES]
-KEPT_DRY = 2  # parameters of a test
 
 
 @pytest.fixture(params=BACKENDS)
@@ -55,22 +54,15 @@ def _why_not(backend: str) -> str | None:
         return "no GPU"
     if not DRY and os.environ.get("TRITON_INTERPRET") == "1":
         return "kernels are interpreted here; pytest -m gpu runs these tests"
-    found = lrfused.info()[backend]
-    return None if found.available else f"{backend}: {found.detail}"
+    reason = backends.why_missing(backend)
+    return None if reason is None else f"{backend}: {reason}"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A dry run is there for the tests' own code: not every parameter of them."""
-    if not DRY:
-        return
-    seen: dict[str, int] = {}
-    kept = []
-    for item in items:
-        name = item.nodeid.partition("[")[0]
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] <= KEPT_DRY or not name.startswith("tests/gpu/"):
-            kept.append(item)
-    items[:] = kept
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A dry run is there for the tests' own code: it takes each with its first parameters."""
+    if DRY:
+        first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        items[:] = [item for item in items if item in first.values()]
 
 
 # A test that hangs

@@ -2,7 +2,8 @@
 
     compute-sanitizer --tool memcheck python tests/gpu/small_steps.py cuda triton
 
-Exits with 1 if the bits are not those of the C++ backend. With "cpu" it needs no GPU.
+Exits with 1 if the bits are not those of the C++ backend, or a backend is not there. With "cpu" it
+needs no GPU.
 """
 
 import sys
@@ -18,7 +19,7 @@ import numpy as np  # noqa: E402
 from step import helpers  # noqa: E402
 from step.test_equality import DYNAMIC, LR  # noqa: E402
 
-import lrfused  # noqa: E402
+from lrfused.backends import why_missing  # noqa: E402
 
 SIZES = [(), (0,), (63,), (5, 13), (513,), (3, 43691)]
 CASES = {
@@ -39,11 +40,10 @@ def left(device, problem, backend, options):
 
 
 def main(backends):
-    found = lrfused.info()
     for backend in backends:
-        if not found[backend].available:
-            print(f"{backend}: left out: {found[backend].detail}")
-    backends = [backend for backend in backends if found[backend].available]
+        reason = why_missing(backend)
+        if reason:
+            sys.exit(f"{backend} is not available: {reason}")
     rng = SimpleNamespace(numpy=np.random.default_rng(0), torch=torch.Generator().manual_seed(0))
     for name, options in CASES.items():
         problem = helpers.random_problem(
