@@ -1,5 +1,6 @@
 """The benchmark harness for a GPU, as far as a CPU can stand in for one."""
 
+import contextlib
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from benchmark_helpers import FEW, case_of, tiny  # noqa: F401
 import bench
 import figure
 import gpu_device
+import gpu_providers
 import kernels
 import records
 import render
@@ -23,6 +25,8 @@ from data import Data, Settings
 from gpu_providers import GPU_PROVIDERS, debiased
 from providers import PROVIDERS
 from workloads import FORMS, GPU_WORKLOADS
+
+from lrfused import native
 
 DEVICE = gpu_device.DryGpu()
 OWN, FUSED, FOREACH = (PROVIDERS[name] for name in ("lrfused", "fused", "foreach"))
@@ -55,41 +59,97 @@ def test_models_have_their_size(name, parameters):
     assert f"{len(GPU_WORKLOADS[name].shapes)} tensors" in GPU_WORKLOADS[name].title
 
 
-def event(name, time, on_device=True, start=0, label=False):
+def event(name, begin, end, on_device=True, label=False):
     types = torch.autograd.DeviceType
     return SimpleNamespace(
         name=name,
         device_type=types.CUDA if on_device else types.CPU,
-        device_time=time,
-        time_range=SimpleNamespace(start=start),
+        time_range=SimpleNamespace(start=begin, end=end),
         is_user_annotation=label,
     )
 
 
-def test_kernels_are_counted_and_labels_and_copies_are_not(monkeypatch):
-    class Profile:
-        def __enter__(self):
-            return self
+@pytest.fixture
+def profiled(monkeypatch):
+    """What the profiler is to have seen, and what `launched` makes of it."""
 
-        def __exit__(self, *_):
-            called.append("end")
+    def found(*events):
+        profile = SimpleNamespace(events=lambda: list(events))
+        monkeypatch.setattr(torch.profiler, "profile", lambda: contextlib.nullcontext(profile))
+        return kernels.launched(lambda: None)
 
-        def events(self):
-            return [
-                event("apply", 30.0, start=9),
-                event("aten::mul", 5.0, on_device=False),
-                event("measure", 20.0, start=3),
-                event("Memcpy HtoD", 1.0, start=1),
-                event("Optimizer.step#AdamW.step", 60.0),
-                event("my region", 60.0, label=True),
-            ]
+    return found
 
-    called: list[str] = []
-    monkeypatch.setattr(torch.profiler, "profile", Profile)
-    found = kernels.launched(lambda: called.append("call"))
-    assert (found.kernels, found.copies) == (["measure", "apply"], ["Memcpy HtoD"])
-    assert found.seconds == pytest.approx(51e-6)
-    assert called == ["call", "end"]
+
+def test_kernels_are_counted_and_labels_and_copies_are_not(profiled):
+    found = profiled(
+        event("apply", 30, 60),
+        event("aten::mul", 0, 5, on_device=False),
+        event("measure", 3, 23),
+        event("Memcpy HtoD", 1, 2),
+        event("Memset", 24, 29),
+        event("Optimizer.step#AdamW.step", 0, 100),
+        event("my region", 0, 100, label=True),
+    )
+    assert found.kernels == ["measure", "apply"]
+    assert found.copies == ["Memcpy HtoD", "Memset"]
+    assert found.seconds == pytest.approx(50e-6)
+
+
+def test_the_wait_of_a_dependent_kernel_counts_once(profiled):
+    """apply is there from 10 on and waits until measure ends at 23; plan lies within both."""
+    found = profiled(event("measure", 3, 23), event("apply", 10, 60), event("plan", 20, 22))
+    assert found.seconds == pytest.approx(57e-6)
+
+
+def test_gaps_in_which_the_device_waits_for_the_host_do_not_count(profiled):
+    found = profiled(event("a", 0, 10), event("b", 1000, 1010), event("c", 1010, 1011))
+    assert found.seconds == pytest.approx(21e-6)
+
+
+@pytest.mark.parametrize("lags", [False, True])
+def test_the_lag_of_the_host_is_hidden_behind_a_sleep(monkeypatch, lags):
+    """The clock begins when the device awakes; who takes longer than it sleeps is told."""
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            done.append("mark")
+
+        def query(self):
+            return lags
+
+        def elapsed_time(self, end):
+            return 2.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append("sleep"), raising=False)
+    device = gpu_device.HiddenLag()
+    assert device.seconds(lambda: done.append("call")) == 2e-3
+    assert done == ["sleep", "mark", "call", "mark"]
+    assert device.details(lambda: None, lambda: None) == {"gpu": {"lag_was_hidden": not lags}}
+
+
+def test_launches_are_as_a_variant_says_and_set_back(monkeypatch):
+    """configure is told before each step and after it; without it the variant is not there."""
+    told: list[tuple] = []
+
+    def configure(dependent_launch, equal_carveout):
+        told.append((dependent_launch, equal_carveout))
+
+    made = gpu_providers.VARIANTS["lrfused-cuda-serial-launch"]
+    monkeypatch.setattr(gpu_providers.backends, "why_missing", lambda name: None)
+    monkeypatch.setattr(native, "cuda", SimpleNamespace())
+    assert made.missing() == "not available: lrfused._cuda has no configure"
+    monkeypatch.setattr(native, "cuda", SimpleNamespace(configure=configure))
+    assert made.missing() is None
+    pipeline = SimpleNamespace(step=lambda: told.append("step"), optimizer=None)
+    monkeypatch.setattr(gpu_providers, "fused_whole", lambda *a, backend: pipeline)
+    made.build([], FORMS["clip"], Settings()).step()
+    assert told == [(False, None), "step", (None, None)]
 
 
 def test_bandwidth_is_that_of_a_copy():
