@@ -70,7 +70,7 @@ def test_sittings_of_different_runs_are_not_mixed(tmp_path, monkeypatch):
     assert sit(1) == 0
     with pytest.raises(ValueError, match="must have 2 sittings, has 1"):
         sit(3)
-    monkeypatch.setattr(sittings.machine, "commit", lambda: {"hash": "0", "dirty": False})
+    monkeypatch.setattr(sittings.result_files, "commit", lambda: {"hash": "0", "dirty": False})
     with pytest.raises(ValueError, match="must be of the present commit"):
         sit(2)
 
