@@ -101,10 +101,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=result_files.folder() / "gpu-facts.json")
     options = parser.parse_args()
     dry = "LRFUSED_GPU_DRY_RUN" in os.environ
-    if options.what == "versions":
-        facts = {**result_files.head(), "kind": "facts", "dry_run": dry, **versions()}
+    if options.what == "backends" and options.out.exists():
+        facts = json.loads(options.out.read_text())
     else:
-        facts = {**json.loads(options.out.read_text()), **backends(), "finished": True}
+        facts = {**result_files.head(), "kind": "facts", "dry_run": dry, **versions()}
+    if options.what == "backends":
+        facts |= {**backends(), "finished": True}
     result_files.write(facts, options.out)
     print(json.dumps({name: facts[name] for name in ("versions", "gpu", "walk") if name in facts}))
     reasons = missing(facts, dry)

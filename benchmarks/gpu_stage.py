@@ -61,7 +61,8 @@ class Stage:
 
 
 def a_gpu(facts: Facts) -> Verdict | None:
-    there = facts.get("gpu") or facts.get("dry_run")
+    """A GPU, or that nobody could look; a dry run needs none."""
+    there = facts.get("gpu", "unknown") or facts["dry_run"]
     return None if there else (LEFT_OUT, "no GPU is seen")
 
 
@@ -140,8 +141,8 @@ def tests(
     """
 
     def command(run: Run) -> list[str]:
-        there = importlib.util.find_spec("xdist") is not None
-        workers = ["-n", str(1 if run.dry else WORKERS), "--dist", "worksteal"] if there else []
+        there = importlib.util.find_spec("xdist") is not None and not run.dry
+        workers = ["-n", str(WORKERS), "--dist", "worksteal"] if there else []
         place = ["env", f"GPU_RESULTS={run.folder / result}", sys.executable, "-m", "pytest"]
         options = ["-q", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider"]
         return [*place, *options, *workers, *places]

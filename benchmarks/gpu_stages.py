@@ -34,7 +34,8 @@ build = script("setup.py", "build_ext", "--inplace")
 phases, facts = "benchmarks/gpu_phases.py", "benchmarks/gpu_facts.py"
 
 STAGES = [
-    Stage("versions", script(facts, "versions", out="gpu-facts.json"), 20),
+    # The first to import torch: its libraries may have to come from a slow disk.
+    Stage("versions", script(facts, "versions", out="gpu-facts.json"), 45),
     # Apart, so that a failed nvcc does not take the C++ module with it.
     Stage("build C++", build, 40, variables={"LRFUSED_CUDA": "never"}),
     Stage(
@@ -45,10 +46,10 @@ STAGES = [
         {"LRFUSED_CUDA": "required"},
         dry="the C++ backend stands in for it",
     ),
-    Stage("backends", script(facts, "backends", out="gpu-facts.json"), 15, shows=10),
+    Stage("backends", script(facts, "backends", out="gpu-facts.json"), 20, shows=10),
     # CUDA alone.
     tests("CUDA equality", "gpu-equality.json", 60, "cuda", EQUALITY),
-    tests("CUDA graphs", "gpu-graphs.json", 30, "cuda", GRAPHS),
+    tests("CUDA graphs", "gpu-graphs.json", 25, "cuda", GRAPHS),
     Stage(
         "CUDA phases",
         script(phases, out="gpu-phases.json"),
@@ -67,7 +68,7 @@ STAGES = [
         dry=SAME_HARNESS,
     ),
     times("CUDA times", "gpu-first.json", 25, CUDA, GPT2),
-    times("host times", "gpu-host.json", 20, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
+    times("host times", "gpu-host.json", 15, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
     sanitizer("memcheck", 30),
     sanitizer("racecheck", 30, dry=SAME_STEPS),
     # Triton.
@@ -75,7 +76,7 @@ STAGES = [
     tests(
         "Triton equality",
         "gpu-triton-equality.json",
-        30,
+        20,
         "triton",
         EQUALITY,
         most=100,
@@ -84,8 +85,8 @@ STAGES = [
     ),
     times("Triton times", "gpu-first-triton.json", 20, TRITON, GPT2, dry=SAME_HARNESS),
     # The rest.
-    times("all times", "gpu.json", 15, BOTH, ALL, dry=SAME_HARNESS, takes_spare=True),
-    tests("other CUDA tests", "gpu-tests.json", 15, "cuda", *OTHERS, most=120, takes_spare=True),
+    times("all times", "gpu.json", 10, BOTH, ALL, dry=SAME_HARNESS, takes_spare=True),
+    tests("other CUDA tests", "gpu-tests.json", 10, "cuda", *OTHERS, most=120, takes_spare=True),
     tests(
         "other Triton tests",
         "gpu-triton-tests.json",

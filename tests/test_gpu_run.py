@@ -121,6 +121,7 @@ def test_what_is_not_begun_says_why(tmp_path):
     [
         ("cuda", {**HOPPER, **ALL_THERE}, None),
         ("cuda", {"gpu": None}, ("left out", "no GPU is seen")),
+        ("cuda", {}, ("failed", "nobody has said which backends there are")),
         ("cuda", HOPPER, ("failed", "nobody has said which backends there are")),
         (
             "cuda",
