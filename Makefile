@@ -26,7 +26,7 @@ tests: $(BUILT)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(SELECTED) $(ARGS)
 
 compat: $(BUILT)  ## other versions of Python, torch, Triton: docs/compatibility.md (hours, gigabytes)
-	$(BIN)/python tests/compat/compat.py $(ARGS)
+	$(BIN)/python tests/compat/run.py $(ARGS)
 
 facts: $(INSTALLED)  ## write docs/facts.md, the table of what the tests show
 	$(BIN)/python tests/facts.py

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import benchmark_helpers  # noqa: F401 (benchmarks are importable after it)
 import pytest
-from compat import compat, environments, page, parts, process
+from compat import environments, page, parts, process
+from compat import run as compat
 from compat.stacks import STACKS, TRITONS, Stack
 
 ROOT = Path(__file__).parents[1]
 STACK = Stack("3.99", "9.8.7", "9.9.9", "1.2.3")
-PASSED = {"status": "passed", "reason": "", "date": "2026-01-02T03:04:05+00:00", "commit": "1234567890ab"}
+PASSED = {
+    "status": "passed",
+    "reason": "",
+    "date": "2026-01-02T03:04:05+00:00",
+    "commit": "1234567890ab",
+}
 
 
 def minor(version: str) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """docs/compatibility.md, written from the result files of `make compat`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ in `benchmarks/results/compat` by `make compat ARGS=--page`; a row is as old as 
   `reference` and `cpu`.
 - **148, 1000 tensors**: how many times as long as lrfused torch's `clip_grad_norm_` and fused AdamW
   take for tensors of 64 elements, with gradients kept and fresh; below 1 would be "slow".
-- **make gpu**: its dry run, in a copy of the tree where lrfused is neither installed nor importable.
+- **make gpu**: its dry run, in a copy of the tree where lrfused is neither installed nor
+  importable.
 """
 
 
@@ -30,7 +32,7 @@ def page() -> str:
     """The whole page."""
     columns = ("Python", "torch", "Triton", "numpy", "kernels", "interpreter", "CPU")
     columns += ("148 tensors", "1000 tensors", "make gpu", "date, commit")
-    rows = [_row([*map(str, columns)]), _row(["---"] * len(columns))]
+    rows = [_row(columns), _row(["---"] * len(columns))]
     rows += [_row(_cells(stack, read(stack.name))) for stack in STACKS]
     return "\n".join([HEAD, *rows, "", *_notes(), "", *_wheels()]) + "\n"
 
@@ -40,6 +42,10 @@ def read(name: str) -> dict[str, Any]:
     path = RESULTS / f"{name}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cells(stack: Stack, record: dict[str, Any]) -> list[str]:
@@ -83,8 +89,8 @@ def _notes() -> list[str]:
     for stack in STACKS:
         if stack.interpreter_numpy is not None:
             lines.append(
-                f"- Triton {stack.triton}: its interpreter fails with numpy {stack.numpy}; those tests "
-                f"ran with {stack.interpreter_numpy}, the newest that it takes."
+                f"- Triton {stack.triton}: its interpreter fails with numpy {stack.numpy}; those "
+                f"tests ran with {stack.interpreter_numpy}, the newest that it takes."
             )
         unknown = read(stack.name).get("parts", {}).get("kernels", {}).get("unknown_targets", {})
         for target, reason in unknown.items():
@@ -93,11 +99,15 @@ def _notes() -> list[str]:
 
 
 def _wheels() -> list[str]:
-    lines = ["Triton's wheels alone, beside the pinned torch, kernels for sm_90 (every CI run):", ""]
+    lines = [
+        "Triton's wheels alone, beside the pinned torch, kernels for sm_90 (every CI run):",
+        "",
+    ]
     parts = read("triton-wheels").get("parts", {})
     for version in TRITONS:
         part = parts.get(version)
-        lines.append(f"- {version}: {_cell(part, 'compiled')}{f' ({_origin({version: part})})' if part else ''}")
+        origin = f" ({_origin({version: part})})" if part else ""
+        lines.append(f"- {version}: {_cell(part, 'compiled')}{origin}")
     return lines
 
 

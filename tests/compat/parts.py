@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compat.environments import copy_bare, folder, python, run_in, tree
+import bare
+from compat.environments import folder, python, run_in, tree
 from compat.process import Done
 from compat.stacks import Stack
 
@@ -102,16 +104,19 @@ def times(stack: Stack, jobs: int) -> Found:
 
 def rehearsal(stack: Stack, jobs: int) -> Found:
     """`make gpu ARGS=--dry-run` where lrfused is neither installed nor importable."""
-    place = copy_bare(stack)
+    place = folder(stack) / "bare"
+    shutil.rmtree(place, ignore_errors=True)
+    copy, interpreter = bare.make(place, str(python(stack)))
     results = place / "results"
-    command = ["make", "gpu", f"PYTHON={python(stack)}", "ARGS=--dry-run"]
-    done = run_in(stack, ["make", "-C", str(place), *command[1:]], 1200, PYTHONPATH="",
-                  RESULTS_DIR=str(results))
+    command = ["make", "-C", str(copy), "gpu", f"PYTHON={interpreter}", "ARGS=--dry-run"]
+    done = run_in(stack, command, 2400, PYTHONPATH="", RESULTS_DIR=str(results))
     record = results / "gpu-run.json"
     if not record.exists():
         return {"status": FAILED, "reason": _reason(done)}
     stages = {stage["name"]: stage["status"] for stage in json.loads(record.read_text())["stages"]}
-    bad = [f"{name}: {status}" for name, status in stages.items() if status not in ("ok", "left out")]
+    bad = [
+        f"{name}: {status}" for name, status in stages.items() if status not in ("ok", "left out")
+    ]
     ok = done.status == 0 and not bad
     reason = "" if ok else "; ".join(bad) or _reason(done)
     return {"status": PASSED if ok else FAILED, "reason": reason, "stages": stages}
@@ -134,8 +139,12 @@ def _tests(stack: Stack, folders: list[str], jobs: int, more: dict[str, str]) ->
     done = run_in(stack, [*command, *folders], 3600, **more)
     if not result.exists():
         return {"status": FAILED, "reason": _reason(done)}
-    return {**_counts(result), "status": PASSED if done.status == 0 else FAILED,
-            "reason": "" if done.status == 0 else _reason(done), "seconds": done.seconds}
+    return {
+        **_counts(result),
+        "status": PASSED if done.status == 0 else FAILED,
+        "reason": "" if done.status == 0 else _reason(done),
+        "seconds": done.seconds,
+    }
 
 
 def _counts(result: Path) -> Found:

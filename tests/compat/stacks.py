@@ -8,8 +8,8 @@ class Stack:
     """Versions that are installed together.
 
     Attributes:
-        interpreter_numpy: for Triton's interpreter alone, where it fails with this numpy: the newest
-            one that it takes.
+        interpreter_numpy: for Triton's interpreter alone, where it fails with this numpy: the
+            newest one that it takes.
         is_pinned: the one of constraints.txt, which is the Python that runs `make compat`.
     """
 
@@ -35,5 +35,5 @@ STACKS = (
     Stack("3.13", "2.14.1", "3.8.0", "2.5.5"),
     Stack("3.13", "2.15.0", "3.9.0", "2.5.5"),
 )
-# Triton's wheels alone, beside the pinned torch: the kernels are compiled for sm_90 by every CI run.
+# Triton's wheels alone, beside the pinned torch: every CI run compiles the kernels for sm_90.
 TRITONS = ("3.4.0", "3.6.0", "3.9.0")

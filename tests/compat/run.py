@@ -1,6 +1,6 @@
 """What lrfused does on other versions of Python, torch, Triton and numpy: `make compat`.
 
-    python tests/compat/compat.py [--stacks NAME,...] [--parts kernels,times,...] [--page] [--ci]
+    python tests/compat/run.py [--stacks NAME,...] [--parts kernels,times,...] [--page] [--ci]
 
 Each stack of stacks.py gets an environment and a copy of the tree of its own, kept in COMPAT_HOME
 (~/.cache/lrfused/compat). Every part of a stack is written to benchmarks/results/compat as soon as
@@ -10,21 +10,21 @@ it is done, then docs/compatibility.md from all of them. Exits with 1 if a part 
 import argparse
 import json
 import os
+import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "benchmarks")]
 
-import machine  # noqa: E402
+import result_files  # noqa: E402
 from compat import page, parts, stacks  # noqa: E402
 from compat.environments import Unavailable, prepare, triton_wheel  # noqa: E402
 from compat.parts import NOT_RUN, PARTS, Found  # noqa: E402
 from compat.stacks import STACKS, TRITONS, Stack  # noqa: E402
 
-SCHEMA = 1
 # What CI does beside `make test`, which has the tests of the pinned stack.
 CI_PARTS = ("times", "rehearsal")
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stack in STACKS:
             if stack.name in options.stacks:
                 bad += run_stack(stack, options.parts, options.jobs, options.results)
-        if options.wheels:
+        if not options.no_wheels:
             bad += run_wheels(options.results)
     if options.results == page.RESULTS:
         page.write()
@@ -84,19 +84,28 @@ def told(what: str, found: Found) -> list[str]:
 
 def note(path: Path, name: str, found: Found, about: Found) -> None:
     """A part's outcome, in the file of its stack."""
-    commit = machine.commit()
+    head = result_files.head()
+    commit = f"{head['commit']['hash']}{'-dirty' if head['commit']['dirty'] else ''}"
     record = json.loads(path.read_text()) if path.exists() else {}
-    record |= {"schema": SCHEMA, "kind": "compat", **about}
-    record.setdefault("parts", {})[name] = {
-        **found,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": f"{commit['hash']}{'-dirty' if commit['dirty'] else ''}",
-        "processor": machine.processor(),
+    record |= {"schema": result_files.SCHEMA, "kind": "compat", **about}
+    here = {
+        "date": head["date"],
+        "commit": commit,
+        "machine": f"{processor()}, {os.cpu_count()} cores",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
+    record.setdefault("parts", {})[name] = {**found, **here}
+    result_files.write(record, path)
+
+
+def processor() -> str:
+    """Of what family and model it is."""
+    found = re.findall(r"^(?:cpu family|model|model name)\s*: (.*)$", _cpuinfo(), re.MULTILINE)
+    return " ".join(found[:3]) or platform.machine()
+
+
+def _cpuinfo() -> str:
+    place = Path("/proc/cpuinfo")
+    return place.read_text() if place.exists() else ""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -107,10 +116,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stacks", type=_list(names), default=names, help="all, or by name")
     parser.add_argument("--parts", type=_list(known), default=known, help=", ".join(known))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="of tests at a time")
+    parser.add_argument("--no-wheels", action="store_true", help="not the kernels by other Tritons")
     parser.add_argument("--page", action="store_true", help="only write docs/compatibility.md")
     parser.add_argument("--ci", action="store_true", help="what CI does; the tree is left as it is")
     options = parser.parse_args(arguments)
-    options.results, options.wheels = page.RESULTS, True
+    options.results = page.RESULTS
     if options.ci:
         options.stacks = [stack.name for stack in stacks.STACKS if stack.is_pinned]
         options.parts = CI_PARTS
