@@ -20,17 +20,16 @@ OPTIONS = {
     "agc, clip by value": SCHEDULES,
     "agc by tensor": {"agc": 0.05, "agc_by": "tensor"},
     "clip by value": {"clip_value": 0.3},
-    "norm": {},
+    "infinity norm": {"agc": 0.05, "clip_value": 0.3, "norm_type": INF},
 }
 
 
-@pytest.mark.parametrize("norm_type", [2.0, INF])
 @pytest.mark.parametrize("shapes", [MANY_ROWS, LONG_ROWS], ids=["short", "long"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_as_the_reference(rng, cuda, name, shapes, norm_type):
+def test_as_the_reference(rng, cuda, name, shapes):
     """In random orders of blocks, with parameters that have no gradient."""
-    problem = random_problem(rng, shapes, 3, none=0.3)
-    options = {"max_grad_norm": 0.3, "norm_type": norm_type, **OPTIONS[name]}
+    problem = random_problem(rng, shapes, 2, none=0.3)
+    options = {"max_grad_norm": 0.3, **OPTIONS[name]}
     want = run(problem, **options)
     for _ in range(2):
         cuda.seed(int(rng.numpy.integers(2**63)))
@@ -38,7 +37,7 @@ def test_as_the_reference(rng, cuda, name, shapes, norm_type):
 
 
 def test_groups_of_every_kind_in_one_span(rng):
-    """Thresholds of their own; two start later, one of them with a threshold that no step may use."""
+    """Thresholds of their own; two start later, one with a threshold that no step may use yet."""
     problem = random_problem(rng, [(40, 3), (90,), (70, 2), (2, 66000), (31, 5)] * 2, 4, none=0.3)
     groups = (
         {"agc": S.linear(0.1, 0.01, 3)},
