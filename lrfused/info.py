@@ -75,7 +75,8 @@ def _chosen(device: torch.device) -> str:
 def _cpu() -> str:
     assert native.cpu is not None
     sets = ", ".join(native.cpu.instruction_sets())
-    return f"{sets}; {torch.get_num_threads()} threads"
+    way = next(iter(native.tensor_readers), "none (every step takes the slow path)")
+    return f"{sets}; {torch.get_num_threads()} threads; asks where tensors lie by: {way}"
 
 
 def _triton() -> str:
