@@ -19,6 +19,10 @@ hypothesis.settings.register_profile("lrfused", deadline=None, derandomize=False
 hypothesis.settings.load_profile("lrfused")
 
 
+# SequentialLR of torch 2.8 calls the other schedulers in a way that it deprecates itself.
+TORCH_2_8 = "ignore:The epoch parameter in .scheduler.step:UserWarning:torch.optim.lr_scheduler"
+
+
 class Rng(NamedTuple):
     """Generators of one test."""
 
@@ -27,6 +31,7 @@ class Rng(NamedTuple):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", TORCH_2_8)
     os.environ.setdefault(SEED, str(secrets.randbits(32)))  # the workers of xdist inherit it
     if _on_gpu(config):
         del os.environ["TRITON_INTERPRET"]

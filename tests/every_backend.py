@@ -1,18 +1,21 @@
 """The backends that a test runs over: on a CPU, Triton's interpreted and CUDA's emulated.
 
-A step takes the emulation less time than the reference, the interpreter 30 ms to 1 s.
+A step takes the emulation less time than the reference, the interpreter 30 ms to 1 s. The variable
+LRFUSED_TEST_BACKENDS="reference,cpu" leaves the others out: what a test shows of another stack
+than the usual one is mostly host Python.
 """
+
+import os
 
 import pytest
 from emulating import emulated
 from interpreting import interpreted
 from step.helpers import needs_cpp
 
-KERNELS = [
-    pytest.param("cpu", marks=needs_cpp),
-    pytest.param("triton", marks=interpreted),
-    pytest.param("cuda", marks=emulated),
-]
+ONLY = os.environ.get("LRFUSED_TEST_BACKENDS", "reference,cpu,triton,cuda").split(",")
+MARKS = {"cpu": needs_cpp, "triton": interpreted, "cuda": emulated}
+KERNELS = [pytest.param(name, marks=mark) for name, mark in MARKS.items() if name in ONLY]
+REFERENCE = ["reference"] if "reference" in ONLY else []
 
 
 def _ready(request):
@@ -21,7 +24,7 @@ def _ready(request):
     return request.param
 
 
-@pytest.fixture(params=["reference", *KERNELS])
+@pytest.fixture(params=[*REFERENCE, *KERNELS])
 def backend(request):
     """Each backend of this machine."""
     return _ready(request)

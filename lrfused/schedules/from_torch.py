@@ -1,16 +1,16 @@
 """from_torch: the schedule of one of torch's schedulers."""
 
-import copy
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import lr_scheduler
 
 from lrfused.program import MAX_INSTRUCTIONS
 from lrfused.schedules.check import one_of, whole
 from lrfused.schedules.expression import Schedule
-from lrfused.schedules.leaves import table
+from lrfused.schedules.torch_copies import rows, sampled
 from lrfused.schedules.torch_forms import FACTORS, HORIZON, NoExpression, momentum, piecewise, rate
 
 COMPOUND = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
@@ -72,7 +72,7 @@ def from_torch(
             raise ValueError(
                 f"steps: must be given, it is the last step to sample, because {reason}"
             ) from None
-        schedules = _sampled(scheduler, steps, what)
+        schedules = sampled(scheduler, steps, what)
     return schedules[0] if len(set(schedules)) == 1 else schedules
 
 
@@ -144,62 +144,37 @@ def _expressions(scheduler: Any, what: str) -> list[Schedule]:
 
 def _sequence(scheduler: Any, group: int, start: float) -> Schedule:
     """SequentialLR: each part on its own clock, begun anew from its base lr at its milestone."""
+    _check_sequence(scheduler, group)
     parts, milestones = scheduler._schedulers, [int(m) for m in scheduler._milestones]
-    if milestones != sorted(scheduler._milestones):
+    begins, starts = [0, *(max(m, 0) for m in milestones)], [start] + len(milestones) * [None]
+    now = bisect_right(milestones, 0)
+    starts[now] = start
+    if now and parts[now].last_epoch != 0:
+        # Up to torch 2.12 the first part makes the value of step 0 whatever the milestones say; the
+        # part that should have made it comes at step 1, and goes on from what it finds there.
+        late = bisect_right(milestones, 1)
+        begins[1 : late + 1] = late * [1]
+        if milestones[late - 1] < 1:
+            starts[late] = rows(scheduler, 1, "lr")[1][group]
+    ends = [*begins[1:], begins[-1] + HORIZON]
+    pieces = []
+    for part, first, begin, end in zip(parts, starts, begins, ends, strict=True):
+        piece = rate(part, group, first, max(end - begin, 1))
+        pieces.append(piece.shifted(begin) if begin else piece)
+    return piecewise(pieces, begins[1:])
+
+
+def _check_sequence(scheduler: Any, group: int) -> None:
+    """Raise NoExpression where the parts do not follow each other as their clocks say."""
+    parts, lr = scheduler._schedulers, scheduler.optimizer.param_groups[group]["lr"]
+    if [int(m) for m in scheduler._milestones] != sorted(scheduler._milestones):
         raise NoExpression(
             f"SequentialLR's milestones {scheduler._milestones} are not whole numbers in order"
         )
     if len({id(part) for part in parts}) < len(parts):
         raise NoExpression("SequentialLR has the same scheduler twice")
-    begins = [0, *(max(m, 0) for m in milestones)]
-    ends = [*begins[1:], begins[-1] + HORIZON]
-    pieces = []
-    for part, begin, end in zip(parts, begins, ends, strict=True):
+    for part in parts:
         if isinstance(part, COMPOUND):
             raise NoExpression(f"SequentialLR of a {type(part).__name__} has no expression")
-        piece = rate(part, group, None if begin else start, max(end - begin, 1))
-        pieces.append(piece.shifted(begin) if begin else piece)
-    return piecewise(pieces, begins[1:])
-
-
-class _Optimizer:
-    """What a scheduler needs of its optimizer: groups of its own, without the parameters."""
-
-    def __init__(self, optimizer: Optimizer):
-        self.param_groups = [
-            {
-                name: value.clone() if isinstance(value, Tensor) else value
-                for name, value in group.items()
-                if name != "params"
-            }
-            for group in optimizer.param_groups
-        ]
-        self.defaults = optimizer.defaults
-        # Schedulers warn where these say that the optimizer was not stepped before them.
-        self._opt_called = True
-        self.step = lambda: None
-        self.step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
-
-
-def _sampled(scheduler: Any, steps: int, what: str) -> list[Schedule]:
-    """Tables of what a copy sets when it is stepped."""
-    optimizer = _Optimizer(scheduler.optimizer)
-    # The copy gets this optimizer in place of the real one; parameters, which a function of the
-    # step may hold on to, are not worth copying.
-    memo: dict[int, Any] = {id(scheduler.optimizer): optimizer}
-    memo |= {id(p): p for group in scheduler.optimizer.param_groups for p in group["params"]}
-    scheduler = copy.deepcopy(scheduler, memo)
-    rows = [_values(optimizer, what)]
-    for _ in range(steps):
-        scheduler.step()
-        rows.append(_values(optimizer, what))
-    return [table(column) for column in zip(*rows, strict=True)]
-
-
-def _values(optimizer: _Optimizer, what: str) -> list[float]:
-    if what == "lr":
-        return [float(group["lr"]) for group in optimizer.param_groups]
-    return [
-        float(group["betas"][0] if "betas" in group else group["momentum"])
-        for group in optimizer.param_groups
-    ]
+        if isinstance(lr, Tensor) and part.base_lrs[group] is lr:
+            raise NoExpression("this torch's SequentialLR writes over base lrs that are tensors")

@@ -178,6 +178,8 @@ def watched_step(training: Training, on_event: Callable[[Event], None]) -> None:
 
     def profile(frame: Any, event: str, function: Any) -> None:
         code = frame.f_code
+        if isinstance(function, GeneratorExit):
+            return  # Python 3.12 calls a generator to close it: whatever is raised there, it drops
         if event in ("call", "c_return") and code.co_filename.startswith(PACKAGE):
             name = getattr(function, "__name__", "")
             on_event((Path(code.co_filename).name, frame.f_lineno, code.co_name, name))
