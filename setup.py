@@ -118,4 +118,4 @@ wanted = [extension for extension in wanted if CHOICES[extension.name] != "never
 for extension in wanted:
     # Else one that is left out would be missed.
     extension.optional = CHOICES[extension.name] != "required"
-setup(ext_modules=wanted, cmdclass={"build_ext": BuildOrSayWhy})
+setup(license="BSD-3-Clause", ext_modules=wanted, cmdclass={"build_ext": BuildOrSayWhy})

@@ -1,8 +1,20 @@
 """lrfused: optimizers whose whole step is fused, with schedules that are programs."""
 
-from lrfused import schedules
-from lrfused.adamw import AdamW
+from typing import TYPE_CHECKING
+
+from lrfused import versions
 from lrfused.info import info
-from lrfused.loss_scale import LossScale
 
 __all__ = ["AdamW", "LossScale", "info", "schedules"]
+
+if TYPE_CHECKING or versions.why_unusable() is None:
+    from lrfused import schedules
+    from lrfused.adamw import AdamW
+    from lrfused.loss_scale import LossScale
+else:
+
+    def __getattr__(name: str) -> None:
+        """`info()` says what is wrong; everything else needs a torch that is supported."""
+        if name in __all__:
+            raise ImportError(f"lrfused.{name}: {versions.why_unusable()}")
+        raise AttributeError(f"module 'lrfused' has no attribute {name!r}")

@@ -4,14 +4,13 @@ A runner is what steps one `Work`: a function of it that returns an `Outcome`. T
 have ``push(work)``, which uploads the caller's numbers.
 """
 
-import importlib
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-from lrfused import native, reference
+from lrfused import native, reference, versions
 from lrfused.cpu import CpuStep
 from lrfused.device_state import Field
 from lrfused.several import make_step
@@ -88,28 +87,28 @@ def why_missing(name: str) -> str | None:
     return None
 
 
-def triton_version() -> str:
-    """Triton's version.
-
-    Raises:
-        ImportError: it is not installed, or cannot be imported.
-    """
-    return str(importlib.import_module("triton").__version__)
-
-
 def interprets() -> bool:
-    """Triton's kernels run on the CPU, in NumPy: TRITON_INTERPRET=1 stood there at the import."""
+    """Triton's kernels run on the CPU, in NumPy: TRITON_INTERPRET=1 stood there at the import.
+
+    Kernels are not even imported where Triton cannot be used.
+    """
+    if versions.why_not("triton") is not None:
+        return False
     from lrfused.triton.memory import INTERPRETED
 
     return bool(INTERPRETED.value)
 
 
 def _why_no_triton() -> str | None:
+    reason = versions.why_not("triton")
+    if reason is not None:
+        return reason
+    version = versions.installed("triton")
     try:
-        version = triton_version()
-    except (ImportError, AttributeError) as error:
-        return f"Triton cannot be imported ({error})"
-    if not interprets() and not gpus():
+        interpreted = interprets()
+    except Exception as error:  # a Triton that is newer than tested may be another language
+        return f"Triton {version} does not take the kernels ({type(error).__name__}: {error})"
+    if not interpreted and not gpus():
         return f"Triton {version} is there, but no GPU is seen"
     return None
 
@@ -172,7 +171,11 @@ def _why_not_cuda_on(device: torch.device) -> str | None:
         return "it takes NVIDIA GPUs"
     major, minor = torch.cuda.get_device_capability(device)
     if not native.cuda.supports(major, minor):
-        return f"it was not built for compute capability {major}.{minor}"
+        number = f"{major}.{minor}"
+        return (
+            f"it was not built for compute capability {number}; install it with "
+            f"LRFUSED_CUDA_ARCH_LIST={number}, where nvcc knows that, or use Triton"
+        )
     return None
 
 

@@ -1,44 +1,48 @@
-"""Which backends there are, and why not the others."""
+"""Versions, which backends there are, and why not the others."""
+
+from __future__ import annotations  # this file is read by a Python that is too old, too
 
 import platform
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from lrfused import backends, native
+from lrfused import versions
 from lrfused._version import __version__
 
-
-@dataclass(frozen=True)
-class Backend:
-    """One backend: whether it can be used, with what, or why not."""
-
-    available: bool
-    detail: str
+if TYPE_CHECKING:
+    from lrfused.backends_found import Backend
 
 
 @dataclass(frozen=True, repr=False)
 class Info:
     """What `info()` found: text when printed; `info()["cpu"].available` asks for one backend.
 
-    ``chosen`` is the backend that "auto" takes, by device.
+    ``chosen`` is the backend that "auto" takes, by device. Where ``problem`` says why nothing can
+    be used, there are none.
     """
 
     version: str
     python: str
     torch: str
+    numpy: str
     backends: dict[str, Backend]
     chosen: dict[str, str]
+    problem: str | None = None
 
     def __getitem__(self, name: str) -> Backend:
         return self.backends[name]
 
     def __str__(self) -> str:
-        rows = [("lrfused", self.version), ("python", self.python), ("torch", self.torch)]
+        rows = [("lrfused", self.version)]
+        rows += [(name, getattr(self, name)) for name in ("python", "torch", "numpy")]
         for name, backend in self.backends.items():
             rows.append((name, f"{'yes' if backend.available else 'no'}: {backend.detail}"))
         rows.append(("auto", ", ".join(f"{on}: {name}" for on, name in self.chosen.items())))
+        if self.problem:
+            rows[-1] = ("unusable", self.problem)
+        ranges = (f"{title} {floor} to {new}" for title, floor, new in versions.SUPPORTED.values())
+        rows.append(("tested", ", ".join(ranges)))
         return "\n".join(f"{label:<10} {value}" for label, value in rows)
 
     __repr__ = __str__
@@ -50,61 +54,26 @@ def info() -> Info:
     >>> info()["reference"].available
     True
     """
+    problem = versions.why_unusable()
+    if problem is None:
+        from lrfused import backends_found  # of which nothing can be imported otherwise
+
+        found, chosen = backends_found.found(), backends_found.chosen()
+    else:
+        found, chosen = {}, {}
     return Info(
         version=__version__,
-        python=f"{platform.python_version()}, {sys.platform} {platform.machine()}",
-        torch=str(torch.__version__),
-        backends={name: _backend(name) for name in backends.NAMES},
-        chosen={str(d): _chosen(d) for d in (torch.device("cpu"), *backends.gpus())},
+        python=f"{_version('python')}, {sys.platform} {platform.machine()}",
+        torch=_version("torch"),
+        numpy=_version("numpy"),
+        backends=found,
+        chosen=chosen,
+        problem=problem,
     )
 
 
-def _backend(name: str) -> Backend:
-    reason = backends.why_missing(name)
-    return Backend(True, _DETAILS[name]()) if reason is None else Backend(False, reason)
-
-
-def _chosen(device: torch.device) -> str:
-    """Of a device, or why nothing can be: LRFUSED_BACKEND may name what is not there."""
+def _version(name: str) -> str:
     try:
-        return backends.choose(backends.checked("auto"), device)
-    except (RuntimeError, ValueError) as error:
-        return f"none ({error})"
-
-
-def _cpu() -> str:
-    assert native.cpu is not None
-    sets = ", ".join(native.cpu.instruction_sets())
-    way = next(iter(native.tensor_readers), "none (every step takes the slow path)")
-    return f"{sets}; {torch.get_num_threads()} threads; asks where tensors lie by: {way}"
-
-
-def _triton() -> str:
-    where = "interpreted on the CPU" if backends.interprets() else _seen()
-    return f"{backends.triton_version()}, {where}"
-
-
-def _cuda() -> str:
-    assert native.cuda is not None
-    if native.cuda.emulated:
-        return "emulated on the CPU"
-    missing = [
-        f"; {device}: {reason}"
-        for device in backends.gpus()
-        if (reason := backends.why_not_on("cuda", device))
-    ]
-    return f"{backends.built_for()}; {_seen()}{''.join(missing)}"
-
-
-def _seen() -> str:
-    """The GPUs that torch sees."""
-    names = [str(device) for device in backends.gpus()]
-    return ", ".join(names) if names else "no GPU is seen"
-
-
-_DETAILS = {
-    "reference": lambda: "plain torch operations",
-    "cpu": _cpu,
-    "triton": _triton,
-    "cuda": _cuda,
-}
+        return versions.described(name, versions.installed(name))
+    except ImportError as error:
+        return f"cannot be imported ({error})"

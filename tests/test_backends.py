@@ -1,5 +1,6 @@
 """Choosing a backend: names, devices, LRFUSED_BACKEND, what is missing, what is not taken."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from interpreting import interpreted
 from torch.nn import Parameter
 
 import lrfused
-from lrfused import backends, native
+from lrfused import backends, native, versions
 
 CPU, NVIDIA, INTEL = torch.device("cpu"), torch.device("cuda", 0), torch.device("xpu", 1)
 SECOND = torch.device("cuda", 1)
@@ -25,18 +26,26 @@ def plain_environment(monkeypatch):
 def machine(monkeypatch):
     """A machine with these backends and GPUs."""
 
-    def make(there, devices=(), capability=(9, 0), hip=None, emulated=False, fp64=True):
-        def version():
+    def make(
+        there,
+        devices=(),
+        capability=(9, 0),
+        hip=None,
+        emulated=False,
+        fp64=True,
+        triton="3.7.1",
+    ):
+        def version(name):
             if "triton" not in there:
                 raise ImportError("no Triton here")
-            return "3.7.1"
+            return triton
 
         module = SimpleNamespace(emulated=emulated, supports=lambda major, minor: major >= 8)
         monkeypatch.setattr(native, "cpu", native.cpu if "cpu" in there else None)
         monkeypatch.setattr(native, "why_not_cpu", "no compiler here")
         monkeypatch.setattr(native, "cuda", module if "cuda" in there else None)
         monkeypatch.setattr(native, "why_not_cuda", "no nvcc here")
-        monkeypatch.setattr(backends, "triton_version", version)
+        monkeypatch.setattr(versions, "installed", version)
         monkeypatch.setattr(backends, "interprets", lambda: "interpreted" in there)
         monkeypatch.setattr(backends, "gpus", lambda: list(devices))
         monkeypatch.setattr(torch.version, "hip", hip)
@@ -125,6 +134,28 @@ def test_triton_without_any_gpu_is_missing(machine):
         lrfused.AdamW([parameter()], backend="triton")
 
 
+@pytest.mark.parametrize("version", ["2.3.1", "3.2.0", "3.3.1+git1234"])
+def test_a_triton_that_is_too_old_is_named(machine, version):
+    machine(["triton", "cpu"], [NVIDIA], triton=version)
+    reason = f"Triton {version} is not supported: 3.4 or newer is needed"
+    assert backends.why_missing("triton") == reason
+    with pytest.raises(RuntimeError, match="'triton' is not available: " + re.escape(reason)):
+        lrfused.AdamW([parameter()], backend="triton")
+    assert backends.choose("auto", NVIDIA) == "reference"
+
+
+def test_a_triton_that_does_not_take_the_kernels_is_missing(machine, monkeypatch):
+    def interprets():
+        raise AttributeError("no such thing in the language")
+
+    machine(["triton"], [NVIDIA], triton="9.0")
+    monkeypatch.setattr(backends, "interprets", interprets)
+    assert backends.why_missing("triton") == (
+        "Triton 9.0 does not take the kernels (AttributeError: no such thing in the language)"
+    )
+    assert backends.choose("auto", NVIDIA) == "reference"
+
+
 @pytest.mark.parametrize(
     ("name", "options", "device", "reason"),
     [
@@ -133,7 +164,13 @@ def test_triton_without_any_gpu_is_missing(machine):
         ("cuda", {"emulated": True}, NVIDIA, "this build is emulated on the CPU"),
         ("cuda", {}, INTEL, "it takes cuda and cpu tensors"),
         ("cuda", {"hip": "6.3"}, NVIDIA, "it takes NVIDIA GPUs"),
-        ("cuda", {"capability": (7, 0)}, NVIDIA, "it was not built for compute capability 7.0"),
+        (
+            "cuda",
+            {"capability": (6, 1)},
+            NVIDIA,
+            "it was not built for compute capability 6.1; install it with "
+            "LRFUSED_CUDA_ARCH_LIST=6.1, where nvcc knows that, or use Triton",
+        ),
         ("triton", {}, CPU, "TRITON_INTERPRET=1 lets .* of the CPU only, and it is not set"),
         ("triton", {"fp64": False}, INTEL, "this GPU has no float64"),
         ("triton", {}, torch.device("mps"), "mps has no float64"),

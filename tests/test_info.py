@@ -2,15 +2,23 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from lrfused import backends, native
 from lrfused._version import __version__
-from lrfused.info import Backend, info
+from lrfused.backends_found import Backend
+from lrfused.info import info
 
 BACKENDS = ["reference", "cpu", "triton", "cuda"]
+
+
+def pose(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:
+    """Another version of a package."""
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(__version__=version))
 
 
 def test_this_checkout_has_its_cpp_module() -> None:
@@ -22,7 +30,8 @@ def test_names_versions_and_backends() -> None:
     found = info()
     assert list(found.backends) == BACKENDS
     text = str(found)
-    for word in [__version__, sys.version.split()[0], torch.__version__, *BACKENDS]:
+    versions_in_use = [__version__, sys.version.split()[0], torch.__version__, np.__version__]
+    for word in [*versions_in_use, *BACKENDS]:
         assert word in text
     assert repr(found) == text
 
@@ -51,23 +60,21 @@ def test_what_is_chosen_for_each_device(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("name", ["triton", "cuda"])
 def test_a_missing_gpu_backend_says_why(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def no_triton() -> str:
-        raise ImportError("no such thing")
-
-    monkeypatch.setattr(backends, "triton_version", no_triton)
+    monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.setattr(native, "cuda", None)
     monkeypatch.setattr(native, "why_not_cuda", "no such thing")
-    assert not info()[name].available and "no such thing" in info()[name].detail
+    assert not info()[name].available
+    assert ("no such thing" if name == "cuda" else "triton") in info()[name].detail
 
 
 def test_triton_without_a_gpu_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "triton_version", lambda: "9.9.9")
+    pose(monkeypatch, "triton", "3.8.0")
     monkeypatch.setattr(backends, "interprets", lambda: False)
     monkeypatch.setattr(backends, "gpus", lambda: [])
-    assert str(info()["triton"]) == str(Backend(False, "Triton 9.9.9 is there, but no GPU is seen"))
+    assert info()["triton"] == Backend(False, "Triton 3.8.0 is there, but no GPU is seen")
     monkeypatch.setattr(backends, "gpus", lambda: [torch.device("cuda", 3)])
     monkeypatch.setattr(backends, "why_not_on", lambda name, device: None)
-    assert info()["triton"] == Backend(True, "9.9.9, cuda:3")
+    assert info()["triton"] == Backend(True, "3.8.0, cuda:3")
     assert info().chosen["cuda:3"] in ("triton", "cuda")
 
 

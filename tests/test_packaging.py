@@ -1,6 +1,7 @@
 """Installing with and without a compiler, wheel and sdist, and what an import does."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -92,8 +98,22 @@ def test_sdist_is_complete_and_its_wheel_works(source: Path, tmp_path: Path) -> 
     assert package <= set(names)
     assert [Path(name).name.split(".")[0] for name in extra] == ["_cpu"]
 
+    (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+    described = zipfile.ZipFile(wheel).read(metadata).decode()
+    assert re.search(r"^License(-Expression)?: BSD-3-Clause$", described, re.MULTILINE)
+    assert any(name.endswith("/LICENSE") for name in names)
+
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     assert "cpu        yes" in info_of(tmp_path / "installed", tmp_path)
+
+
+def test_the_project_is_described_in_words_that_old_and_new_setuptools_take() -> None:
+    """65.5 refuses a licence that is a string, and license-files; tables are refused from 2027."""
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, (setuptools, *_) = described["project"], described["build-system"]["requires"]
+    assert not {"license", "license-files"} & set(project)
+    assert "license" in project["dynamic"]
+    assert setuptools == "setuptools>=65.5"
 
 
 @pytest.mark.parametrize("variables", NO_COMPILER.values(), ids=NO_COMPILER)
