@@ -130,28 +130,25 @@ def no_configure() -> str | None:
     return reason
 
 
-def launched_by(
-    choice: dict[str, bool], params: Parameters, form: Form, settings: Settings
-) -> Pipeline:
-    """lrfused-cuda with launches of this kind, which are set back behind each step."""
+def launched_without(switch: str, params: Parameters, form: Form, settings: Settings) -> Pipeline:
+    """lrfused-cuda with one of the switches off, which is on again behind each step."""
     assert native.cuda is not None
-    usual = {"dependent_launch": None, "equal_carveout": None}
     made, configure = fused_whole(params, form, settings, backend="cuda"), native.cuda.configure
 
     def step() -> None:
-        configure(**{**usual, **choice})
+        configure(**{switch: False})
         made.step()
-        configure(**usual)
+        configure(**{switch: True})
 
     return Pipeline(step, made.optimizer)
 
 
-def variant(name: str, **choice: bool) -> Provider:
-    """The CUDA backend with other launches than it would choose."""
+def variant(name: str, switch: str) -> Provider:
+    """The CUDA backend without something that its launches have."""
     return Provider(
         f"lrfused-cuda-{name}",
         f"lrfused (cuda, {name.replace('-', ' ')})",
-        partial(launched_by, choice),
+        partial(launched_without, switch),
         MEASURED_FIRST,
         OWN_NORM,
         no_configure,
@@ -163,10 +160,8 @@ OWN_PROVIDERS = {provider.name: provider for provider in (own("cuda"), own("trit
 VARIANTS = {
     provider.name: provider
     for provider in (
-        variant("dependent-launch", dependent_launch=True),
-        variant("serial-launch", dependent_launch=False),
-        variant("equal-carveout", equal_carveout=True),
-        variant("own-carveout", equal_carveout=False),
+        variant("serial-launch", "dependent_launch"),
+        variant("own-carveout", "equal_carveout"),
     )
 }
 GPU_PROVIDERS = {

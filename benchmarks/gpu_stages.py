@@ -12,8 +12,7 @@ GRAPHS = "tests/gpu/test_gpu_graphs.py"
 OTHERS = ("tests/gpu", "--ignore", EQUALITY, "--ignore", GRAPHS)
 FEW = (EQUALITY, "-k", "squares or aligned")  # kernels of one dtype each: they compile soon
 
-LAUNCHES = ("dependent-launch", "serial-launch", "equal-carveout", "own-carveout")
-CUDA = ",".join(["lrfused-cuda", "fused,foreach", *(f"lrfused-cuda-{how}" for how in LAUNCHES)])
+CUDA = "lrfused-cuda,fused,foreach,lrfused-cuda-serial-launch,lrfused-cuda-own-carveout"
 TRITON = "lrfused-triton,fused,foreach"
 BOTH = "lrfused-cuda,fused,foreach,lrfused-triton"
 PEERS = "lrfused-cuda,fused,lrfused-triton,optimi,flashoptim,torchao,bitsandbytes,apex"

@@ -135,10 +135,10 @@ def test_the_lag_of_the_host_is_hidden_behind_a_sleep(monkeypatch, lags):
 
 def test_launches_are_as_a_variant_says_and_set_back(monkeypatch):
     """configure is told before each step and after it; without it the variant is not there."""
-    told: list[tuple] = []
+    told: list[object] = []
 
-    def configure(dependent_launch, equal_carveout):
-        told.append((dependent_launch, equal_carveout))
+    def configure(**switches):
+        told.append(switches)
 
     made = gpu_providers.VARIANTS["lrfused-cuda-serial-launch"]
     monkeypatch.setattr(gpu_providers.backends, "why_missing", lambda name: None)
@@ -149,7 +149,7 @@ def test_launches_are_as_a_variant_says_and_set_back(monkeypatch):
     pipeline = SimpleNamespace(step=lambda: told.append("step"), optimizer=None)
     monkeypatch.setattr(gpu_providers, "fused_whole", lambda *a, backend: pipeline)
     made.build([], FORMS["clip"], Settings()).step()
-    assert told == [(False, None), "step", (None, None)]
+    assert told == [{"dependent_launch": False}, "step", {"dependent_launch": True}]
 
 
 def test_bandwidth_is_that_of_a_copy():
