@@ -47,11 +47,25 @@ def backends() -> dict[str, Any]:
     """Why each backend is missing (None: it is there), and whether the walk can look."""
     sys.path.insert(0, str(ROOT))
     import lrfused.backends
-    from lrfused import native
 
     found = {name: _why_not(lrfused.backends, name) for name in lrfused.backends.NAMES}
     print(*(f"{name}: {reason or 'there'}" for name, reason in found.items()), sep="\n")
-    return {"backends": found, "walk": native.cpu is not None and bool(native.cpu.can_walk())}
+    return {"backends": found, "walk": _walks()}
+
+
+def _walks() -> bool:
+    """The C++ walk looks at a step's tensors, with this torch."""
+    import torch
+
+    import lrfused
+
+    param = torch.nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    optimizer = lrfused.AdamW([param])
+    for _ in range(2):
+        optimizer.step()
+    table = optimizer._engine._table
+    return table is not None and table.walk is not None
 
 
 def _why_not(backends: Any, name: str) -> str | None:

@@ -19,6 +19,8 @@ import gpu_stage
 from gpu_stage import Stage
 from gpu_stages import STAGES
 
+from lrfused import native
+
 DRY, REAL = (gpu_run.parse(arguments) for arguments in (["--dry-run"], []))
 HOPPER = {"gpu": {"name": "a GPU", "capability": "9.0"}, "versions": {"triton": "9.9"}}
 ALL_THERE = {"backends": {"cpu": None, "cuda": None, "triton": None}, "walk": True}
@@ -162,6 +164,13 @@ def test_where_a_gpu_is_a_backend_that_is_missing_is_a_failure(backend, facts, w
 )
 def test_what_a_run_cannot_go_without(facts, dry, wanted):
     assert gpu_facts.missing(facts, dry) == wanted
+
+
+@pytest.mark.skipif(native.cpu is None, reason="no C++ module")
+def test_whether_the_walk_looks_is_seen_of_a_step(monkeypatch):
+    assert gpu_facts.backends()["walk"] is True
+    monkeypatch.setattr(native, "cpu", None)
+    assert gpu_facts.backends()["walk"] is False
 
 
 # Time
