@@ -80,7 +80,7 @@ def optimizer_of(
     return opt
 
 
-def phase_seconds(opt: lrfused.AdamW, clock: Clock, rounds: int = ROUNDS) -> dict[str, float]:
+def phase_seconds(opt: lrfused.AdamW, clock: Clock, rounds: int) -> dict[str, float]:
     """Medians, by name of the part of a step."""
     table = opt._engine._table
     assert table is not None
@@ -100,12 +100,18 @@ def phase_seconds(opt: lrfused.AdamW, clock: Clock, rounds: int = ROUNDS) -> dic
 
 
 def measured(
-    name: str, backend: str, place: str, copy: float, clock: Clock, shapes: tuple[Shape, ...]
+    name: str,
+    backend: str,
+    place: str,
+    copy: float,
+    clock: Clock,
+    shapes: tuple[Shape, ...],
+    rounds: int = ROUNDS,
 ) -> dict[str, Any]:
     """One case; ``copy`` is how many bytes a second a copy reads and writes."""
     dtype, options, read = CASES[name]
     opt = optimizer_of(shapes, dtype, options, place, backend)
-    seconds = phase_seconds(opt, clock)
+    seconds = phase_seconds(opt, clock, rounds)
     size = dtype.itemsize * sum(p.numel() for group in opt.param_groups for p in group["params"])
     accesses = {"measure": read, "apply": APPLIED, "whole": read + APPLIED}
     return {

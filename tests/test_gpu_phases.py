@@ -1,4 +1,4 @@
-"""The phases of a step are launched apart and timed apart; the CUDA backend is emulated."""
+"""The phases of a step are launched and timed apart; CUDA is emulated, Triton interpreted."""
 
 import time
 
@@ -6,6 +6,7 @@ import benchmark_helpers  # noqa: F401
 import pytest
 import torch
 from emulating import cuda, emulated, emulation  # noqa: F401
+from interpreting import interpreted
 from step.helpers import assert_same_bits
 
 # isort: split
@@ -28,10 +29,18 @@ class Seconds:
         return end - begin
 
 
-@emulated
+@pytest.fixture(
+    params=[pytest.param("cuda", marks=emulated), pytest.param("triton", marks=interpreted)]
+)
+def backend(request):
+    if request.param == "cuda":
+        request.getfixturevalue("cuda")
+    return request.param
+
+
 @pytest.mark.parametrize("name", gpu_phases.CASES)
-def test_every_part_of_a_step_is_timed(cuda, name):  # noqa: F811
-    found = gpu_phases.measured(name, "cuda", "cpu", 1e9, Seconds(), SHAPES)
+def test_every_part_of_a_step_is_timed(backend, name):
+    found = gpu_phases.measured(name, backend, "cpu", 1e9, Seconds(), SHAPES, rounds=2)
     parts = {"measure", "plan", "apply", "measure and plan", "whole"}
     assert set(found["seconds"]) == parts and all(found["seconds"].values())
     read = 2 if "agc" in name else 1
@@ -41,14 +50,13 @@ def test_every_part_of_a_step_is_timed(cuda, name):  # noqa: F811
     assert all(part in gpu_phases.line(found) for part in parts)
 
 
-@emulated
-def test_phases_apart_are_the_step(cuda):  # noqa: F811
+def test_phases_apart_are_the_step(backend):
     """Three steps of a round have the bits of three steps of the optimizer."""
     made = []
     for _ in range(2):
         torch.manual_seed(0)
         _, options, _ = gpu_phases.CASES["unscale and clip, float32"]
-        made.append(gpu_phases.optimizer_of(SHAPES, torch.float32, options, "cpu", "cuda"))
+        made.append(gpu_phases.optimizer_of(SHAPES, torch.float32, options, "cpu", backend))
     apart, whole = made
     gpu_phases.phase_seconds(apart, Seconds(), rounds=1)
     for _ in range(3):
