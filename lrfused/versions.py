@@ -18,7 +18,7 @@ class Tested(NamedTuple):
 
 SUPPORTED = {
     "python": Tested("Python", "3.10", "3.13"),
-    "torch": Tested("torch", "2.8", "2.14"),
+    "torch": Tested("torch", "2.8", "2.15"),
     "triton": Tested("Triton", "3.4", "3.9"),
     "numpy": Tested("NumPy", "1.24", "2.5"),
 }

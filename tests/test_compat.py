@@ -11,6 +11,8 @@ from compat import environments, page, parts, process
 from compat import run as compat
 from compat.stacks import STACKS, TRITONS, Stack
 
+from lrfused.versions import SUPPORTED
+
 ROOT = Path(__file__).parents[1]
 STACK = Stack("3.99", "9.8.7", "9.9.9", "1.2.3")
 PASSED = {
@@ -44,6 +46,19 @@ def test_the_pinned_stack_is_that_of_the_constraints():
     constraints = (ROOT / "constraints.txt").read_text()
     for name in ("torch", "triton", "numpy"):
         assert f"{name}=={getattr(pinned, name)}" in constraints
+
+
+def test_what_is_supported_is_what_the_stacks_have():
+    """The oldest and the newest of each, in the README, too."""
+    found = {
+        name: {minor(getattr(stack, name)) for stack in STACKS}
+        for name in ("python", "torch", "triton", "numpy")
+    }
+    readme = (ROOT / "README.md").read_text()
+    assert found.keys() == SUPPORTED.keys()
+    for name, (title, floor, newest) in SUPPORTED.items():
+        assert (min(found[name]), max(found[name])) == (minor(floor), minor(newest))
+        assert f"| {title} | {floor} | {newest} |" in readme
 
 
 # The page
