@@ -40,6 +40,13 @@ static const TensorRow& tensor_of(const std::vector<TensorRow>& tensors, const P
     return tensors[static_cast<size_t>(piece.tensor)];
 }
 
+static void include_group(Span& span, int group) {
+    const int first = span.groups ? std::min(span.first_group, group) : group;
+    const int end = std::max(span.first_group + span.groups, group + 1);
+    span.first_group = first;
+    span.groups = end - first;
+}
+
 // Parts, units of several chunks, and what the spans of these wait for.
 static void add_tickets(Rows& rows, const std::vector<TensorRow>& tensors,
                         const std::vector<GroupOptions>& groups) {
@@ -50,10 +57,7 @@ static void add_tickets(Rows& rows, const std::vector<TensorRow>& tensors,
         const TensorRow& tensor = tensor_of(tensors, chunk);
         const int quarters = tensor.is_here() ? quarters_of(chunk) : 0;
         Span& span = rows.spans[c / SPAN];
-        if (c % SPAN == 0) span.first_group = tensor.group;
-        const int last_group = std::max(span.first_group + span.groups - 1, tensor.group);
-        span.first_group = std::min(span.first_group, tensor.group);
-        span.groups = last_group - span.first_group + 1;
+        include_group(span, tensor.group);
         const bool waits = !chunk.is_whole_unit && groups[static_cast<size_t>(tensor.group)].agc;
         if (waits) {
             const bool begins = chunk.unit != last_unit;
