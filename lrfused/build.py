@@ -10,7 +10,7 @@ from lrfused import native
 from lrfused.backends import ON_GPUS, Runner, choose_for_all, make_runner
 from lrfused.counts import Groups, States
 from lrfused.distributed import check_is_whole, local
-from lrfused.gradients import PLAIN, check_moment
+from lrfused.gradients import PLAIN, check_moment, is_freed
 from lrfused.hyperparameters import WATCHED, Hyperparameters
 from lrfused.options import GroupOptions
 from lrfused.several import devices_of
@@ -161,5 +161,5 @@ def _check_input(tensor: Tensor, name: str, device: torch.device) -> None:
         raise ValueError(
             f"{name}: the tensor must be on the parameters' device {device}, got {tensor.device}"
         )
-    if tensor.data_ptr() == 0:
+    if is_freed(tensor):
         raise ValueError(f"{name}: the tensor has no memory (its storage was freed)")

@@ -18,6 +18,12 @@ REAL = {
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
+def is_freed(tensor: Tensor) -> bool:
+    """It has elements and no memory: its storage was freed, and its address counts from 0."""
+    offset = tensor.storage_offset() * tensor.element_size()
+    return tensor.numel() > 0 and tensor.data_ptr() == offset
+
+
 def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
     """Refuse what no kernel can read.
 
@@ -44,7 +50,7 @@ def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
             raise ValueError(f"{what}{name} is on the meta device: it has no values")
         if REAL.get(tensor.dtype, tensor.dtype) not in DTYPES:
             raise TypeError(f"{what}{name} has dtype {tensor.dtype}; supported are {DTYPES}")
-        if tensor.numel() and tensor.data_ptr() == 0:
+        if is_freed(tensor):
             raise ValueError(f"{what}{name} has no memory (its storage was freed)")
     if param.is_complex() != gradient.is_complex():
         raise TypeError(f"gradient of {name} is {gradient.dtype}, the parameter {param.dtype}")
@@ -98,5 +104,5 @@ def check_moment(key: str, moment: Any, param: Tensor, device: torch.device) -> 
         raise ValueError(f"{what} has elements that share memory, strides {moment.stride()}")
     if moment.device != device:
         raise ValueError(f"{what} must be on {device}, got {moment.device}")
-    if moment.numel() and moment.data_ptr() == 0:
+    if is_freed(moment):
         raise ValueError(f"{what} has no memory (its storage was freed)")

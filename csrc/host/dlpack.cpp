@@ -1,6 +1,7 @@
 #include "host/dlpack.h"
 
 #include "core/dtypes.h"
+#include "host/stable.h"
 
 namespace lrfused {
 namespace dlpack {
@@ -31,6 +32,16 @@ static int dtype_of(const DataType& type) {
     return type.bits == 64 ? FLOAT64 : type.bits == 32 ? FLOAT32 : type.bits == 16 ? FLOAT16 : -1;
 }
 
+// Of freed storage torch says the tensor's offset. What might be one is asked of the other
+// interface: an address as low as this is rare, an offset beyond it there is none.
+constexpr uintptr_t LARGEST_OFFSET = uintptr_t(1) << 36;
+
+static bool is_freed(PyObject* object) {
+    static const bool can_tell = stable::reader().has_value();
+    TensorView view;
+    return !can_tell || !stable::read_object(object, view) || view.data == nullptr;
+}
+
 static bool read(PyObject* object, TensorView& view) {
     Tensor t;
     if (api()->tensor_from_object(object, &t) != 0) {
@@ -38,6 +49,8 @@ static bool read(PyObject* object, TensorView& view) {
         return false;
     }
     view.data = static_cast<char*>(t.data) + t.byte_offset;
+    if (reinterpret_cast<uintptr_t>(view.data) <= LARGEST_OFFSET && is_freed(object))
+        view.data = nullptr;
     view.device_type = t.device_type;
     view.device_index = t.device_id;
     view.type = t.dtype.code | t.dtype.bits << 8 | t.dtype.lanes << 16;

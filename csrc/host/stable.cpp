@@ -16,6 +16,7 @@ namespace py = pybind11;
 // Each that returns a number returns 0 if all went well.
 struct Api {
     int32_t (*data)(Handle, void**);
+    int32_t (*storage)(Handle, int64_t*);
     int32_t (*dtype)(Handle, int32_t*);
     int32_t (*dimensions)(Handle, int64_t*);
     int32_t (*shape)(Handle, int64_t**);
@@ -60,6 +61,7 @@ static const Api* find_api() {
     static Api api;
     void* library = find_library();
     bool complete = library && find(library, "aoti_torch_get_data_ptr", api.data) &&
+                    find(library, "aoti_torch_get_storage_size", api.storage) &&
                     find(library, "aoti_torch_get_dtype", api.dtype) &&
                     find(library, "aoti_torch_get_dim", api.dimensions) &&
                     find(library, "aoti_torch_get_sizes", api.shape) &&
@@ -96,12 +98,13 @@ Handle make_handle(const py::object& tensor) {
 void release(Handle handle) { api()->release(handle); }
 
 bool read(Handle tensor, TensorView& view) {
-    int64_t *shape, *strides;
+    int64_t *shape, *strides, bytes;
     // The strides first: what has none has no address either, or one of something else.
     if (api()->strides(tensor, &strides) || api()->shape(tensor, &shape) ||
-        api()->data(tensor, &view.data) || api()->dtype(tensor, &view.type) ||
-        api()->dimensions(tensor, &view.dimensions))
+        api()->data(tensor, &view.data) || api()->storage(tensor, &bytes) ||
+        api()->dtype(tensor, &view.type) || api()->dimensions(tensor, &view.dimensions))
         return false;
+    if (bytes == 0) view.data = nullptr;  // torch counts the address in freed storage from 0
     view.shape = shape;
     view.strides = strides;
     view.dtype = -1;
@@ -142,7 +145,7 @@ static bool is_strided(PyObject* object) {
 // A handle is nothing but a pointer to such a tensor, so that one can be made on the stack: it is
 // borrowed from the object, and nothing is counted. (The interface prints what it cannot do, so it
 // is not asked about other layouts.)
-static bool read_object(PyObject* object, TensorView& view) {
+bool read_object(PyObject* object, TensorView& view) {
     void* pointer = is_strided(object) ? wrapped(object) : nullptr;
     return pointer && read(&pointer, view) && !api()->device_type(&pointer, &view.device_type) &&
            !api()->device_index(&pointer, &view.device_index);

@@ -17,7 +17,8 @@ Handle make_handle(const pybind11::object& tensor);
 void release(Handle handle);
 bool read(Handle handle, TensorView& view);  // all but the device, which follows from the address
 
-// Of a torch that has this interface, from any Python object without owning it.
+// From any Python object, without owning it; to be used where there is a reader.
+bool read_object(PyObject* object, TensorView& view);
 std::optional<TensorReader> reader();
 
 }  // namespace stable

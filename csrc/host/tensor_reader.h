@@ -11,7 +11,7 @@ namespace lrfused {
 
 // What an interface said; the arrays belong to the tensor.
 struct TensorView {
-    void* data = nullptr;
+    void* data = nullptr;  // null where the storage was freed
     int32_t device_type = 0, device_index = 0;  // the interface's own numbers, to be compared
     int32_t type = 0;                           // the same of the dtype
     int dtype = -1;                             // a Dtype; -1 for any other

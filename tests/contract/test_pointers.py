@@ -64,10 +64,20 @@ def freed():
     return tensor
 
 
+def freed_view():
+    """torch still says an address of it: its offset."""
+    tensor = torch.zeros(20)
+    view = tensor[7:]
+    tensor.untyped_storage().resize_(0)
+    assert view.data_ptr() != 0
+    return view
+
+
 GRADIENTS = {
     "sparse": (lambda: torch.zeros(13).to_sparse(), "sparse"),
     "subclass": (lambda: torch.zeros(13).as_subclass(Tagged), "Tagged"),
     "freed": (freed, "memory|storage"),
+    "a view of freed": (freed_view, "memory"),
 }
 
 
@@ -197,6 +207,7 @@ FROZEN = {
     "sparse": lambda: torch.zeros(3).to_sparse(),
     "subclass": lambda: torch.zeros(3).as_subclass(Tagged),
     "freed": freed,
+    "a view of freed": freed_view,
     "expanded": lambda: torch.zeros(1).expand(3),
 }
 
