@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from step.helpers import assert_same_bits, assert_same_contents, bits, needs_cpp  # beside this
+from step.helpers import (  # beside this
+    assert_same_bits,
+    assert_same_contents,
+    bits,
+    give_gradient,
+    needs_cpp,
+)
 from torch import Tensor
 
 import lrfused
@@ -20,6 +26,7 @@ __all__ = [
     "assert_same_state",
     "bits",
     "everything",
+    "give_gradient",
     "needs_cpp",
     "normal",
 ]

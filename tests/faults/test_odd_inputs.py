@@ -16,6 +16,7 @@ from .helpers import (
     assert_same_state,
     bits,
     everything,
+    give_gradient,
     needs_cpp,
     normal,
 )
@@ -129,7 +130,7 @@ class Odd:
             if not writes:
                 seen = tuple(1 if d < s.expanded and n else n for d, n in enumerate(s.shape))
             gradients.append(Buffer(normal(self.generator, seen, s.of_gradient), s.gradient_layout))
-            p.grad = gradients[-1].view.expand(s.shape) if s.has_gradient[step] else None
+            give_gradient(p, gradients[-1].view.expand(s.shape) if s.has_gradient[step] else None)
         before = [g.memory.clone() for g in gradients]
         opt.step()
         for gradient, memory in zip(gradients, before, strict=True):

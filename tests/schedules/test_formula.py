@@ -181,8 +181,7 @@ def test_the_formula_is_the_schedule(schedule, step):
 
 @pytest.fixture
 def pyplot():
-    import matplotlib
-
+    matplotlib = pytest.importorskip("matplotlib", reason="the extra lrfused[plot]")
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -94,7 +94,16 @@ def parameters(values) -> list[torch.nn.Parameter]:
 def set_gradients(params, gradients) -> None:
     """Copies with the same strides, so that no other run sees what a step does to them."""
     for p, g in zip(params, gradients, strict=True):
-        p.grad = copy.deepcopy(g)
+        give_gradient(p, copy.deepcopy(g))
+
+
+def give_gradient(parameter, gradient) -> None:
+    """Also one of another dtype, which a torch without grad_dtype takes only in this way."""
+    if gradient is None or gradient.dtype == parameter.dtype or hasattr(parameter, "grad_dtype"):
+        parameter.grad = gradient
+    else:
+        parameter.grad = torch.empty_like(gradient, dtype=parameter.dtype)
+        parameter.grad.data = gradient
 
 
 def alternating(params, *options) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from .helpers import (
     assert_same_bits,
     assert_within,
     contents,
+    give_gradient,
     numpy_of,
     parameters,
     random_problem,
@@ -214,8 +215,7 @@ def test_gradients_that_no_kernel_can_read_are_refused(rng, backend, gradient, e
     made = start([torch.zeros(3), torch.zeros(3)], backend)
     advance(made, [torch.ones(3), torch.ones(3)])
     before = contents(made)
-    made.params[0].grad_dtype = None
-    made.params[1].grad = gradient
+    give_gradient(made.params[1], gradient)
     with pytest.raises(error, match=message):
         made.opt.step()
     after = contents(made)
