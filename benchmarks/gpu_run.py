@@ -28,7 +28,7 @@ from gpu_stage import FAILED, LEFT_OUT, OK, TIMED_OUT, Facts, Run, Stage, Verdic
 from gpu_stages import STAGES
 
 SECONDS = 525  # for everything
-PATIENCE = 6  # times as long: a dry run on two cores
+PATIENCE = 10  # times as long: a dry run on two cores, which may be busy
 LEAST = 10  # a stage with less is not begun
 TAIL = 3000  # characters of its output that stay in gpu-run.json
 BAD_LINES = 30  # of a stage that is not well are printed
