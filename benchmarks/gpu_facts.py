@@ -50,7 +50,12 @@ def backends() -> dict[str, Any]:
 
     found = {name: _why_not(lrfused.backends, name) for name in lrfused.backends.NAMES}
     print(*(f"{name}: {reason or 'there'}" for name, reason in found.items()), sep="\n")
-    return {"backends": found, "walk": _walks()}
+    known = {"backends": found, "walk": _walks()}
+    if "LRFUSED_GPU_DRY_RUN" in os.environ and found["triton"] is None:
+        import interpreter
+
+        known["interpreter"] = interpreter.why_not()
+    return known
 
 
 def _walks() -> bool:
@@ -122,7 +127,15 @@ def main() -> int:
     if options.what == "backends":
         facts |= {**backends(), "finished": True}
     result_files.write(facts, options.out)
-    print(json.dumps({name: facts[name] for name in ("versions", "gpu", "walk") if name in facts}))
+    print(
+        json.dumps(
+            {
+                name: facts[name]
+                for name in ("versions", "gpu", "walk", "interpreter")
+                if name in facts
+            }
+        )
+    )
     reasons = missing(facts, dry)
     print(*reasons, sep="\n")
     return 1 if reasons else 0

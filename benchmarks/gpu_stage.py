@@ -76,6 +76,8 @@ def the(backend: str) -> Callable[[Facts], Verdict | None]:
             return FAILED, "nobody has said which backends there are"
         if backend == "triton" and facts["versions"]["triton"] is None:
             return LEFT_OUT, "Triton is not installed"
+        if backend == "triton" and facts.get("interpreter"):
+            return LEFT_OUT, f"Triton's interpreter does not work here: {facts['interpreter']}"
         name = "cpu" if backend == "cuda" and facts["dry_run"] else backend
         reason = facts["backends"][name]
         return (FAILED, f"{name} is not available: {reason}") if reason else None
