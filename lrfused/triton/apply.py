@@ -55,13 +55,6 @@ class Vectors(NamedTuple):
 
 
 @triton.jit
-def tile_size(P: tl.constexpr, G: tl.constexpr, M: tl.constexpr, V: tl.constexpr, X: tl.constexpr):
-    """Elements of a tile: as many for each thread as make 16 bytes of the smallest dtype."""
-    LARGEST_CODE: tl.constexpr = max(P, G, M, V, X)
-    return THREADS * (8 if LARGEST_CODE > FLOAT32 else 4)
-
-
-@triton.jit
 def square_root(x, DOUBLE: tl.constexpr):
     """IEEE, as float64 has it anyway."""
     return tl.sqrt(x) if DOUBLE else tl.sqrt_rn(x)
@@ -132,6 +125,7 @@ def update_tiles(
     X: tl.constexpr,
     CLIP: tl.constexpr,
     FLAGS: tl.constexpr,
+    TILE: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
     """Elements from ``first`` to ``last``: WHOLE tiles by 128-bit accesses, others as they lie."""
@@ -142,7 +136,6 @@ def update_tiles(
         pointer(addresses.v, V, WHOLE),
         pointer(addresses.x, X if X >= 0 else P, WHOLE),
     )
-    TILE: tl.constexpr = tile_size(P, G, M, V, X)
     for start in range(first, last, TILE):
         offsets = start + tl.arange(0, TILE)
         present = None if WHOLE else offsets < last
@@ -151,7 +144,7 @@ def update_tiles(
 
 @triton.jit
 def apply_stretch(
-    table, call, decided, stretch, KINDS: tl.constexpr, KIND: tl.constexpr, FLAGS: tl.constexpr
+    table, gradients, decided, stretch, KINDS: tl.constexpr, KIND: tl.constexpr, FLAGS: tl.constexpr
 ):
     """One stretch of a tensor of this kind: whole aligned tiles, then what is left."""
     P: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_P]
@@ -169,30 +162,43 @@ def apply_stretch(
     row = table.tensors + tensor * TENSOR_SIZE
     group = tl.load(row + TENSOR_GROUP)
     r = make_record(table, decided, tensor, group, tl.load(part + PART_UNIT), AGC, CLIP, TYPE)
-    g = tl.load(call.gradients + tensor * GRADIENT_SIZE + GRADIENT_ADDRESS)
+    g = tl.load(gradients + tensor * GRADIENT_SIZE + GRADIENT_ADDRESS)
     p = start_of(tl.load(row + TENSOR_P), offset, P)
     g = start_of(g, offset, G)
     m = start_of(tl.load(row + TENSOR_M), offset, M)
     v = start_of(tl.load(row + TENSOR_V), offset, V)
     x = start_of(tl.load(row + TENSOR_X), offset, X) if X >= 0 else p
     at = Vectors(p, g, m, v, x)
-    TILE: tl.constexpr = tile_size(P, G, M, V, X)
+    # As many for each thread as make 16 bytes of the smallest dtype.
+    HALVES: tl.constexpr = P > FLOAT32 or G > FLOAT32 or M > FLOAT32 or V > FLOAT32 or X > FLOAT32
+    TILE: tl.constexpr = THREADS * (8 if HALVES else 4)
     whole = tl.where(((p | g | m | v | x) & 15) == 0, count // TILE * TILE, 0)
-    update_tiles(at, 0, whole, r, P, G, M, V, X, CLIP, FLAGS, True)
-    update_tiles(at, whole, count, r, P, G, M, V, X, CLIP, FLAGS, False)
+    update_tiles(at, 0, whole, r, P, G, M, V, X, CLIP, FLAGS, TILE, True)
+    update_tiles(at, whole, count, r, P, G, M, V, X, CLIP, FLAGS, TILE, False)
 
 
-@triton.jit(do_not_specialize=["table", "call", "decided"])
-def apply_kernel(table, call, decided, KINDS: tl.constexpr, FLAGS: tl.constexpr):
+@triton.jit(noinline=True)
+def apply_apart(
+    table, gradients, decided, stretch, KINDS: tl.constexpr, KIND: tl.constexpr, FLAGS: tl.constexpr
+):
+    """One of several kinds: a function that is called, as in measure."""
+    apply_stretch(table, gradients, decided, stretch, KINDS, KIND, FLAGS)
+
+
+@triton.jit(do_not_specialize=["gradients"])
+def apply_kernel(table, gradients, decided, KINDS: tl.constexpr, FLAGS: tl.constexpr):
     """A program a stretch, last first: what measure read last is still in the cache."""
     stretch = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
     tensor = tl.load(table.stretches + stretch * PART_SIZE + PART_TENSOR)
     group = tl.load(table.tensors + tensor * TENSOR_SIZE + TENSOR_GROUP)
-    kind = tl.load(call.gradients + tensor * GRADIENT_SIZE + GRADIENT_KIND)
+    kind = tl.load(gradients + tensor * GRADIENT_SIZE + GRADIENT_KIND)
     start = tl.load(table.groups + group * GROUP_SIZE + GROUP_START)
     proceed = tl.load(decided.words + PROCEED) != 0
-    if proceed & (tl.load(decided.words + NOW) >= start):
+    if proceed & (kind >= 0) & (tl.load(decided.words + NOW) >= start):
         COUNT: tl.constexpr = len(KINDS) // KIND_SIZE
-        for K in tl.static_range(COUNT):
-            if kind == K:
-                apply_stretch(table, call, decided, stretch, KINDS, K, FLAGS)
+        if COUNT == 1:
+            apply_stretch(table, gradients, decided, stretch, KINDS, 0, FLAGS)
+        else:
+            for K in tl.static_range(COUNT):
+                if kind == K:
+                    apply_apart(table, gradients, decided, stretch, KINDS, K, FLAGS)

@@ -30,7 +30,6 @@ SIN_SERIES = tl.constexpr(tuple(numpy.SIN_SERIES))
 COS_SERIES = tl.constexpr(tuple(numpy.COS_SERIES))
 
 INF = tl.constexpr(float("inf"))
-NAN = tl.constexpr(float("nan"))
 
 
 @triton.jit
@@ -84,7 +83,7 @@ def log(x):
     y = k * LN2_HI - ((half_square - (tail + k * LN2_LO)) - f)
     y = tl.where(x == INF, x, y)
     y = tl.where(x == 0.0, -INF, y)
-    return tl.where((x < 0.0) | (x != x), NAN, y)
+    return tl.where((x < 0.0) | (x != x), float("nan"), y)
 
 
 @triton.jit
@@ -156,7 +155,7 @@ def cos(x, digits):
     y = tl.where((quadrant & 1) == 1, sine, cosine)
     y = tl.where((quadrant == 1) | (quadrant == 2), y * -1.0, y)
     y = tl.where(size < 2.0**-30, 1.0, y)
-    return tl.where(size < INF, y, NAN)
+    return tl.where(size < INF, y, float("nan"))
 
 
 @triton.jit

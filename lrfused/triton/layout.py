@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrfused.elementary import TWO_OVER_PI
-from lrfused.norm import CHUNK
+from lrfused.norm import CHUNK, SPAN
 from lrfused.options import GroupOptions, Slot
 from lrfused.table import Entry, Operand
 from lrfused.triton import words as w
@@ -16,6 +16,8 @@ from lrfused.triton.shapes import Programs
 from lrfused.work import Work
 
 Words = NDArray[np.int64]
+
+EARLY = ((Slot.CLIP_VALUE, int(w.GROUP_CLIP_SHAPE)), (Slot.AGC, int(w.GROUP_AGC_SHAPE)))
 
 
 def int64(values: object, device: torch.device) -> Tensor:
@@ -85,6 +87,27 @@ def _unit_rows(entries: list[Entry]) -> Words:
     return np.concatenate(rows)
 
 
+def _spans(halves: Words, chunks: int) -> Words:
+    """How many programs measure each span; one span at least."""
+    return np.bincount(halves[:, w.HALF_CHUNK] // SPAN, minlength=span_count(chunks))
+
+
+def _are_long(units: Words, groups: list[GroupOptions]) -> NDArray[np.bool_]:
+    """The units whose factor nobody knows before all of several chunks are measured."""
+    adapts = np.array([bool(group.agc) for group in groups], dtype=bool)
+    return adapts[units[:, w.UNIT_GROUP]] & (units[:, w.UNIT_CHUNKS] > 1)
+
+
+def _spans_of(units: Words, chosen: NDArray[np.bool_]) -> Words:
+    """The spans that hold chunks of the chosen units."""
+    return np.unique(np.flatnonzero(np.repeat(chosen, units[:, w.UNIT_CHUNKS])) // SPAN)
+
+
+def span_count(chunks: int) -> int:
+    """One at least, which then is empty."""
+    return max(1, -(-chunks // SPAN))
+
+
 def _address(operand: Operand | None) -> int:
     return 0 if operand is None else operand.flat.data_ptr()
 
@@ -109,7 +132,8 @@ def _group_rows(groups: list[GroupOptions], programs: Programs) -> Words:
         row[w.GROUP_CORRECTION] = group.bias_correction
         row[w.GROUP_AGC] = group.agc
         row[w.GROUP_MAXIMIZE] = group.maximize
-        row[w.GROUP_CLIP_SHAPE], row[w.GROUP_CLIP_ROW] = programs.clips.get(index, (-1, -1))
+        for slot, place in EARLY:
+            row[place : place + 2] = programs.early.get((slot, index), (-1, -1))
     return rows
 
 
@@ -132,16 +156,21 @@ def make_table(work: Work, programs: Programs) -> w.Table:
     device = work.state.words.device
     chunks, units = _parts(work.entries, CHUNK), _unit_rows(work.entries)
     stretches = _parts(work.entries, int(w.STRETCH))
-    long_units = np.flatnonzero(units[:, w.UNIT_CHUNKS] > 1)
-    sizes = (len(work.groups), len(work.entries), len(chunks), len(units), len(long_units))
+    halves = _halves(chunks, _here(work.entries, chunks))
+    spans, are_long = _spans(halves, len(chunks)), _are_long(units, work.groups)
+    long_units, long_spans = np.flatnonzero(are_long), _spans_of(units, are_long)
+    long = (len(long_units), len(long_spans))
+    sizes = (len(work.groups), len(work.entries), len(chunks), len(spans), *long)
     return w.Table(
         sizes=int64(sizes, device),
         chunks=int64(chunks, device),
-        halves=int64(_halves(chunks, _here(work.entries, chunks)), device),
+        halves=int64(halves, device),
         stretches=int64(stretches[_here(work.entries, stretches)], device),
         tensors=int64(_tensor_rows(work), device),
         units=int64(units, device),
+        spans=int64(spans, device),
         long_units=int64(long_units, device),
+        long_spans=int64(long_spans, device),
         groups=int64(_group_rows(work.groups, programs), device),
         shapes=int64(programs.spans, device),
         rows=int64(programs.rows, device),
@@ -152,12 +181,14 @@ def make_table(work: Work, programs: Programs) -> w.Table:
 
 
 def make_measured(chunks: int, device: torch.device) -> tuple[Tensor, w.Measured]:
-    """Room for what measure finds: as rows of one tensor, and by name."""
+    """Room for what measure finds: of chunks as rows of one tensor, and all of it by name."""
     rows = torch.zeros((6, max(2 * chunks, 2)), dtype=torch.int64, device=device)
     raw, clipped, param = rows[:3].view(torch.float64)
     largest, seen, findings = rows[3:]
-    ticket = torch.zeros(1, dtype=torch.int32, device=device)
-    return rows, w.Measured(raw, clipped, param, largest, seen, findings, ticket)
+    count = span_count(chunks)
+    spans = torch.zeros((count, int(w.SPAN_SIZE)), dtype=torch.int64, device=device)
+    tickets = torch.zeros(1 + count, dtype=torch.int32, device=device)
+    return rows, w.Measured(raw, clipped, param, largest, seen, findings, spans, tickets)
 
 
 def make_decided(work: Work, units: int) -> tuple[Tensor, w.Decided]:

@@ -6,8 +6,9 @@ import triton.language as tl
 
 from lrfused.triton.memory import NAN_BITS, as_bits, element_size
 from lrfused.triton.norm import half_sums
-from lrfused.triton.plan import plan
+from lrfused.triton.plan import finish_and_plan
 from lrfused.triton.scalars import inverse_scale, value_bound
+from lrfused.triton.tickets import is_last
 from lrfused.triton.words import (
     ACTIVE,
     CLIPPED,
@@ -31,10 +32,13 @@ from lrfused.triton.words import (
     PART_OFFSET,
     PART_SIZE,
     PART_TENSOR,
+    SPAN,
+    SPANS,
     STEP,
     TENSOR_GROUP,
     TENSOR_P,
     TENSOR_SIZE,
+    Call,
 )
 
 INFINITY = tl.constexpr(float("inf"))
@@ -96,6 +100,25 @@ def measure_half(
         tl.store(measured.param + slot, weight)
 
 
+@triton.jit(noinline=True)
+def measure_apart(
+    table,
+    call,
+    state,
+    measured,
+    chunk,
+    second,
+    KINDS: tl.constexpr,
+    KIND: tl.constexpr,
+    SHAPES: tl.constexpr,
+):
+    """One of several kinds: a function that is called.
+
+    (Triton's passes take time that grows with the square of a function's size, or faster.)
+    """
+    measure_half(table, call, state, measured, chunk, second, KINDS, KIND, SHAPES)
+
+
 @triton.jit
 def skip_half(measured, slot):
     """It takes no part in this step."""
@@ -107,27 +130,13 @@ def skip_half(measured, slot):
     tl.store(measured.findings + slot, 0)
 
 
-@triton.jit
-def is_last(ticket):
-    """The other programs have finished, and what they stored can be read.
-
-    The barrier puts all of this program's stores before the ticket, which releases them to the
-    whole device; who draws the last one acquires everybody's, and its second barrier, hands that
-    on to all of its threads.
-    """
-    tl.debug_barrier()
-    drawn = tl.atomic_add(ticket, 1, sem="acq_rel", scope="gpu")
-    last = drawn == tl.num_programs(0) - 1
-    if last:
-        tl.store(ticket, 0)
-    tl.debug_barrier()
-    return last
-
-
-@triton.jit(do_not_specialize=["table", "call", "state", "measured", "decided"])
+@triton.jit(do_not_specialize=["gradients", "numbers", "grad_scale", "found_inf"])
 def measure_kernel(
     table,
-    call,
+    gradients,
+    numbers,
+    grad_scale,
+    found_inf,
     state,
     measured,
     decided,
@@ -135,10 +144,12 @@ def measure_kernel(
     SHAPES: tl.constexpr,
     FLAGS: tl.constexpr,
 ):
-    """Two programs a chunk, one a short one; the program that finishes last plans.
+    """Two programs a chunk, one a short one; who finishes a span's last sums it up, and of those
+    who do that the last one plans.
 
     Not where other devices measure, too: then plan is a launch of its own.
     """
+    call = Call(gradients, numbers, grad_scale, found_inf)
     row = table.halves + tl.program_id(0).to(tl.int64) * HALF_SIZE
     chunk = tl.load(row + HALF_CHUNK)
     second = tl.load(row + HALF_SECOND).to(tl.int32)
@@ -150,9 +161,23 @@ def measure_kernel(
         skip_half(measured, 2 * chunk + second)
     else:
         COUNT: tl.constexpr = len(KINDS) // KIND_SIZE
-        for K in tl.static_range(COUNT):
-            if kind == K:
-                measure_half(table, call, state, measured, chunk, second, KINDS, K, SHAPES)
-    if (ONLY_MEASURES & FLAGS) == 0:  # noqa: SIM102 (the first is for the compiler)
-        if is_last(measured.ticket):
-            plan(table, call, state, measured, decided, SHAPES, FLAGS)
+        if COUNT == 1:
+            measure_half(table, call, state, measured, chunk, second, KINDS, 0, SHAPES)
+        else:
+            for K in tl.static_range(COUNT):
+                if kind == K:
+                    measure_apart(table, call, state, measured, chunk, second, KINDS, K, SHAPES)
+    if (ONLY_MEASURES & FLAGS) == 0:
+        span = chunk // SPAN
+        if is_last(measured.tickets + 1 + span, tl.load(table.spans + span)):
+            finish_and_plan(
+                table,
+                call,
+                state,
+                measured,
+                decided,
+                span,
+                tl.load(table.sizes + SPANS),
+                SHAPES,
+                FLAGS,
+            )

@@ -8,10 +8,11 @@ same on every chip and in the interpreter.
 import triton
 import triton.language as tl
 
+from lrfused.triton import mode
 from lrfused.triton.words import BFLOAT16, FLOAT32, FLOAT64
 
 # The interpreter truncates where every GPU rounds to nearest, ties to even.
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+INTERPRETED = tl.constexpr(mode.INTERPRETED)
 NAN_BITS = tl.constexpr(0x7FF8000000000000)
 
 

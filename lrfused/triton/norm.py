@@ -6,22 +6,26 @@ import triton.language as tl
 
 from lrfused.triton.memory import pointer, read
 from lrfused.triton.scalars import clip_value
-from lrfused.triton.words import BLOCK, COLUMNS, HALF, LANES, LARGEST_SUM, SMALLEST_SUM
+from lrfused.triton.words import BLOCK, COLUMNS, HALF, LANE_LEVELS, LANES, LARGEST_SUM, SMALLEST_SUM
 
 TURN = tl.constexpr(2 * HALF.value)
 
 
 @triton.jit
-def pairwise_sum(x, LENGTH: tl.constexpr):
-    """The sum of LENGTH numbers, neighbours first; a scalar.
+def pairwise_sums(x, COUNT: tl.constexpr, LEVELS: tl.constexpr):
+    """The sums of COUNT parts of 2**LEVELS numbers, neighbours first.
 
     tl.sum adds in an order of its own, but of two numbers there is only one.
     """
-    if LENGTH == 2:
-        total = tl.sum(x, 0)
-    else:
-        total = pairwise_sum(tl.sum(tl.reshape(x, (LENGTH // 2, 2)), 1), LENGTH // 2)
-    return total
+    for level in tl.static_range(LEVELS):
+        x = tl.sum(tl.reshape(x, (COUNT * 2 ** (LEVELS - 1 - level), 2)), 1)
+    return x
+
+
+@triton.jit
+def pairwise_sum(x, LEVELS: tl.constexpr):
+    """The sum of 2**LEVELS numbers, neighbours first; a scalar."""
+    return tl.sum(pairwise_sums(x, 2, LEVELS - 1), 0)
 
 
 @triton.jit
@@ -208,5 +212,5 @@ def half_sums(
     )
     after = tl.full((), 0.0, tl.float64)
     if CLIP:
-        after = pairwise_sum(clipped, LANES)
-    return pairwise_sum(lanes, LANES), after, tl.max(largest, 0)
+        after = pairwise_sum(clipped, LANE_LEVELS)
+    return pairwise_sum(lanes, LANE_LEVELS), after, tl.max(largest, 0)

@@ -1,176 +1,139 @@
 # mypy: ignore-errors
-"""What the chunks' sums say: the norms before and after clipping, and what is not finite."""
+"""What the spans say: the norms before and after clipping, and what is not finite."""
 
 import triton
 import triton.language as tl
 
-from lrfused.triton.memory import NAN_BITS, as_bits, from_bits
-from lrfused.triton.norm import pairwise_sum
+from lrfused.triton.memory import as_bits, from_bits
+from lrfused.triton.norm import pairwise_sum, pairwise_sums
+from lrfused.triton.spans import agc_factor, load_sum, seen_of_spans, unscaled
 from lrfused.triton.words import (
-    ACTIVE,
     ADAPTIVE,
     AGC,
-    CHUNK_LANES,
     CHUNKS,
     CLIP_NORM,
-    CLIPPED,
     CLIPS_BEFORE_NORM,
-    GROUP_AGC,
-    GROUP_SIZE,
     INFINITY_NORM,
+    LONG_SPANS,
     LONG_UNITS,
-    OVERFLOWS,
     PART_SIZE,
     PART_UNIT,
     SLOTS,
+    SPAN,
+    SPAN_FINDINGS,
+    SPAN_LANE_LEVELS,
+    SPAN_LANES,
+    SPAN_LARGEST,
+    SPAN_LEVELS,
+    SPAN_RAW,
+    SPAN_SEEN,
+    SPAN_SEEN_LARGEST,
+    SPAN_SIZE,
+    SPANS,
     UNIT_CHUNKS,
     UNIT_FIRST,
     UNIT_GROUP,
-    UNIT_NORM_FLOOR,
     UNIT_SIZE,
-    UNITS,
-    WIDTH,
 )
 
-AHEAD = tl.constexpr(4)  # loads in flight: additions wait for each other, loads need not
+AT_ONCE = tl.constexpr(4)  # units of several chunks, or spans that hold such
 
 
 @triton.jit
-def load_half(words, chunk, second, present):
-    """What another program stored: past this multiprocessor's own cache."""
-    return tl.load(words + 2 * chunk + second, mask=present, other=0, cache_modifier=".cg")
+def load_span(measured, span, present, WORD: tl.constexpr):
+    """What another program stored of spans: past this multiprocessor's own cache."""
+    word = measured.spans + span * SPAN_SIZE + WORD
+    return tl.load(word, mask=present, other=0, cache_modifier=".cg")
 
 
 @triton.jit
-def load_sum(sums, chunk, present):
-    """The sum of a chunk from its halves."""
-    return load_half(sums, chunk, 0, present) + load_half(sums, chunk, 1, present)
-
-
-@triton.jit
-def load_largest(words, chunk, present):
-    """The larger of the halves' bits, of numbers that are not negative."""
-    first = load_half(words, chunk, 0, present)
-    second = load_half(words, chunk, 1, present)
-    return tl.where(second > first, second, first)
-
-
-@triton.jit
-def load_findings(findings, chunk, present):
-    """What was found in either half."""
-    return load_half(findings, chunk, 0, present) | load_half(findings, chunk, 1, present)
-
-
-@triton.jit
-def unscaled(measured, chunk, present, square):
-    """Sums of squares of the unscaled gradient, after value clip where there is one."""
-    findings = load_findings(measured.findings, chunk, present)
-    sums = load_sum(measured.raw, chunk, present) * square
-    if_clipped = load_sum(measured.clipped, chunk, present)
-    sums = tl.where((findings & CLIPPED) != 0, if_clipped, sums)
-    return tl.where((findings & ACTIVE) != 0, sums, 0.0)
-
-
-@triton.jit
-def coefficients(table, decided, unit, present, gradient, weight):
-    """min(1, threshold * max(|p|, 1e-3) / |g|) of units, from their sums of squares."""
-    group = tl.load(table.units + unit * UNIT_SIZE + UNIT_GROUP, mask=present, other=0)
-    clips = tl.load(table.groups + group * GROUP_SIZE + GROUP_AGC, mask=present, other=0) != 0
-    threshold = tl.load(decided.matrix + group * SLOTS + AGC, mask=present, other=0.0)
-    norm = tl.sqrt(gradient)
-    size = tl.sqrt(weight)
-    limit = threshold * tl.where(size > UNIT_NORM_FLOOR, size, UNIT_NORM_FLOOR)
-    return tl.where(clips & (norm > limit), limit / norm, 1.0)
-
-
-@triton.jit
-def short_units(table, measured, decided, square):
-    """Factors of units that are one chunk, or none."""
-    units = tl.load(table.sizes + UNITS)
-    for start in range(0, units, WIDTH):
-        unit = start + tl.arange(0, WIDTH)
-        present = unit < units
-        row = table.units + unit * UNIT_SIZE
-        chunks = tl.load(row + UNIT_CHUNKS, mask=present, other=0)
-        chunk = tl.load(row + UNIT_FIRST, mask=present, other=0)
-        gradient = unscaled(measured, chunk, chunks == 1, square)
-        weight = load_sum(measured.param, chunk, chunks == 1)
-        factor = coefficients(table, decided, unit, present, gradient, weight)
-        tl.store(decided.factors + unit, factor, mask=present & (chunks <= 1))
-
-
-@triton.jit
-def long_units(table, measured, decided, square):
-    """Factors of units of several chunks, one by one: each has more than 65,536 elements."""
-    count = tl.load(table.sizes + LONG_UNITS)
-    lane = tl.arange(0, CHUNK_LANES)
-    for i in range(0, count):
-        unit = tl.load(table.long_units + i)
-        first = tl.load(table.units + unit * UNIT_SIZE + UNIT_FIRST)
-        chunks = tl.load(table.units + unit * UNIT_SIZE + UNIT_CHUNKS)
-        gradient = tl.full((CHUNK_LANES,), 0.0, tl.float64)
-        weight = tl.full((CHUNK_LANES,), 0.0, tl.float64)
-        for start in range(0, chunks, CHUNK_LANES):
-            present = start + lane < chunks
-            gradient += unscaled(measured, first + start + lane, present, square)
-            weight += load_sum(measured.param, first + start + lane, present)
-        gradient = pairwise_sum(gradient, CHUNK_LANES)
-        weight = pairwise_sum(weight, CHUNK_LANES)
-        factor = coefficients(table, decided, unit, True, gradient, weight)
-        tl.store(decided.factors + unit, factor)
-
-
-@triton.jit
-def before_clips(table, measured):
-    """(sum of squares, largest magnitude, something is not finite) of all gradients."""
-    chunks = tl.load(table.sizes + CHUNKS)
-    sums = tl.full((CHUNK_LANES,), 0.0, tl.float64)
-    largest = tl.full((CHUNK_LANES,), 0, tl.int64)
-    findings = tl.full((CHUNK_LANES,), 0, tl.int64)
-    for start in range(0, chunks, CHUNK_LANES * AHEAD):
-        for turn in tl.static_range(AHEAD):
-            chunk = start + turn * CHUNK_LANES + tl.arange(0, CHUNK_LANES)
-            sums += load_sum(measured.raw, chunk, chunk < chunks)
-            bits = load_largest(measured.largest, chunk, chunk < chunks)
-            largest = tl.where(bits > largest, bits, largest)
-            findings |= load_findings(measured.findings, chunk, chunk < chunks)
-    nonfinite = tl.max(findings & OVERFLOWS, 0) != 0
-    return pairwise_sum(sums, CHUNK_LANES), from_bits(tl.max(largest, 0)), nonfinite
-
-
-@triton.jit
-def after_clips(table, measured, decided, square, FLAGS: tl.constexpr):
-    """(sum of squares, largest magnitude) that the global clip sees."""
-    chunks = tl.load(table.sizes + CHUNKS)
-    sums = tl.full((CHUNK_LANES,), 0.0, tl.float64)
-    largest = tl.full((CHUNK_LANES,), 0, tl.int64)
-    for start in range(0, chunks, CHUNK_LANES):
-        chunk = start + tl.arange(0, CHUNK_LANES)
-        present = chunk < chunks
-        sum_here = unscaled(measured, chunk, present, square)
-        seen = from_bits(load_largest(measured.seen, chunk, present))
-        if ADAPTIVE & FLAGS:
-            unit = tl.load(table.chunks + chunk * PART_SIZE + PART_UNIT, mask=present, other=0)
-            factor = tl.load(decided.factors + unit, mask=present, other=1.0)
-            sum_here = sum_here * (factor * factor)
-            seen = seen * factor
-        sums += sum_here
-        bits = tl.where(seen != seen, NAN_BITS, as_bits(seen))
+def combine_spans(table, measured, SUM: tl.constexpr, MAXIMUM: tl.constexpr):
+    """(sum, largest magnitude, something is not finite) of all spans."""
+    spans = tl.load(table.sizes + SPANS)
+    sums = tl.full((SPAN_LANES,), 0.0, tl.float64)
+    largest = tl.full((SPAN_LANES,), 0, tl.int64)
+    findings = tl.full((SPAN_LANES,), 0, tl.int64)
+    for start in range(0, spans, SPAN_LANES):
+        span = start + tl.arange(0, SPAN_LANES)
+        sums += from_bits(load_span(measured, span, span < spans, SUM))
+        bits = load_span(measured, span, span < spans, MAXIMUM)
         largest = tl.where(bits > largest, bits, largest)
-    return pairwise_sum(sums, CHUNK_LANES), from_bits(tl.max(largest, 0))
+        findings |= load_span(measured, span, span < spans, SPAN_FINDINGS)
+    total = pairwise_sum(sums, SPAN_LANE_LEVELS)
+    return total, from_bits(tl.max(largest, 0)), tl.max(findings, 0) != 0
+
+
+@triton.jit
+def enter_lanes(lanes, sums, turn):
+    """The lanes of some units, after the sums of their spans of this turn have entered."""
+    each = tl.broadcast_to(tl.expand_dims(sums, 1), (AT_ONCE, SPAN_LANES))
+    each = tl.reshape(each, (AT_ONCE * SPAN_LANES,))
+    lane = tl.arange(0, AT_ONCE * SPAN_LANES) % SPAN_LANES
+    return lanes + tl.where(lane == turn % SPAN_LANES, each, 0.0)
+
+
+@triton.jit
+def long_factors(table, measured, decided, square):
+    """Factors of units of several chunks, whose norms are combined as the whole norm is."""
+    count = tl.load(table.sizes + LONG_UNITS)
+    lane = tl.arange(0, AT_ONCE * SPAN)
+    for start in range(0, count, AT_ONCE):
+        here = start + lane // SPAN < count
+        unit = tl.load(table.long_units + start + lane // SPAN, mask=here, other=0)
+        first = tl.load(table.units + unit * UNIT_SIZE + UNIT_FIRST, mask=here, other=0)
+        chunks = tl.load(table.units + unit * UNIT_SIZE + UNIT_CHUNKS, mask=here, other=0)
+        gradient = tl.full((AT_ONCE * SPAN_LANES,), 0.0, tl.float64)
+        weight = tl.full((AT_ONCE * SPAN_LANES,), 0.0, tl.float64)
+        for turn in range(0, (tl.max(chunks, 0) + SPAN - 1) // SPAN):
+            within = turn * SPAN + lane % SPAN
+            g = unscaled(measured, first + within, within < chunks, square)
+            p = load_sum(measured.param, first + within, within < chunks)
+            gradient = enter_lanes(gradient, pairwise_sums(g, AT_ONCE, SPAN_LEVELS), turn)
+            weight = enter_lanes(weight, pairwise_sums(p, AT_ONCE, SPAN_LEVELS), turn)
+        gradient = pairwise_sums(gradient, AT_ONCE, SPAN_LANE_LEVELS)
+        weight = pairwise_sums(weight, AT_ONCE, SPAN_LANE_LEVELS)
+        place = start + tl.arange(0, AT_ONCE)
+        unit = tl.load(table.long_units + place, mask=place < count, other=0)
+        group = tl.load(table.units + unit * UNIT_SIZE + UNIT_GROUP)
+        threshold = tl.load(decided.matrix + group * SLOTS + AGC)
+        factor = agc_factor(threshold, gradient, weight)
+        tl.store(decided.factors + unit, factor, mask=place < count)
+
+
+@triton.jit
+def redo_long_spans(table, measured, decided, square):
+    """What the global clip sees of the spans that hold chunks of such units."""
+    count = tl.load(table.sizes + LONG_SPANS)
+    chunks = tl.load(table.sizes + CHUNKS)
+    lane = tl.arange(0, AT_ONCE * SPAN)
+    for start in range(0, count, AT_ONCE):
+        here = start + lane // SPAN < count
+        span = tl.load(table.long_spans + start + lane // SPAN, mask=here, other=0)
+        chunk = span * SPAN + lane % SPAN
+        present = here & (chunk < chunks)
+        unit = tl.load(table.chunks + chunk * PART_SIZE + PART_UNIT, mask=present, other=0)
+        factors = decided.factors + unit
+        factor = tl.load(factors, mask=present, other=1.0, cache_modifier=".cg")
+        sums, largest = seen_of_spans(measured, chunk, present, square, factor, AT_ONCE)
+        place = start + tl.arange(0, AT_ONCE)
+        row = tl.load(table.long_spans + place, mask=place < count, other=0) * SPAN_SIZE
+        tl.store(measured.spans + row + SPAN_SEEN, as_bits(sums), mask=place < count)
+        tl.store(measured.spans + row + SPAN_SEEN_LARGEST, largest, mask=place < count)
 
 
 @triton.jit
 def measured_norms(table, measured, decided, inverse, FLAGS: tl.constexpr):
     """(norm before any clip, norm that the global clip sees, largest gradient, not finite)."""
-    total, largest, nonfinite = before_clips(table, measured)
-    if ADAPTIVE & FLAGS:
-        short_units(table, measured, decided, inverse * inverse)
-        long_units(table, measured, decided, inverse * inverse)
-        tl.debug_barrier()
+    total, largest, nonfinite = combine_spans(table, measured, SPAN_RAW, SPAN_LARGEST)
     norm = largest * inverse if INFINITY_NORM & FLAGS else tl.sqrt(total) * inverse
     seen = norm
+    if ADAPTIVE & FLAGS:
+        long_factors(table, measured, decided, inverse * inverse)
+        tl.debug_barrier()
     if ((CLIPS_BEFORE_NORM & FLAGS) != 0) and ((CLIP_NORM & FLAGS) != 0):
-        square, largest_seen = after_clips(table, measured, decided, inverse * inverse, FLAGS)
+        if ADAPTIVE & FLAGS:
+            redo_long_spans(table, measured, decided, inverse * inverse)
+            tl.debug_barrier()
+        square, largest_seen, _ = combine_spans(table, measured, SPAN_SEEN, SPAN_SEEN_LARGEST)
         seen = largest_seen if INFINITY_NORM & FLAGS else tl.sqrt(square)
     return norm, seen, largest, nonfinite

@@ -14,6 +14,8 @@ from lrfused.triton.hyperparameters import (
 from lrfused.triton.memory import as_bits
 from lrfused.triton.norms import measured_norms
 from lrfused.triton.scalars import inverse_scale
+from lrfused.triton.spans import finish_span
+from lrfused.triton.tickets import is_last
 from lrfused.triton.words import (
     ADVANCES_ON_SKIP,
     BACKOFF_FACTOR,
@@ -68,6 +70,7 @@ from lrfused.triton.words import (
     TENSOR_SIZE,
     TENSORS,
     WIDTH,
+    Call,
 )
 
 
@@ -253,7 +256,38 @@ def plan(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.
             decide(table, call, state, measured, decided, now, FLAGS)
 
 
-@triton.jit(do_not_specialize=["table", "call", "state", "measured", "decided"])
-def plan_kernel(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.constexpr):
-    """Plan by itself: nothing has to be measured, or several devices have measured."""
-    plan(table, call, state, measured, decided, SHAPES, FLAGS)
+@triton.jit(noinline=True)
+def finish_and_plan(
+    table, call, state, measured, decided, span, spans, SHAPES: tl.constexpr, FLAGS: tl.constexpr
+):
+    """Sum up a span that has been measured; who does that for the last one plans.
+
+    A function that is called: measure's other half, of which the compiler need not think here.
+    """
+    finish_span(table, call, state, measured, decided, span, SHAPES, FLAGS)
+    if is_last(measured.tickets, spans):
+        plan(table, call, state, measured, decided, SHAPES, FLAGS)
+
+
+@triton.jit(do_not_specialize=["gradients", "numbers", "grad_scale", "found_inf"])
+def plan_kernel(
+    table,
+    gradients,
+    numbers,
+    grad_scale,
+    found_inf,
+    state,
+    measured,
+    decided,
+    SHAPES: tl.constexpr,
+    FLAGS: tl.constexpr,
+):
+    """Plan by itself: nothing has to be measured; or several devices have, and it is a program a
+    span."""
+    call = Call(gradients, numbers, grad_scale, found_inf)
+    if MEASURES & FLAGS:
+        span = tl.program_id(0).to(tl.int64)
+        spans = tl.num_programs(0)
+        finish_and_plan(table, call, state, measured, decided, span, spans, SHAPES, FLAGS)
+    else:
+        plan(table, call, state, measured, decided, SHAPES, FLAGS)

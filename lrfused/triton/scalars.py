@@ -8,8 +8,8 @@ from lrfused.triton.program import evaluate
 from lrfused.triton.words import (
     ACCUMULATION_STEPS,
     CLIP_VALUE,
+    EARLY_CLIP,
     GRAD_SCALE,
-    GROUP_CLIP_ROW,
     GROUP_CLIP_SHAPE,
     GROUP_SIZE,
     GROUPS,
@@ -31,37 +31,61 @@ def inverse_scale(table, call, state):
 
 
 @triton.jit
-def is_given(table, call, place):
-    """The caller's number leads, not a program."""
-    places = tl.load(table.sizes + GROUPS) * SLOTS
-    return tl.load(call.numbers + VALUES + places + place) != 0.0
+def early_value(
+    table,
+    call,
+    state,
+    group,
+    present,
+    SLOT: tl.constexpr,
+    SHAPE_PLACE: tl.constexpr,
+    EARLY: tl.constexpr,
+    SHAPES: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """A hyperparameter of groups at this step before plan has run: a lane each.
+
+    The group's row says at SHAPE_PLACE of which shape its program is, then where its data is.
+    """
+    place = group * SLOTS + SLOT
+    value = tl.load(call.numbers + VALUES + place, mask=present, other=0.0)
+    given = tl.load(
+        call.numbers + VALUES + tl.load(table.sizes + GROUPS) * SLOTS + place,
+        mask=present,
+        other=1.0,
+    )
+    row = table.groups + group * GROUP_SIZE + SHAPE_PLACE
+    shape = tl.load(row, mask=given == 0.0, other=-1)
+    program = table.rows + tl.load(row + 1, mask=shape >= 0, other=0)
+    step = tl.full((LANES,), 0.0, tl.float64) + tl.load(state.words + STEP).to(tl.float64)
+    COUNT: tl.constexpr = SHAPES[SHAPES_COUNT]
+    for S in tl.static_range(COUNT):
+        if EARLY & SHAPES[SHAPES_FIRST + 2 * S + 1]:  # noqa: SIM102 (the first is for the compiler)
+            if tl.max((shape == S).to(tl.int32), 0) > 0:
+                FIRST: tl.constexpr = SHAPES[SHAPES_FIRST + 2 * S]
+                new = evaluate(
+                    SHAPES, FIRST, program, shape == S, step, table.samples, table.digits
+                )
+                value = tl.where(shape == S, new, value)
+    return value
 
 
 @triton.jit
 def value_bound(table, call, state, group, SHAPES: tl.constexpr):
-    """The bound of a group's value clip at this step, before plan has run: a block of one."""
+    """The bound of a group's value clip: a block of one."""
     lane = tl.arange(0, 1)
-    place = group * SLOTS + CLIP_VALUE
-    bound = tl.load(call.numbers + VALUES + place + lane)
-    row = table.groups + group * GROUP_SIZE
-    shape = tl.load(row + GROUP_CLIP_SHAPE)
-    if (shape >= 0) & (is_given(table, call, place) == 0):
-        program = table.rows + tl.load(row + GROUP_CLIP_ROW) + lane
-        step = tl.load(state.words + STEP + lane).to(tl.float64)
-        COUNT: tl.constexpr = SHAPES[SHAPES_COUNT]
-        for S in tl.static_range(COUNT):
-            if SHAPES[SHAPES_FIRST + 2 * S + 1]:  # noqa: SIM102 (the first is for the compiler)
-                if shape == S:
-                    bound = evaluate(
-                        SHAPES,
-                        SHAPES[SHAPES_FIRST + 2 * S],
-                        program,
-                        lane == 0,
-                        step,
-                        table.samples,
-                        table.digits,
-                    )
-    return bound
+    return early_value(
+        table,
+        call,
+        state,
+        group + lane,
+        lane == 0,
+        CLIP_VALUE,
+        GROUP_CLIP_SHAPE,
+        EARLY_CLIP,
+        SHAPES,
+        1,
+    )
 
 
 @triton.jit

@@ -9,7 +9,10 @@ from torch import Tensor
 from lrfused.options import Slot
 from lrfused.schedules import Schedule
 from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.triton import words as w
 
+# What is needed before plan, as bits.
+EARLY = {Slot.CLIP_VALUE: int(w.EARLY_CLIP), Slot.AGC: int(w.EARLY_AGC)}
 INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
 
 Row = list[int]
@@ -24,14 +27,14 @@ class Programs:
     spans: list[tuple[int, int]]  # of each shape: the first word of its rows, their number
     rows: Row
     samples: list[float]
-    clips: dict[int, tuple[int, int]]  # of a group's clip_value: shape, first word of its row
+    early: dict[tuple[Slot, int], tuple[int, int]]  # (slot, group): shape, first word of its row
 
 
 @dataclass
 class _Shape:
     code: tuple[int, ...]
     rows: list[Row] = field(default_factory=list)
-    clip_groups: dict[int, int] = field(default_factory=dict)  # group -> lane
+    early: dict[tuple[Slot, int], int] = field(default_factory=dict)  # (slot, group) -> lane
 
 
 def _words(values: tuple[float, ...]) -> Row:
@@ -63,19 +66,20 @@ def arrange(
     for group, slot, schedule in programs:
         code = _code(schedule)
         shape = shapes.setdefault(code, _Shape(code))
-        if slot == Slot.CLIP_VALUE:
-            shape.clip_groups[group] = len(shape.rows)
+        if slot in EARLY:
+            shape.early[slot, group] = len(shape.rows)
         shape.rows.append(_row(group * len(Slot) + slot, len(samples), schedule, locate))
         samples += schedule.program.table.tolist()
     arranged = Programs((), [], [], samples, {})
     header, codes = [len(shapes)], list[int]()
     for index, shape in enumerate(shapes.values()):
-        header += [1 + 2 * len(shapes) + len(codes), int(bool(shape.clip_groups))]
+        slots = sum(EARLY[slot] for slot in {slot for slot, _ in shape.early})
+        header += [1 + 2 * len(shapes) + len(codes), slots]
         codes.extend(shape.code)
         first = len(arranged.rows)
         arranged.spans.append((first, len(shape.rows)))
-        for group, lane in shape.clip_groups.items():
-            arranged.clips[group] = (index, first + lane * len(shape.rows[0]))
+        for place, lane in shape.early.items():
+            arranged.early[place] = (index, first + lane * len(shape.rows[0]))
         for row in shape.rows:
             arranged.rows += row
     arranged.flat = (*header, *codes)

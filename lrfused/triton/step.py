@@ -25,11 +25,10 @@ Kind = tuple[int, ...]  # words.KIND_P and what follows it
 
 
 class Launch(NamedTuple):
-    """A kernel, its programs, what it is given besides table and call, and its constants."""
+    """A kernel, its programs and its constants."""
 
     kernel: Any
     programs: int
-    arguments: tuple[Any, ...]
     constants: tuple[Any, ...]
 
 
@@ -47,6 +46,7 @@ class TritonStep:
         programs = shapes.arrange(work.hyper.programs, work.input)
         self._shapes, self._flags = programs.flat, layout.flags_of(work)
         self._table = layout.make_table(work, programs)
+        self._spans = self._table.spans.numel()
         self._halves = self._table.halves.numel() // int(w.HALF_SIZE)
         self._stretches = self._table.stretches.numel() // int(w.PART_SIZE)
         self._state = layout.state_of(work)
@@ -63,7 +63,7 @@ class TritonStep:
         self._numbers = Upload(numbers, torch.float64, device)
         self._no_scale = torch.ones(1, dtype=torch.float32, device=device)
         self._no_inf = torch.zeros(1, dtype=torch.float32, device=device)
-        rooms = (self.measured, self._measured.ticket, self.decided, self._no_scale, self._no_inf)
+        rooms = (self.measured, *self._measured[-2:], self.decided, self._no_scale, self._no_inf)
         uploads = (self._gradients.memory, self._numbers.memory)
         self.uses = StreamUse(device, [*self._table, *rooms, *uploads, *work.memory])
 
@@ -89,22 +89,25 @@ class TritonStep:
 
     def _launches(self, phases: int) -> list[Launch]:
         kinds = tuple(word for kind in self._kinds for word in kind)
-        everything = (self._state, self._measured, self._decided)
         launches = []
         if phases & MEASURE and self._flags & int(w.MEASURES) and self._halves:
             flags = self._flags if phases & PLAN else self._flags | int(w.ONLY_MEASURES)
             measured = (kinds, self._shapes, flags)
-            launches.append(Launch(measure_kernel, self._halves, everything, measured))
+            launches.append(Launch(measure_kernel, self._halves, measured))
         elif phases & PLAN:
-            launches.append(Launch(plan_kernel, 1, everything, (self._shapes, self._flags)))
+            programs = self._spans if self._flags & int(w.MEASURES) else 1
+            launches.append(Launch(plan_kernel, programs, (self._shapes, self._flags)))
         if phases & APPLY and self._stretches:
             applied = (kinds, self._flags)
-            launches.append(Launch(apply_kernel, self._stretches, (self._decided,), applied))
+            launches.append(Launch(apply_kernel, self._stretches, applied))
         return launches
 
     def _launch(self, launches: list[Launch], call: w.Call) -> None:
-        for kernel, programs, arguments, constants in launches:
-            launch(kernel, programs, self.device, (self._table, call, *arguments), *constants)
+        everything = (self._table, *call, self._state, self._measured, self._decided)
+        applied = (self._table, call.gradients, self._decided)
+        for kernel, programs, constants in launches:
+            arguments = applied if kernel is apply_kernel else everything
+            launch(kernel, programs, self.device, arguments, *constants)
 
     def push(self, work: Work) -> None:
         """The caller's numbers, where the kernels and captured graphs read them."""

@@ -41,15 +41,16 @@ FLOAT64, FLOAT32, BFLOAT16, FLOAT16, INT64, INT32 = map(_constant, range(6))
 # and whether its gradient is clipped by unit and by value.
 KIND_P, KIND_G, KIND_M, KIND_V, KIND_X, KIND_AGC, KIND_CLIP, KIND_SIZE = map(_constant, range(8))
 
-# Shapes of programs: their number, of each where it starts and whether a clip_value has it. Then
-# each: the numbers of what it has, its result, four words an instruction.
+# Shapes of programs: their number, of each where it starts and which slots that are needed before
+# plan have it. Then each: the numbers of what it has, its result, four words an instruction.
 SHAPES_COUNT, SHAPES_FIRST = map(_constant, range(2))
+EARLY_CLIP, EARLY_AGC = (_constant(1 << bit) for bit in range(2))
 SHAPE_CONSTANTS, SHAPE_INPUTS, SHAPE_COUNT, SHAPE_RESULT, SHAPE_CODE = map(_constant, range(5))
 # The data of one program: where its value goes, its table, then constants and inputs.
 ROW_PLACE, ROW_TABLE, ROW_FIXED = map(_constant, range(3))
 
-# Sizes of the table.
-GROUPS, TENSORS, CHUNKS, UNITS, LONG_UNITS = map(_constant, range(5))
+# Sizes of the table; long is a unit of several chunks, and a span that holds such chunks.
+GROUPS, TENSORS, CHUNKS, SPANS, LONG_UNITS, LONG_SPANS = map(_constant, range(6))
 # A chunk or a stretch: a part of a unit of a tensor.
 PART_TENSOR, PART_UNIT, PART_OFFSET, PART_COUNT, PART_SIZE = map(_constant, range(5))
 # What a program measures: half the lanes of a chunk. Of the second half none is in a short chunk.
@@ -59,7 +60,7 @@ TENSOR_P, TENSOR_M, TENSOR_V, TENSOR_X, TENSOR_GROUP, TENSOR_SIZE = map(_constan
 GRADIENT_ADDRESS, GRADIENT_KIND, GRADIENT_SIZE = map(_constant, range(3))
 # A unit: its chunks and its group.
 UNIT_FIRST, UNIT_CHUNKS, UNIT_GROUP, UNIT_SIZE = map(_constant, range(4))
-# A group: options, and where its clip_value's program is (shape -1 without one).
+# A group: options, and where the programs of its clip_value and agc are (shape -1 without one).
 (
     GROUP_START,
     GROUP_DECAY_MODE,
@@ -69,8 +70,10 @@ UNIT_FIRST, UNIT_CHUNKS, UNIT_GROUP, UNIT_SIZE = map(_constant, range(4))
     GROUP_MAXIMIZE,
     GROUP_CLIP_SHAPE,
     GROUP_CLIP_ROW,
+    GROUP_AGC_SHAPE,
+    GROUP_AGC_ROW,
     GROUP_SIZE,
-) = map(_constant, range(9))
+) = map(_constant, range(11))
 # Numbers of the options.
 (
     ACCUMULATION_STEPS,
@@ -89,6 +92,10 @@ PROCEED, NOW, DECIDED_WORDS = map(_constant, range(3))
 INVERSE, COEFFICIENT, DECIDED_SCALARS = map(_constant, range(3))
 # What measure finds in a chunk.
 ACTIVE, CLIPPED, OVERFLOWS = (_constant(1 << bit) for bit in range(3))
+# And what is found of a span: of its gradients as they are and as the global clip sees them.
+SPAN_RAW, SPAN_LARGEST, SPAN_SEEN, SPAN_SEEN_LARGEST, SPAN_FINDINGS, SPAN_SIZE = map(
+    _constant, range(6)
+)
 
 LR, WEIGHT_DECAY, BETA1, BETA2, EPS, CLIP_VALUE, AGC, MAX_GRAD_NORM = map(_constant, Slot)
 SLOTS = _constant(len(Slot))
@@ -118,7 +125,12 @@ BLOCK = _constant(norm.BLOCK)
 COLUMNS = _constant(norm.COLUMNS)
 LANES = _constant(norm.LANE_BLOCKS * norm.COLUMNS // 2)  # of half a chunk
 HALF = _constant(norm.LANE_BLOCKS * norm.BLOCK // 2)  # elements that enter them in one turn
-CHUNK_LANES = _constant(norm.CHUNK_LANES)
+SPAN = _constant(norm.SPAN)  # chunks
+SPAN_LANES = _constant(norm.SPAN_LANES)
+# How often neighbours are added until one number is left.
+LANE_LEVELS, SPAN_LEVELS, SPAN_LANE_LEVELS = (
+    _constant(int(size).bit_length() - 1) for size in (LANES, SPAN, SPAN_LANES)
+)
 SMALLEST_SUM = _constant(norm.SMALLEST)
 LARGEST_SUM = _constant(norm.LARGEST)
 END_OF_COUNTS = _constant(2.0**62)
@@ -126,7 +138,7 @@ LARGEST_FLOAT32 = _constant(loss_scale.LARGEST_FLOAT32)
 UNIT_NORM_FLOOR = _constant(plan.UNIT_NORM_FLOOR)
 
 STRETCH = _constant(8192)  # elements that one program of apply updates
-WIDTH = _constant(256)  # lanes of plan, which stand for groups, tensors, chunks, units
+WIDTH = _constant(256)  # lanes of plan, which stand for groups or tensors
 
 
 class Table(NamedTuple):
@@ -138,7 +150,9 @@ class Table(NamedTuple):
     stretches: Tensor
     tensors: Tensor
     units: Tensor
+    spans: Tensor  # of each, how many programs measure it
     long_units: Tensor
+    long_spans: Tensor
     groups: Tensor
     shapes: Tensor  # of each: the first word of its rows, their number
     rows: Tensor
@@ -148,7 +162,12 @@ class Table(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What the host knows anew at each step; the last two are an outside GradScaler's tensors."""
+    """What the host knows anew at each step; the last two are an outside GradScaler's tensors.
+
+    Kernels take them one by one: what varies must not be specialised on, and `do_not_specialize`
+    does not reach what lies in a tuple. All other tensors are allocations of this backend's own, at
+    multiples of 16 bytes.
+    """
 
     gradients: Tensor
     numbers: Tensor
@@ -167,7 +186,7 @@ class State(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What measure finds in both halves of each chunk, and how many programs have finished."""
+    """What measure finds in both halves of each chunk and in each span, and who has finished."""
 
     raw: Tensor
     clipped: Tensor
@@ -175,7 +194,8 @@ class Measured(NamedTuple):
     largest: Tensor  # float64 bits of the largest absolute value
     seen: Tensor  # those after unscaling and value clip
     findings: Tensor
-    ticket: Tensor
+    spans: Tensor
+    tickets: Tensor  # of all spans together, then of each: how many programs have finished
 
 
 class Decided(NamedTuple):

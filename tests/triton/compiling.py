@@ -47,7 +47,7 @@ FLAGS = int(w.MEASURES) | int(w.CLIP_NORM) | int(w.CHECKS_GRADIENTS) | int(w.DYN
 
 
 def pointer_type(name):
-    if name == "ticket":
+    if name == "tickets":
         return "*i32"
     return "*fp64" if name in FLOATS else "*fp32" if name in SINGLE else "*i64"
 
