@@ -69,7 +69,7 @@ def enter_lanes(lanes, sums, turn):
     each = tl.broadcast_to(tl.expand_dims(sums, 1), (AT_ONCE, SPAN_LANES))
     each = tl.reshape(each, (AT_ONCE * SPAN_LANES,))
     lane = tl.arange(0, AT_ONCE * SPAN_LANES) % SPAN_LANES
-    return lanes + tl.where(lane == turn % SPAN_LANES, each, 0.0)
+    return lanes + tl.where((lane - turn) % SPAN_LANES == 0, each, 0.0)
 
 
 @triton.jit

@@ -1,9 +1,11 @@
 """Compiles kernels without a GPU and reads the machine code; run as a process of its own.
 
 Usage: compiling.py TARGET KIND...: a compute capability such as 90, or gfx942; prints JSON.
+       compiling.py --targets sm_90,gfx942 ...: every kernel with every option, see sweeping.py
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ.pop("TRITON_INTERPRET", None)
 
 import triton  # noqa: E402
 from machine_code import loops_of, tool  # noqa: E402
@@ -31,7 +34,6 @@ FLOATS |= {"scalars", "products"}
 SINGLE = {"grad_scale", "found_inf", "loss_scale", "steps"}
 TUPLES = {
     "table": w.Table,
-    "call": w.Call,
     "state": w.State,
     "measured": w.Measured,
     "decided": w.Decided,
@@ -52,14 +54,22 @@ def pointer_type(name):
     return "*fp64" if name in FLOATS else "*fp32" if name in SINGLE else "*i64"
 
 
+def argument_type(name, constants):
+    if name in constants:
+        return "constexpr"
+    fields = TUPLES.get(name)
+    return fields(*map(pointer_type, fields._fields)) if fields else pointer_type(name)
+
+
+def target_of(name):
+    """Of 90, sm_90 or gfx942."""
+    number = name.removeprefix("sm_")
+    return GPUTarget("cuda", int(number), 32) if number.isdigit() else GPUTarget("hip", name, 64)
+
+
 def build(kernel, target, fusion=False, **constants):
-    signature = {
-        name: TUPLES[name](*map(pointer_type, TUPLES[name]._fields))
-        if name in TUPLES
-        else "constexpr"
-        for name in kernel.arg_names
-    }
-    gpu = GPUTarget("cuda", int(target), 32) if target.isdigit() else GPUTarget("hip", target, 64)
+    signature = {name: argument_type(name, constants) for name in kernel.arg_names}
+    gpu = target_of(target)
     options = {"enable_fp_fusion": fusion, "num_warps": 128 // gpu.warp_size}
     return triton.compile(ASTSource(kernel, signature, constants, {}), target=gpu, options=options)
 
@@ -124,4 +134,8 @@ def main(target, *names):
 
 
 if __name__ == "__main__":
+    if sys.argv[1].startswith("--"):
+        import sweeping
+
+        sys.exit(sweeping.main())
     main(*sys.argv[1:])

@@ -2,7 +2,8 @@
 
 A driver that only names a target lets Triton do everything of a launch but the launch. Prints
 the number of compilations after each of some steps that differ in numbers only, then after one
-that differs in shape.
+that differs in shape. Then the number after steps whose GradScaler's tensors lie at no
+multiple of 16 bytes.
 """
 
 import json
@@ -76,6 +77,11 @@ def main():
     resumed.step()
     seen.append(len(counts))
     train(S.linear(1e-3, 0.0, 10), [(5,), (7, 3)])
+    seen.append(len(counts))
+    for start in range(4):
+        found_inf, grad_scale = torch.zeros(8)[start : start + 1], torch.ones(8)[start : start + 1]
+        vars(opt).update(found_inf=found_inf, grad_scale=grad_scale)
+        opt.step()
     seen.append(len(counts))
     print(json.dumps(seen))
 

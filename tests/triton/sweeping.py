@@ -1,0 +1,159 @@
+"""Every kernel with each option once on and once off, for some targets and dtypes; no GPU needed.
+
+Usage: compiling.py --targets sm_80,sm_90,sm_100,gfx942 --dtypes float32,mix --json FILE
+
+Writes a list of {kernel, target, dtypes, options, seconds, status, reason} as it comes. The status
+is ok, failed, or unknown: a target that this release of Triton does not know. Ends with 1 if
+anything failed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import compiling
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+
+from lrfused import schedules as S
+from lrfused.options import Slot
+from lrfused.triton import shapes
+from lrfused.triton import words as w
+from lrfused.triton.apply import apply_kernel
+from lrfused.triton.measure import measure_kernel
+from lrfused.triton.plan import plan_kernel
+
+F64, F32, BF16, F16 = 0, 1, 2, 3
+# Codes of the parameter's dtype, its gradient's and its moments'.
+DTYPES = {
+    "float64": [(F64, F64, F64, F64)],
+    "float32": [(F32, F32, F32, F32)],
+    "bfloat16": [(BF16, BF16, BF16, BF16)],
+    "float16": [(F16, F16, F16, F16)],
+    "mix": [(F32, BF16, F32, F32), (BF16, F32, BF16, F32), (F16, F16, F32, F32), (F64, F32) * 2],
+}
+FLAGS = ("MEASURES", "CLIP_NORM", "INFINITY_NORM", "CHECKS_GRADIENTS", "RAISES")
+FLAGS += ("ADVANCES_ON_SKIP", "DYNAMIC_SCALE", "WRITE_GRADS", "CLIPS_BEFORE_NORM", "ADAPTIVE")
+SCHEDULED = [(0, slot, S.warmup_cosine(1e-3, 10, 100)) for slot in (Slot.LR, Slot.CLIP_VALUE)]
+SCHEDULED += [(0, Slot.AGC, S.linear(0.1, 0.2, 100) ** S.step)]
+OPTIONS = {  # flags; shapes of programs; whether there are amsgrad, adaptive clip, value clip
+    "all on": (sum(int(getattr(w, name)) for name in FLAGS), shapes.arrange(SCHEDULED).flat, True),
+    "all off": (int(w.MEASURES), shapes.arrange([]).flat, False),
+}
+
+
+@triton.jit
+def nothing(x):
+    """What any target can do."""
+    triton.language.store(x, 1)
+
+
+def kinds(dtypes, on):
+    """The compile-time constant of these dtypes."""
+    return tuple(
+        word
+        for p, g, m, v in DTYPES[dtypes]
+        for word in (p, g, m, v, m if on else -1, int(on), int(on))
+    )
+
+
+def cases(dtypes):
+    """(kernel, name of the dtypes, name of the options, constants)."""
+    for options, (flags, programs, on) in OPTIONS.items():
+        everything = {"FLAGS": flags, "SHAPES": programs}
+        alone = everything | {"FLAGS": flags | int(w.ONLY_MEASURES)}
+        plan_alone = everything | {"FLAGS": flags & ~(0 if on else int(w.MEASURES))}
+        yield plan_kernel, "", options, plan_alone
+        for name in dtypes:
+            kind = {"KINDS": kinds(name, on)}
+            yield measure_kernel, name, options, everything | kind
+            yield measure_kernel, name, f"{options}, several devices", alone | kind
+            yield apply_kernel, name, options, {"FLAGS": flags} | kind
+
+
+def stop_at_assembly():
+    """Up to 3.4 the wheel cannot link for AMD."""
+    backend = type(make_backend(GPUTarget("hip", "gfx942", 64)))
+    add_stages = backend.add_stages
+
+    def without_linking(self, stages, *arguments):
+        add_stages(self, stages, *arguments)
+        stages["hsaco"] = lambda source, metadata: b""
+
+    backend.add_stages = without_linking
+
+
+def why_unknown(target):
+    """Why the target is not known to this Triton; None if it is. Some ways to say it end Python."""
+    command = [sys.executable, compiling.__file__, "--targets", target, "--probe"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+    return None if done.returncode == 0 else lines[-1].strip()
+
+
+def probe(target):
+    gpu = compiling.target_of(target)
+    triton.compile(ASTSource(nothing, {"x": "*i64"}, {}, {}), target=gpu)
+
+
+def compiled(kernel, target, dtypes, options, constants):
+    """One entry of the list."""
+    start, status, reason = time.monotonic(), "ok", ""
+    try:
+        compiling.build(kernel, target, **constants)
+    except Exception as error:
+        status, reason = "failed", f"{type(error).__name__}: {error}"
+    seconds = round(time.monotonic() - start, 2)
+    return entry(kernel.fn.__name__, target, dtypes, options, seconds, status, reason)
+
+
+def entry(kernel, target, dtypes, options, seconds, status, reason):
+    return {
+        "kernel": kernel,
+        "target": target,
+        "dtypes": dtypes,
+        "options": options,
+        "seconds": seconds,
+        "status": status,
+        "reason": reason,
+    }
+
+
+def sweep(targets, dtypes):
+    """Entries as they come."""
+    for target in targets:
+        reason = why_unknown(target)
+        if reason is not None:
+            yield entry("", target, "", "", 0.0, "unknown", reason)
+            continue
+        for kernel, *case in cases(dtypes):
+            yield compiled(kernel, target, *case)
+
+
+def main():
+    def names(text):
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(prog="compiling.py")
+    parser.add_argument("--targets", type=names, default=names("sm_80,sm_90,sm_100,gfx942"))
+    parser.add_argument("--dtypes", type=names, default=list(DTYPES))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--probe", action="store_true", help="only whether the targets are known")
+    chosen = parser.parse_args()
+    if tuple(map(int, triton.__version__.split(".")[:2])) <= (3, 4):
+        stop_at_assembly()
+    if chosen.probe:
+        for target in chosen.targets:
+            probe(target)
+        return 0
+    entries = []
+    for found in sweep(chosen.targets, chosen.dtypes):
+        entries.append(found)
+        print(*(value for value in found.values() if value != ""), flush=True)
+        if chosen.json:
+            chosen.json.write_text(json.dumps(entries, indent=1) + "\n")
+    return int(any(found["status"] == "failed" for found in entries))
