@@ -16,15 +16,20 @@ def _make_quick() -> None:
 
     Everything here is interpreted, so that nobody needs its other meaning.
     """
+    from triton.language import tensor
     from triton.runtime import interpreter
 
     seen: set[int] = set()
+    # Before 3.6 nothing was given back after a call.
+    nothing_to_undo = getattr(interpreter, "_LangPatchScope", lambda: None)
 
     def patch(function):
         if id(function.__globals__) not in seen:
             seen.add(id(function.__globals__))
             original(function)
-        return interpreter._LangPatchScope()
+            # Up to 3.6 this is int() of an array of one element, which NumPy refuses from 2.4 on.
+            tensor.__index__ = lambda number: int(number.handle.data.item())
+        return nothing_to_undo()
 
     original, interpreter._patch_lang = interpreter._patch_lang, patch
 

@@ -121,10 +121,8 @@ def test_an_overflow_in_any_span_is_found(rng):
         assert int(work.state.words[Field.SKIPPED_STEPS]) == before + 1
 
 
-@pytest.mark.parametrize("norm_type", [2.0, INF])
-def test_a_step_over_three_spans(rng, norm_type):
+def test_a_step_over_two_spans(rng):
     """Units beside units of several chunks, a scheduled threshold, value clip."""
-    problem = random_problem(rng, [(300, 2), (5,), (2, 65537), (310, 1), (3, 2)], 2)
+    problem = random_problem(rng, [(130, 2), (5,), (2, 65537), (128, 1), (3, 2)], 1)
     groups = ({"agc": S.linear(0.05, 0.2, 3)}, {"clip_value": S.linear(0.5, 0.2, 4), "agc": 0.1})
-    options = {"max_grad_norm": 0.1, "norm_type": norm_type, "accumulation_steps": 3}
-    assert_as_reference(problem, "triton", groups=groups, **options)
+    assert_as_reference(problem, "triton", groups=groups, max_grad_norm=0.1, accumulation_steps=3)
