@@ -157,8 +157,8 @@ def test_times_below_one_are_slow(commands):
 
 
 def test_kernels_are_counted_and_failures_named(commands):
-    row = {"target": "sm_80", "status": "compiled", "reason": ""}
-    unknown = {"target": "sm_100", "status": "unknown target", "reason": "not in this Triton"}
+    row = {"target": "sm_80", "status": "ok", "reason": ""}
+    unknown = {"target": "sm_100", "status": "unknown", "reason": "not in this Triton"}
     failed = {"target": "sm_90", "status": "failed", "reason": "measure: out of registers"}
     write = "import sys; open(sys.argv[sys.argv.index('--json') + 1], 'w').write({!r})"
     script = "tests/triton/compiling.py"

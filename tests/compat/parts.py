@@ -56,8 +56,8 @@ def compile_kernels(stack: Stack, targets: str, wheel: Path | None = None) -> Fo
         return {"status": FAILED, "reason": _reason(done)}
     rows = json.loads(result.read_text())
     failed = [row for row in rows if row["status"] == "failed"]
-    compiled = sum(row["status"] == "compiled" for row in rows)
-    unknown = {row["target"]: row["reason"] for row in rows if row["status"] == "unknown target"}
+    compiled = sum(row["status"] == "ok" for row in rows)
+    unknown = {row["target"]: row["reason"] for row in rows if row["status"] == "unknown"}
     ok = done.status == 0 and compiled and not failed
     reason = "" if ok else "; ".join(row["reason"] for row in failed[:3]) or _reason(done)
     return {
