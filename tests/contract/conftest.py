@@ -10,6 +10,16 @@ import pytest
 from emulating import cuda, emulation  # noqa: F401 (fixtures)
 from every_backend import backend  # noqa: F401 (a fixture)
 
+from lrfused import native
+
+
+@pytest.fixture(params=native.tensor_readers or ["none"])
+def reader(request, monkeypatch):
+    """Each way in which the walk can ask this torch where a tensor lies."""
+    names = [name for name in native.tensor_readers if name == request.param]
+    monkeypatch.setattr(native, "tensor_readers", names)
+    return request.param
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
