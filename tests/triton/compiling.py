@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-os.environ.pop("TRITON_INTERPRET", None)
+if __name__ == "__main__":  # not where somebody imports this, to look for doctests
+    os.environ.pop("TRITON_INTERPRET", None)
 
 import triton  # noqa: E402
 from machine_code import loops_of, tool  # noqa: E402
