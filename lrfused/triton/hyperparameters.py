@@ -45,7 +45,7 @@ def evaluate_hyperparameters(table, call, decided, now, SHAPES: tl.constexpr):
         evaluate_shape(table, call, decided, now, places, SHAPES, S)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def evaluate_shape(table, call, decided, now, places, SHAPES: tl.constexpr, S: tl.constexpr):
     """All programs of one shape, as lanes."""
     AT: tl.constexpr = SHAPES[SHAPES_FIRST + 2 * S]

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from lrfused.triton.memory import as_bits, from_bits
-from lrfused.triton.norm import pairwise_sum, pairwise_sums
+from lrfused.triton.norm import pairwise_sum
 from lrfused.triton.spans import agc_factor, load_sum, seen_of_spans, unscaled
 from lrfused.triton.words import (
     ADAPTIVE,
@@ -36,7 +36,7 @@ from lrfused.triton.words import (
     UNIT_SIZE,
 )
 
-AT_ONCE = tl.constexpr(4)  # units of several chunks, or spans that hold such
+AT_ONCE = tl.constexpr(4)  # spans that hold chunks of units of several
 
 
 @triton.jit
@@ -64,40 +64,36 @@ def combine_spans(table, measured, SUM: tl.constexpr, MAXIMUM: tl.constexpr):
 
 
 @triton.jit
-def enter_lanes(lanes, sums, turn):
-    """The lanes of some units, after the sums of their spans of this turn have entered."""
-    each = tl.broadcast_to(tl.expand_dims(sums, 1), (AT_ONCE, SPAN_LANES))
-    each = tl.reshape(each, (AT_ONCE * SPAN_LANES,))
-    lane = tl.arange(0, AT_ONCE * SPAN_LANES) % SPAN_LANES
-    return lanes + tl.where((lane - turn) % SPAN_LANES == 0, each, 0.0)
+def enter_lane(lanes, total, turn):
+    """The lanes after the sum of the span of this turn has entered its own."""
+    lane = tl.arange(0, SPAN_LANES)
+    return lanes + tl.where((lane - turn) % SPAN_LANES == 0, total, 0.0)
 
 
 @triton.jit
 def long_factors(table, measured, decided, square):
-    """Factors of units of several chunks, whose norms are combined as the whole norm is."""
-    count = tl.load(table.sizes + LONG_UNITS)
-    lane = tl.arange(0, AT_ONCE * SPAN)
-    for start in range(0, count, AT_ONCE):
-        here = start + lane // SPAN < count
-        unit = tl.load(table.long_units + start + lane // SPAN, mask=here, other=0)
-        first = tl.load(table.units + unit * UNIT_SIZE + UNIT_FIRST, mask=here, other=0)
-        chunks = tl.load(table.units + unit * UNIT_SIZE + UNIT_CHUNKS, mask=here, other=0)
-        gradient = tl.full((AT_ONCE * SPAN_LANES,), 0.0, tl.float64)
-        weight = tl.full((AT_ONCE * SPAN_LANES,), 0.0, tl.float64)
-        for turn in range(0, (tl.max(chunks, 0) + SPAN - 1) // SPAN):
-            within = turn * SPAN + lane % SPAN
+    """Factors of units of several chunks, whose norms are combined as the whole norm is.
+
+    One by one: each has more than 65,536 elements. (Several at once, Triton compiles for minutes.)
+    """
+    lane = tl.arange(0, SPAN)
+    for i in range(0, tl.load(table.sizes + LONG_UNITS)):
+        unit = tl.load(table.long_units + i)
+        row = table.units + unit * UNIT_SIZE
+        first = tl.load(row + UNIT_FIRST)
+        chunks = tl.load(row + UNIT_CHUNKS)
+        gradient = tl.full((SPAN_LANES,), 0.0, tl.float64)
+        weight = tl.full((SPAN_LANES,), 0.0, tl.float64)
+        for turn in range(0, (chunks + SPAN - 1) // SPAN):
+            within = turn * SPAN + lane
             g = unscaled(measured, first + within, within < chunks, square)
             p = load_sum(measured.param, first + within, within < chunks)
-            gradient = enter_lanes(gradient, pairwise_sums(g, AT_ONCE, SPAN_LEVELS), turn)
-            weight = enter_lanes(weight, pairwise_sums(p, AT_ONCE, SPAN_LEVELS), turn)
-        gradient = pairwise_sums(gradient, AT_ONCE, SPAN_LANE_LEVELS)
-        weight = pairwise_sums(weight, AT_ONCE, SPAN_LANE_LEVELS)
-        place = start + tl.arange(0, AT_ONCE)
-        unit = tl.load(table.long_units + place, mask=place < count, other=0)
-        group = tl.load(table.units + unit * UNIT_SIZE + UNIT_GROUP)
-        threshold = tl.load(decided.matrix + group * SLOTS + AGC)
-        factor = agc_factor(threshold, gradient, weight)
-        tl.store(decided.factors + unit, factor, mask=place < count)
+            gradient = enter_lane(gradient, pairwise_sum(g, SPAN_LEVELS), turn)
+            weight = enter_lane(weight, pairwise_sum(p, SPAN_LEVELS), turn)
+        gradient = pairwise_sum(gradient, SPAN_LANE_LEVELS)
+        weight = pairwise_sum(weight, SPAN_LANE_LEVELS)
+        threshold = tl.load(decided.matrix + tl.load(row + UNIT_GROUP) * SLOTS + AGC)
+        tl.store(decided.factors + unit, agc_factor(threshold, gradient, weight))
 
 
 @triton.jit

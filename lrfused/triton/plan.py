@@ -230,7 +230,7 @@ def decide(table, call, state, measured, decided, now, FLAGS: tl.constexpr):
         conclude(table, call, state, decided, now, inverse, found_inf, coefficient, FLAGS)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def plan(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.constexpr):
     """The decision about a step, for apply; state as it is after the step."""
     now = tl.load(state.words + STEP)

@@ -114,7 +114,7 @@ def seen_of_spans(measured, chunk, present, square, factor, COUNT: tl.constexpr)
     return pairwise_sums(sums, COUNT, SPAN_LEVELS), tl.max(tl.reshape(bits, (COUNT, SPAN)), 1)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def finish_span(
     table, call, state, measured, decided, span, SHAPES: tl.constexpr, FLAGS: tl.constexpr
 ):

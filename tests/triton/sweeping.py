@@ -39,7 +39,7 @@ DTYPES = {
 FLAGS = ("MEASURES", "CLIP_NORM", "INFINITY_NORM", "CHECKS_GRADIENTS", "RAISES")
 FLAGS += ("ADVANCES_ON_SKIP", "DYNAMIC_SCALE", "WRITE_GRADS", "CLIPS_BEFORE_NORM", "ADAPTIVE")
 SCHEDULED = [(0, slot, S.warmup_cosine(1e-3, 10, 100)) for slot in (Slot.LR, Slot.CLIP_VALUE)]
-SCHEDULED += [(0, Slot.AGC, S.linear(0.1, 0.2, 100) ** S.step)]
+SCHEDULED += [(0, Slot.AGC, S.linear(0.1, 0.2, 100))]
 OPTIONS = {  # flags; shapes of programs; whether there are amsgrad, adaptive clip, value clip
     "all on": (sum(int(getattr(w, name)) for name in FLAGS), shapes.arrange(SCHEDULED).flat, True),
     "all off": (int(w.MEASURES), shapes.arrange([]).flat, False),
