@@ -70,7 +70,7 @@ def test_the_page_is_what_the_results_say():
 
 def test_no_part_of_a_committed_result_failed_or_is_slow():
     for stack in STACKS:
-        for name, part in page.read(stack.name)["parts"].items():
+        for name, part in page.read(stack.name).get("parts", {}).items():
             assert part["status"] == parts.PASSED, (stack.name, name, part["reason"])
 
 
