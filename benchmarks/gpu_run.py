@@ -15,7 +15,6 @@ A dry run does what a machine without a GPU can: on tiny tensors of the CPU.
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import processes
 import result_files
 from gpu_stage import FAILED, LEFT_OUT, OK, TIMED_OUT, Facts, Run, Stage, Verdict
 from gpu_stages import STAGES
@@ -140,14 +140,9 @@ def report(stage: Stage, found: dict[str, Any]) -> None:
 
 
 def _wait(process: "subprocess.Popen[bytes]", seconds: int) -> Verdict:
-    """Until it is done; when its time is over, or ours, it and what it started end."""
-    try:
-        code = process.wait(seconds)
-    except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
+    """Until it is done, or its time is over."""
+    code = processes.wait(process, seconds)
+    if code is None:
         return TIMED_OUT, f"after {seconds} s"
     return (OK, "") if code == 0 else (FAILED, f"exit status {code}")
 

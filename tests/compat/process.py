@@ -1,12 +1,12 @@
 """A command with a limit of time, its output in a log."""
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import processes
 
 TAIL = 4000  # characters of an output that are kept
 
@@ -42,13 +42,6 @@ def run(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            status: int | None = process.wait(seconds)
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            status = None
+        status = processes.wait(process, seconds)
     text = log.read_bytes()[begin:].decode(errors="replace")
     return Done(status, text[-TAIL:], round(time.monotonic() - started, 1))
