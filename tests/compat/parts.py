@@ -73,18 +73,7 @@ def compile_kernels(stack: Stack, targets: str, wheel: Path | None = None) -> Fo
 def interpreter(stack: Stack, jobs: int) -> Found:
     """The Triton backend's tests, its kernels interpreted."""
     more = {"LRFUSED_TEST_BACKENDS": "triton", "TRITON_INTERPRET": "1"}
-    if stack.interpreter_numpy is not None:
-        more["PYTHONPATH"] = f"{numpy_alone(stack)}:{tree(stack)}"
     return _tests(stack, INTERPRETED, jobs, more)
-
-
-def numpy_alone(stack: Stack) -> Path:
-    """A folder with the numpy that the stack's interpreter takes."""
-    place = folder(stack) / f"numpy{stack.interpreter_numpy}"
-    if not place.exists():
-        pip = [str(python(stack)), "-m", "pip", "install", "--no-deps", "--target", str(place)]
-        run_in(stack, [*pip, f"numpy=={stack.interpreter_numpy}"], 600, PYTHONPATH="")
-    return place
 
 
 def on_cpu(stack: Stack, jobs: int) -> Found:

@@ -8,8 +8,6 @@ class Stack:
     """Versions that are installed together.
 
     Attributes:
-        interpreter_numpy: for Triton's interpreter alone, where it fails with this numpy: the
-            newest one that it takes.
         is_pinned: the one of constraints.txt, which is the Python that runs `make compat`.
     """
 
@@ -17,7 +15,6 @@ class Stack:
     torch: str
     triton: str
     numpy: str
-    interpreter_numpy: str | None = None
     is_pinned: bool = False
 
     @property
