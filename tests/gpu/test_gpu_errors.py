@@ -5,6 +5,7 @@ import torch
 from step.helpers import FEW, assert_same_bits, assert_same_contents, random_problem
 
 from lrfused import schedules as S
+from lrfused.readback import LONGEST_PAUSE
 
 from .helpers import fill, left, on, start_on
 from .target import wait
@@ -49,7 +50,7 @@ def test_a_later_step_raises(rng, target):
         made.opt.step()
         wait()
         fill(made, good)
-        for _ in range(3):
+        for _ in range(LONGEST_PAUSE + 1):  # it is seen once in so many steps
             made.opt.step()
             wait()
 
