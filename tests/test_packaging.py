@@ -28,7 +28,9 @@ NO_COMPILER = {
 MODULE = """
 #include <Python.h>
 static PyObject* sets(PyObject*, PyObject*) { return Py_BuildValue("[s]", "a stub"); }
-static PyMethodDef methods[] = {{"instruction_sets", sets, METH_NOARGS, nullptr}, {}};
+static PyObject* readers(PyObject*, PyObject*) { return Py_BuildValue("[]"); }
+static PyMethodDef methods[] = {{"instruction_sets", sets, METH_NOARGS, nullptr},
+                                {"tensor_readers", readers, METH_NOARGS, nullptr}, {}};
 static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods};
 PyMODINIT_FUNC PyInit__cpu() { return PyModule_Create(&definition); }
 """
@@ -72,8 +74,9 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def stub(source: Path) -> Path:
     """The same with a C++ module that compiles in no time, being without pybind11."""
-    for file in (source / "csrc" / "cpu").glob("*.cpp"):
-        file.unlink()
+    for part in ("cpu", "host"):
+        for file in (source / "csrc" / part).glob("*.cpp"):
+            file.unlink()
     (source / "csrc" / "cpu" / "module.cpp").write_text(MODULE)
     return source
 
