@@ -13,6 +13,11 @@ import torch
 
 SEED = "LRFUSED_TEST_SEED"
 INTERPRETING = ("triton", "cuda_emulated")
+# The interpreter takes most of the time of all tests. Over it these run with the slow ones: what
+# they show is host Python, or what the other backends and the files and tests kept show as well.
+INTERPRETED_LATER = ("contract", "several", "step", "test_compile.py")
+KEPT = ("test_equality.py", "test_dtypes.py", "test_norm.py", "test_clipping.py")
+KEPT += ("test_random_combinations_on_several_devices", "test_spans_and_units_on_several_devices")
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
 
 hypothesis.settings.register_profile("lrfused", deadline=None, derandomize=False, print_blob=True)
@@ -40,6 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Kernels are interpreted or they run on a GPU, not both in one process."""
     return True if _on_gpu(config) and collection_path.name in INTERPRETING else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        if "triton" not in (given.get("backend"), given.get("kernels")):
+            continue
+        place = item.path.relative_to(Path(__file__).parent).parts[0]
+        is_kept = item.path.name in KEPT or getattr(item, "originalname", "") in KEPT
+        if place in INTERPRETED_LATER and not is_kept:
+            item.add_marker(pytest.mark.slow)
 
 
 def _on_gpu(config: pytest.Config) -> bool:

@@ -1,10 +1,4 @@
-"""Every test of the contract that takes a backend runs over all of them.
-
-Over Triton's with the slow tests: what they show is host Python, which all backends share, and the
-interpreter took a third of the time of all tests here.
-"""
-
-from pathlib import Path
+"""Every test of the contract that takes a backend runs over all of them."""
 
 import pytest
 from emulating import cuda, emulation  # noqa: F401 (fixtures)
@@ -19,12 +13,3 @@ def reader(request, monkeypatch):
     names = [name for name in native.tensor_readers if name == request.param]
     monkeypatch.setattr(native, "tensor_readers", names)
     return request.param
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        is_here = Path(__file__).parent in item.path.parents
-        if is_here and parameters and parameters.params.get("backend") == "triton":
-            item.add_marker(pytest.mark.slow)

@@ -15,7 +15,13 @@ pytestmark = interpreted  # by no other process than this one
 
 FOLDER = Path(__file__).parent
 NVIDIA = {"80": ["float32"], "90": ["float32", "bfloat16", "float64"], "100": ["float32"]}
-CASES = [(target, name) for target, names in NVIDIA.items() for name in names]
+# The other chips with the slow tests: a chip takes a minute to compile for and to read.
+TARGETS = [pytest.param(t, marks=() if t == "90" else pytest.mark.slow) for t in NVIDIA]
+CASES = [
+    pytest.param(target, name, marks=() if target == "90" else pytest.mark.slow)
+    for target, names in NVIDIA.items()
+    for name in names
+]
 SIZES = {"float32": 4, "bfloat16": 2, "float64": 8}
 # Of those that are executed for ordinary numbers. DESIGN: about 34 in IEEE float32; the rest are
 # addresses and conversions.
@@ -44,7 +50,7 @@ def cache(request):
     return str(request.config.cache.mkdir("triton"))
 
 
-@pytest.mark.parametrize("target", NVIDIA)
+@pytest.mark.parametrize("target", TARGETS)
 def test_no_spills(cache, target):
     for name, kernel in facts(cache, target).items():
         assert (kernel["stack"], kernel["spills"]) == (0, 0), name
@@ -62,14 +68,14 @@ def test_hot_loops_access_128_bits(cache, target, name):
     assert measure["loads"] >= 8 * SIZES[name] // 2  # 8 rows, 8 elements a thread
 
 
-@pytest.mark.parametrize(("target", "name"), [c for c in CASES if c[1] in PER_ELEMENT])
+@pytest.mark.parametrize(("target", "name"), [c for c in CASES if c.values[1] in PER_ELEMENT])
 def test_instructions_an_element(cache, target, name):
     (apply,) = facts(cache, target)[f"apply {name}"]["loops"]
     elements = max(4, 16 // SIZES[name])
     assert apply["instructions"] / elements <= PER_ELEMENT[name]
 
 
-@pytest.mark.parametrize("target", NVIDIA)
+@pytest.mark.parametrize("target", TARGETS)
 def test_nothing_is_contracted(cache, target):
     """Division and root have FFMA of their own: with contraction there are more."""
     seen = facts(cache, target)
@@ -80,7 +86,7 @@ def test_nothing_is_contracted(cache, target):
     assert plain["ffma"] < contracted["ffma"]
 
 
-@pytest.mark.parametrize("target", NVIDIA)
+@pytest.mark.parametrize("target", TARGETS)
 def test_who_finishes_last_sees_what_the_others_stored(cache, target):
     """Store, barrier, ticket that releases and acquires, barrier, loads past the first cache."""
     ptx = facts(cache, target)["measure float32"]["ptx"]
