@@ -27,8 +27,7 @@ class Call(NamedTuple):
 class CudaStep:
     """One table, ready to be stepped by two launches at most; ``several.Step`` says how.
 
-    ``captured`` are the gradient tables of CUDA graphs, which read this object's memory: it has
-    to live as long as they do.
+    CUDA graphs read this object's memory: it has to live as long as they do.
     """
 
     def __init__(self, work: Work, device: torch.device):
@@ -38,7 +37,6 @@ class CudaStep:
             raise RuntimeError(
                 "capture: the optimizer's tables have to be built first; take a step before"
             )
-        self.captured: list[Tensor] = []
         self.step = native.cuda.Step(*description(work))
         self._table = torch.empty(self.step.table_size, dtype=torch.uint8, device=self.device)
         self._room = torch.zeros(self.step.room_size, dtype=torch.uint8, device=self.device)
@@ -52,7 +50,7 @@ class CudaStep:
         # More gradients than a kernel's parameters can hold lie in a table on the device.
         self._gradients = None
         if len(work.entries) > native.cuda.parameter_capacity():
-            self._gradients = Upload(len(work.entries), torch.int64, self.device)
+            self._gradients = Upload(len(work.entries), torch.int64, self.device, fixes=True)
         uploads = [upload.memory for upload in (self._numbers, self._gradients) if upload]
         self.uses = StreamUse(device, [self._table, self._room, *uploads, *work.memory])
 
@@ -107,10 +105,9 @@ class CudaStep:
             return 0
         assert native.cuda is not None
         packed = native.cuda.packed(addresses)
-        if not is_capturing(self.device):
-            return self._gradients.shared(packed).data_ptr()
-        self.captured.append(self._gradients.fixed(packed))
-        return self.captured[-1].data_ptr()
+        is_fixed = is_capturing(self.device)
+        find = self._gradients.fixed if is_fixed else self._gradients.shared
+        return find(packed).data_ptr()
 
     def _outside(self, value: Any, neutral: float) -> tuple[float, Tensor | None]:
         """What an outside GradScaler says: a number, or a float32 on the device."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -41,10 +41,16 @@ class DeviceQueue:
         return is_capturing(self.device)
 
     @contextmanager
-    def beside_capture(self) -> Iterator[None]:
-        """On a stream that no graph records; its memory is not that of a graph either."""
+    def beside_capture(self, after: Mark | None = None) -> Iterator[None]:
+        """On a stream that no graph records, behind a mark that no graph has.
+
+        Neither memory nor how far the device is can be asked for until the capture has ended.
+        """
         while True:  # torch hands out the same few streams again and again
-            with torch.cuda.stream(torch.cuda.Stream(self.device)):  # type: ignore[no-untyped-call]
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(stream):
                 if not torch.cuda.is_current_stream_capturing():
+                    if after is not None:
+                        stream.wait_event(cast(torch.cuda.Event, after))
                     yield
                     return

@@ -15,12 +15,13 @@ from torch import Tensor
 from lrfused.device_queue import DeviceQueue, Mark
 
 PATIENCE = 10.0  # seconds that a copy beside a captured stream may take
+SPARES = 16  # tensors that captures may take before the next step outside of one
 
 Numbers = NDArray[np.int64] | NDArray[np.float64]
 
 
 class Upload:
-    """An array of fixed size on the device."""
+    """An array of fixed size on the device; with ``fixes``, graphs have arrays of their own."""
 
     def __init__(
         self,
@@ -28,25 +29,40 @@ class Upload:
         dtype: torch.dtype,
         device: torch.device,
         queue: DeviceQueue | None = None,
+        *,
+        fixes: bool = False,
     ):
         self._queue = DeviceQueue(device) if queue is None else queue
         self._is_direct = queue is None and device.type == "cpu"
         self._tensor = torch.zeros(size, dtype=dtype, device=device)
         self._last: bytes | None = None  # so nan is as before, and -0.0 is not 0.0
         self._in_use: deque[tuple[Mark, Tensor]] = deque()  # by copies, the oldest first
-        # Memory of the host cannot be had while a graph is captured.
+        # While a graph is captured no memory can be had, neither the host's nor the device's.
         self._beside = [] if self._is_direct else [self._room() for _ in range(2)]
+        self._fixes = fixes and not self._is_direct
+        self._fixed: dict[bytes, Tensor] = {}  # by what they hold
+        self._spares: list[tuple[Mark, Tensor]] = []
+        self._make_spares()
 
     @property
     def memory(self) -> Tensor:
         """Where ``shared`` puts the numbers."""
         return self._tensor
 
+    def _make_spares(self) -> None:
+        """Each is free from its mark on: before, kernels may still write what lay there."""
+        missing = SPARES - len(self._spares) if self._fixes else 0
+        if missing and not self._queue.is_capturing():
+            new = [torch.empty_like(self._tensor) for _ in range(missing)]
+            mark = self._queue.mark()
+            self._spares += [(mark, spare) for spare in new]
+
     def _room(self) -> Tensor:
         return self._queue.room(self._tensor.numel(), self._tensor.dtype)
 
     def shared(self, numbers: Numbers) -> Tensor:
         """The one tensor that every step reads, captured or not; it holds the numbers."""
+        self._make_spares()
         now = numbers.tobytes()
         if now == self._last:
             return self._tensor
@@ -61,14 +77,25 @@ class Upload:
         return self._tensor
 
     def fixed(self, numbers: Numbers) -> Tensor:
-        """A tensor of its own, for a graph that is being captured.
+        """A tensor that holds them as long as this object lives, for a graph being captured.
 
         Not of the graph's own memory, which the graph may use for something else before.
+
+        Raises:
+            RuntimeError: too many of them since the last step outside of a capture.
         """
-        with self._queue.beside_capture():
-            own = torch.empty_like(self._tensor)
-            self._copy_now(numbers, own)
-        return own
+        now = numbers.tobytes()
+        if now not in self._fixed:
+            if not self._spares:
+                raise RuntimeError(
+                    f"capture: steps with {SPARES} lists of gradients were captured since the "
+                    "last step outside of a graph, which makes room for more; take one in between"
+                )
+            mark, own = self._spares.pop()
+            with self._queue.beside_capture(mark):
+                self._copy_now(numbers, own)
+            self._fixed[now] = own
+        return self._fixed[now]
 
     def _copy_in_order(self, numbers: Numbers) -> None:
         """On the current stream, after the kernels that still read the numbers before."""

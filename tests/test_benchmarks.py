@@ -164,13 +164,19 @@ def test_who_cannot_run_is_named_with_the_reason(monkeypatch):
     def broken(params, form, settings):
         raise OSError("no compiler")
 
+    def not_for_bfloat16(params, form, settings):
+        raise NotImplementedError('"unscale" not implemented for BFloat16\nand a trace')
+
     fused = PROVIDERS["fused"]
-    cases = {
-        "failed": (replace(fused, build=broken), "OSError: no compiler"),
-        "not installed": (replace(fused, missing=lambda: "not installed"), "not installed"),
-        "left out": (replace(fused, most_tensors=3), "4 tensors, it would take too long beyond 3"),
-    }
-    for status, (provider, reason) in cases.items():
+    too_long = "4 tensors, it would take too long beyond 3"
+    unable = '"unscale" not implemented for BFloat16'
+    cases = [
+        ("failed", replace(fused, build=broken), "OSError: no compiler"),
+        ("not installed", replace(fused, missing=lambda: "not installed"), "not installed"),
+        ("left out", replace(fused, most_tensors=3), too_long),
+        ("left out", replace(fused, build=not_for_bfloat16), unable),
+    ]
+    for status, provider, reason in cases:
         found, other = run(case_of(), provider, PROVIDERS["lrfused"])
         assert (found["status"], found["reason"]) == (status, reason)
         assert other["status"] == "ok" and "seconds" not in found

@@ -35,14 +35,12 @@ class Launch(NamedTuple):
 class TritonStep:
     """One table, ready to be stepped; ``several.Step`` says how.
 
-    ``captured`` are the gradient tables of CUDA graphs, which read this object's memory: it has
-    to live as long as they do.
+    CUDA graphs read this object's memory: it has to live as long as they do.
     """
 
     def __init__(self, work: Work, device: torch.device):
         self.device = device
         self.knows = device.type == "cpu"  # what a step has decided, when it returns
-        self.captured: list[Tensor] = []
         programs = shapes.arrange(work.hyper.programs, work.input)
         self._shapes, self._flags = programs.flat, layout.flags_of(work)
         self._table = layout.make_table(work, programs)
@@ -58,7 +56,7 @@ class TritonStep:
         # Which of them a tensor is of, for each dtype of its gradient; -1: not seen yet.
         self._kind_of = np.full((len(work.entries), len(CODES)), -1, dtype=np.int64)
         self._dtypes, self._kinds_now = b"", np.zeros(0, dtype=np.int64)  # of the last gradients
-        self._gradients = Upload(len(work.entries) * 2, torch.int64, device)
+        self._gradients = Upload(len(work.entries) * 2, torch.int64, device, fixes=True)
         numbers = int(w.VALUES) + 2 * len(work.groups) * len(Slot)
         self._numbers = Upload(numbers, torch.float64, device)
         self._no_scale = torch.ones(1, dtype=torch.float32, device=device)
@@ -139,12 +137,9 @@ class TritonStep:
         scale_tensor = self._tensor(work.grad_scale, self._no_scale)
         found_tensor = self._tensor(work.found_inf, self._no_inf)
         numbers = self._caller(work)
-        if is_capturing(self.device):
-            gradients = self._gradients.fixed(addresses)
-            self.captured.append(gradients)
-        else:
-            gradients = self._gradients.shared(addresses)
-        return w.Call(gradients, self._numbers.shared(numbers), scale_tensor, found_tensor)
+        is_fixed = is_capturing(self.device)
+        find = self._gradients.fixed if is_fixed else self._gradients.shared
+        return w.Call(find(addresses), self._numbers.shared(numbers), scale_tensor, found_tensor)
 
     def _addresses(self, work: Work) -> NDArray[np.int64]:
         """Where each gradient is, and of what kind its tensor is; kinds are listed as they come."""

@@ -20,6 +20,7 @@ class LateQueue(DeviceQueue):
         super().__init__(torch.device("cpu"))
         self.capturing = False
         self.waiting, self.rooms = [], []
+        self.behind = []  # marks, by copies beside a capture
         self.asked = self.done = self.marks = 0
 
     def room(self, size, dtype):
@@ -39,7 +40,8 @@ class LateQueue(DeviceQueue):
         return self.capturing
 
     @contextmanager
-    def beside_capture(self):
+    def beside_capture(self, after=None):
+        self.behind.append(after)
         self.copy, before = lambda target, source: target.copy_(source), self.copy
         try:
             yield
@@ -105,6 +107,18 @@ WAITING = {
     "is_nonzero",
     "synchronize",
 }
+
+
+ALLOCATING = {"empty", "zeros", "ones", "full", "rand", "randn", "tensor", "clone"}
+
+
+class NothingIsAllocated(TorchFunctionMode):
+    """A device that records a graph refuses to give memory, on whatever stream."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "").removeprefix("new_").removesuffix("_like")
+        assert name not in ALLOCATING, f"{name} in a capture"
+        return func(*args, **(kwargs or {}))
 
 
 class NothingWaits(TorchFunctionMode):

@@ -1,12 +1,14 @@
 """Uploads do not wait, and no copy finds other numbers than those it was asked for."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
-from lrfused.uploads import Upload
+from lrfused.uploads import SPARES, Upload
 
-from .posing import LateQueue
+from .posing import LateQueue, NothingIsAllocated
 
 CPU = torch.device("cpu")
 
@@ -67,35 +69,64 @@ def test_numbers_changed_after_the_call_do_not_count(late):
     assert tensor.tolist() == [7.0, 7.0]
 
 
+@contextmanager
+def capture(late):
+    late.capturing = True
+    with NothingIsAllocated():
+        yield
+    late.capturing = False
+
+
 def test_each_capture_has_a_table_of_its_own(late):
     """Capture A, step, capture B: each still finds its own gradients."""
-    upload = Upload(2, torch.int64, CPU, late)
-    late.capturing = True
-    a = upload.fixed(np.array([1, 2]))
-    late.capturing = False
+    upload = Upload(2, torch.int64, CPU, late, fixes=True)
+    with capture(late):
+        a = upload.fixed(np.array([1, 2]))
     shared = upload.shared(np.array([3, 4]))
     late.run()
-    late.capturing = True
-    b = upload.fixed(np.array([5, 6]))
-    late.capturing = False
+    with capture(late):
+        b = upload.fixed(np.array([5, 6]))
     late.run()
     assert [x.tolist() for x in (a, shared, b)] == [[1, 2], [3, 4], [5, 6]]
     assert len({x.data_ptr() for x in (a, shared, b)}) == 3
+    assert len(late.behind) == 2 and None not in late.behind
+
+
+def test_captures_with_the_same_gradients_share_a_table(late):
+    upload = Upload(1, torch.int64, CPU, late, fixes=True)
+    with capture(late):
+        tables = [upload.fixed(np.array([i % 3])) for i in range(100)]
+    assert [int(table) for table in tables] == [i % 3 for i in range(100)]
+    assert len({table.data_ptr() for table in tables}) == 3
+
+
+def test_too_many_captures_in_a_row_are_an_error(late):
+    upload = Upload(1, torch.int64, CPU, late, fixes=True)
+    with capture(late):
+        tables = [upload.fixed(np.array([i])) for i in range(SPARES)]
+        with pytest.raises(RuntimeError, match=f"capture: steps with {SPARES} lists of gradients"):
+            upload.fixed(np.array([SPARES]))
+        upload.fixed(np.array([0]))
+        upload.shared(np.array([-1]))
+    upload.shared(np.array([-1]))  # nothing changed, but there is room again
+    with capture(late):
+        tables += [upload.fixed(np.array([SPARES + i])) for i in range(SPARES)]
+    assert [int(table) for table in tables] == list(range(2 * SPARES))
 
 
 def test_a_change_in_a_capture_is_there_at_once_where_it_was(late):
     upload = Upload(2, torch.float64, CPU, late)
     tensor = upload.shared(np.array([1.0, 2.0]))
     late.run()
-    late.capturing = True
-    assert upload.shared(np.array([3.0, 4.0])) is tensor
+    with capture(late):
+        assert upload.shared(np.array([3.0, 4.0])) is tensor
     assert tensor.tolist() == [3.0, 4.0] and not late.waiting
 
 
 def test_a_copy_beside_a_capture_that_never_ends_is_an_error(late, monkeypatch):
     monkeypatch.setattr("lrfused.uploads.PATIENCE", 0.01)
-    upload = Upload(2, torch.float64, CPU, late)
+    upload = Upload(2, torch.float64, CPU, late, fixes=True)
     late.copy = lambda target, source: None
-    late.beside_capture = torch.no_grad
+    late.beside_capture = lambda after: torch.no_grad()
     with pytest.raises(RuntimeError, match="capture: a copy to the device did not end"):
         upload.fixed(np.array([3.0, 4.0]))

@@ -79,9 +79,7 @@ T* checked(T* place) {
 }
 
 template <class T> T __ldcg(const T* place) { return *checked(place); }
-template <class T> T __ldcs(const T* place) { return *checked(place); }
 template <class T> void __stcg(T* place, T value) { *checked(place) = value; }
-template <class T> void __stcs(T* place, T value) { *checked(place) = value; }
 template <class T> void __stwb(T* place, T value) { *checked(place) = value; }
 
 // What the host can do

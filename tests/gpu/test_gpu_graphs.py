@@ -1,6 +1,7 @@
 """A step in a CUDA graph: schedules go on, addresses are its own, everything else is data."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -68,6 +69,38 @@ def test_two_graphs_with_gradients_of_their_own(rng, target):
         step_with(want, gradients)
     step_with(made, first)  # the gradients that a run leaves are compared, too
     step_with(want, first)
+    assert_same_end(made, want)
+
+
+def test_graphs_captured_in_a_row(rng, target):
+    """No step outside of a graph between the captures; then the last is captured once more."""
+    problem = on(target.device, random_problem(rng, SMALL, 5, none=0.0))
+    options = {"lr": LR, "max_grad_norm": 1.0}
+    made, want = (start_on(target, problem.values, **options) for _ in range(2))
+    first, *others = problem.gradients
+    step_with(made, first)
+    calls = [functools.partial(step_with, made, gradients) for gradients in (*others, others[-1])]
+    graphs = [captured(call, target.device) for call in calls]
+    for graph in graphs:
+        graph()
+    for gradients in (*problem.gradients, others[-1], first):
+        step_with(want, gradients)
+    step_with(made, first)  # the gradients that a run leaves are compared, too
+    assert_same_end(made, want)
+
+
+def test_numbers_that_changed_just_before_a_capture(rng, target):
+    problem = on(target.device, random_problem(rng, SMALL, WARM_UP + 3, none=0.0))
+    made, want = (start_on(target, problem.values, lr=1e-2) for _ in range(2))
+    for step, gradients in enumerate(problem.gradients):
+        for run in (made, want):
+            fill(run, gradients)
+            if step == WARM_UP:
+                run.opt.param_groups[0].update(lr=0.25, weight_decay=0.5)
+        if step == WARM_UP:
+            replay = captured(made.opt.step, target.device)
+        want.opt.step()
+        (made.opt.step if step < WARM_UP else replay)()
     assert_same_end(made, want)
 
 

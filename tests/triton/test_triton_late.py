@@ -26,7 +26,9 @@ def queue(monkeypatch):
     monkeypatch.setattr(engine, "DeviceQueue", lambda device: queue)
     for module in (engine, closer_look, launch, triton_step):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
-    monkeypatch.setattr(triton_step, "Upload", lambda *where: uploads.Upload(*where, Direct()))
+    monkeypatch.setattr(
+        triton_step, "Upload", lambda *where, **how: uploads.Upload(*where, Direct(), **how)
+    )
     original = triton_step.launch
 
     def run(*arguments):
@@ -108,7 +110,7 @@ def test_a_capture_keeps_its_own_gradients_and_sees_pushed_numbers(rng, queue):
     queue.capturing = True
     made.opt.step()  # it is done here; a graph would do it again
     queue.capturing = False
-    (captured,) = run.captured
+    (captured,) = run._gradients._fixed.values()
     addresses = captured.clone()
     assert made.opt._engine.is_captured
     give(rng, made)
