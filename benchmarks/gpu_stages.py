@@ -17,7 +17,7 @@ TRITON = "lrfused-triton,fused,foreach"
 BOTH = "lrfused-cuda,fused,foreach,lrfused-triton"
 PEERS = "lrfused-cuda,fused,lrfused-triton,optimi,flashoptim,torchao,bitsandbytes,apex"
 PEERS += ",transformer-engine,deepspeed-fused,compile"
-GPT2 = "--workloads gpt2 --forms unscale --rounds 5"
+GPT2 = "--workloads gpt2 --forms unscale,clip --rounds 5"
 TINY = "--workloads tiny148,tiny148-fresh,tiny1000,tiny1000-fresh --forms clip --rounds 5"
 ALL = "--workloads gpt2,tiny1000,tiny1000-fresh,gpt3 --forms unscale,clip,step --rounds 5"
 LARGEST = "--workloads llama-7b,gpt2,medium2000 --rounds 5"
@@ -34,21 +34,21 @@ phases, facts = "benchmarks/gpu_phases.py", "benchmarks/gpu_facts.py"
 
 STAGES = [
     # The first to import torch: its libraries may have to come from a slow disk.
-    Stage("versions", script(facts, "versions", out="gpu-facts.json"), 45),
+    Stage("versions", script(facts, "versions", out="gpu-facts.json"), 30),
     # Apart, so that a failed nvcc does not take the C++ module with it.
-    Stage("build C++", build, 40, variables={"LRFUSED_CUDA": "never"}),
+    Stage("build C++", build, 30, variables={"LRFUSED_CUDA": "never"}),
     Stage(
         "build CUDA",
         build,
-        60,
+        45,
         a_gpu,
         {"LRFUSED_CUDA": "required"},
         dry="the C++ backend stands in for it",
     ),
     Stage("backends", script(facts, "backends", out="gpu-facts.json"), 20, shows=10),
     # CUDA alone.
-    tests("CUDA equality", "gpu-equality.json", 60, "cuda", EQUALITY),
-    tests("CUDA graphs", "gpu-graphs.json", 25, "cuda", GRAPHS),
+    tests("CUDA equality", "gpu-equality.json", 50, "cuda", EQUALITY),
+    tests("CUDA graphs", "gpu-graphs.json", 30, "cuda", GRAPHS),
     Stage(
         "CUDA phases",
         script(phases, out="gpu-phases.json"),
@@ -60,16 +60,16 @@ STAGES = [
     times(
         "CUDA times without lag",
         "gpu-first-hidden.json",
-        25,
+        30,
         CUDA,
         GPT2,
         device="gpu-hidden",
         dry=SAME_HARNESS,
     ),
-    times("CUDA times", "gpu-first.json", 25, CUDA, GPT2),
-    times("host times", "gpu-host.json", 15, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
-    sanitizer("memcheck", 30),
-    sanitizer("racecheck", 30, dry=SAME_STEPS),
+    times("CUDA times", "gpu-first.json", 30, CUDA, GPT2),
+    times("host times", "gpu-host.json", 40, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
+    sanitizer("memcheck", 20),
+    sanitizer("racecheck", 20, dry=SAME_STEPS),
     # Triton.
     tests("Triton few dtypes", "gpu-triton-few.json", 30, "triton", *FEW, most=100),
     tests(
@@ -82,9 +82,9 @@ STAGES = [
         dry=SAME_TESTS,
         takes_spare=True,
     ),
-    times("Triton times", "gpu-first-triton.json", 20, TRITON, GPT2, dry=SAME_HARNESS),
+    times("Triton times", "gpu-first-triton.json", 30, TRITON, GPT2, dry=SAME_HARNESS),
     # The rest.
-    times("all times", "gpu.json", 10, BOTH, ALL, dry=SAME_HARNESS, takes_spare=True),
+    times("all times", "gpu.json", 20, BOTH, ALL, dry=SAME_HARNESS, takes_spare=True),
     tests("other CUDA tests", "gpu-tests.json", 10, "cuda", *OTHERS, most=120, takes_spare=True),
     tests(
         "other Triton tests",
@@ -119,7 +119,7 @@ STAGES = [
     times(
         "larger models and peers",
         "gpu-more.json",
-        10,
+        20,
         PEERS,
         LARGEST,
         dry=SAME_HARNESS,

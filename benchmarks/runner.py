@@ -162,6 +162,8 @@ class _Entry:
                 self.deviation = check(self.provider, pipeline, params, self.data, expected)
         except WrongResult as error:
             self.status, self.reason = WRONG, str(error)
+        except NotImplementedError as error:  # torch's GradScaler with bfloat16 on CUDA, say
+            self.status, self.reason = LEFT_OUT, str(error).partition("\n")[0]
         except torch.OutOfMemoryError as error:
             self.status, self.reason = LEFT_OUT, str(error).partition(". ")[0]
         except Exception as error:  # whatever it is that a provider raises, the others go on

@@ -106,12 +106,12 @@ __device__ inline void update_at(const Tile& tile, int i) {
         return static_cast<decltype(number)*>(stretch.data) + i;
     };
     if (spares_registers) read_anew();
-    auto g = read_aligned<true, width>(place(tile.g, G()));
-    auto p = read_aligned<true, width>(place(tile.p, P()));
-    auto m = read_aligned<true, width>(place(tile.m, M()));
-    auto v = read_aligned<true, width>(place(tile.v, M()));
+    auto g = read_aligned<width>(place(tile.g, G()));
+    auto p = read_aligned<width>(place(tile.p, P()));
+    auto m = read_aligned<width>(place(tile.m, M()));
+    auto v = read_aligned<width>(place(tile.v, M()));
     decltype(m) x;
-    if (amsgrad) x = read_aligned<true, width>(place(tile.x, M()));
+    if (amsgrad) x = read_aligned<width>(place(tile.x, M()));
     if (spares_registers) read_anew();
     const Record<C>& r = record_of<C>(tile);
     C changed_g[width];
@@ -120,7 +120,7 @@ __device__ inline void update_at(const Tile& tile, int i) {
 #pragma unroll
         for (int j = 0; j < width; ++j)
             write_as(tile.maximize ? -changed_g[j] : changed_g[j], g.x[j]);
-        write_aligned<true>(g, place(tile.g, G()));
+        write_aligned(g, place(tile.g, G()));
     }
 #pragma unroll
     for (int j = 0; j < width; ++j) {
@@ -139,10 +139,10 @@ __device__ inline void update_at(const Tile& tile, int i) {
         if (amsgrad) write_as(largest, x.x[j]);
     }
     if (spares_registers) read_anew();
-    write_aligned<false>(p, place(tile.p, P()));
-    write_aligned<true>(m, place(tile.m, M()));
-    write_aligned<true>(v, place(tile.v, M()));
-    if (amsgrad) write_aligned<true>(x, place(tile.x, M()));
+    write_aligned(p, place(tile.p, P()));
+    write_aligned(m, place(tile.m, M()));
+    write_aligned(v, place(tile.v, M()));
+    if (amsgrad) write_aligned(x, place(tile.x, M()));
 }
 
 // The first elements of a plain tile, so many at a time that addresses are little of the work:

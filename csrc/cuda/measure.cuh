@@ -72,7 +72,7 @@ __device__ inline void read_rows(const T* x, int left, Elements<T, width>* rows)
     const bool is_aligned = reinterpret_cast<uintptr_t>(x) % sizeof(rows->x) == 0;
     if (is_aligned && left > (ROWS - 1) * COLUMNS + width - 1) {
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) rows[r] = read_aligned<false, width>(x + r * COLUMNS);
+        for (int r = 0; r < ROWS; ++r) rows[r] = read_aligned<width>(x + r * COLUMNS);
         return;
     }
 #pragma unroll

@@ -47,23 +47,23 @@ struct alignas(32) Wide {
     uint32_t x[8];
 };
 
-// What is read once more (gradients) stays in L2 if it can; what is streamed leaves first.
-template <bool streamed, class Word>
+// Nothing is said of what may leave the caches first: on an H200 apply takes 5% longer with
+// streaming loads and stores (benchmarks/results/notes.md).
+template <class Word>
 __device__ inline Word load(const Word* from) {
-    return streamed ? __ldcs(from) : __ldcg(from);
+    return __ldcg(from);
 }
 
-template <bool streamed, class Word>
+template <class Word>
 __device__ inline void store(Word* to, Word word) {
-    if (streamed) __stcs(to, word);
-    else *global(to) = word;
+    *global(to) = word;
 }
 
 #if defined(__CUDA_ARCH__) && LRF_WIDEST == 32  // there are no functions for these
 template <>
-__device__ inline Wide load<true>(const Wide* from) {
+__device__ inline Wide load(const Wide* from) {
     Wide w;
-    asm volatile("ld.global.cs.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];"
+    asm volatile("ld.global.cg.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];"
                  : "=r"(w.x[0]), "=r"(w.x[1]), "=r"(w.x[2]), "=r"(w.x[3]), "=r"(w.x[4]),
                    "=r"(w.x[5]), "=r"(w.x[6]), "=r"(w.x[7])
                  : "l"(from));
@@ -71,14 +71,7 @@ __device__ inline Wide load<true>(const Wide* from) {
 }
 
 template <>
-__device__ inline void store<true>(Wide* to, Wide w) {
-    asm volatile("st.global.cs.v8.b32 [%8], {%0, %1, %2, %3, %4, %5, %6, %7};" ::"r"(w.x[0]),
-                 "r"(w.x[1]), "r"(w.x[2]), "r"(w.x[3]), "r"(w.x[4]), "r"(w.x[5]), "r"(w.x[6]),
-                 "r"(w.x[7]), "l"(to));
-}
-
-template <>
-__device__ inline void store<false>(Wide* to, Wide w) {
+__device__ inline void store(Wide* to, Wide w) {
     asm volatile("st.global.v8.b32 [%8], {%0, %1, %2, %3, %4, %5, %6, %7};" ::"r"(w.x[0]),
                  "r"(w.x[1]), "r"(w.x[2]), "r"(w.x[3]), "r"(w.x[4]), "r"(w.x[5]), "r"(w.x[6]),
                  "r"(w.x[7]), "l"(to));
@@ -102,26 +95,26 @@ struct Elements {
     alignas(Word) T x[count];
 };
 
-template <bool streamed, int count, class T>
+template <int count, class T>
 __device__ inline Elements<T, count> read_aligned(const T* from) {
     Elements<T, count> elements;
     using Word = typename Elements<T, count>::Word;
     Word words[Elements<T, count>::words];
     const Word* source = reinterpret_cast<const Word*>(from);
 #pragma unroll
-    for (int i = 0; i < elements.words; ++i) words[i] = load<streamed>(source + i);
+    for (int i = 0; i < elements.words; ++i) words[i] = load(source + i);
     memcpy(&elements, words, sizeof elements);
     return elements;
 }
 
-template <bool streamed, int count, class T>
+template <int count, class T>
 __device__ inline void write_aligned(const Elements<T, count>& elements, T* to) {
     using Word = typename Elements<T, count>::Word;
     Word words[Elements<T, count>::words];
     memcpy(words, &elements, sizeof elements);
     Word* target = reinterpret_cast<Word*>(to);
 #pragma unroll
-    for (int i = 0; i < elements.words; ++i) store<streamed>(target + i, words[i]);
+    for (int i = 0; i < elements.words; ++i) store(target + i, words[i]);
 }
 
 }  // namespace lrfused
