@@ -135,7 +135,8 @@ def caption(record: Record) -> str:
     else:
         place = f"{machine['processor']}, {machine['threads']} threads, STREAM"
         tools = versions["compiler"]
-    times = f"{record['sittings']} sittings of {record['settings']['rounds']}"
+    count = record["sittings"]
+    times = f"{count} sitting{'s' if count > 1 else ''} of {record['settings']['rounds']}"
     return (
         f"{place} {bandwidth(record['stream']):.1f} GB/s; torch {versions['torch']}, python "
         f"{versions['python']}, {tools}; commit {record['commit']['hash'][:10]}, "

@@ -6,6 +6,7 @@ Nothing but Python is needed here: `make gpu` begins before anything is built.
 import json
 import os
 import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,14 @@ def write(record: dict[str, Any], path: Path) -> None:
     """All or nothing: an interrupt leaves the earlier file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.write_text(without_places(json.dumps(record, indent=1)) + "\n")
     partial.replace(path)
+
+
+def without_places(text: str) -> str:
+    """Where the tree and a virtual environment lie on this machine concerns no reader."""
+    text = text.replace(f"{ROOT}/", "").replace(str(ROOT), ".")
+    return text if sys.prefix == sys.base_prefix else text.replace(sys.prefix, "VENV")
 
 
 def commit() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -186,6 +187,15 @@ def test_a_quick_run_is_a_part_of_a_whole_one():
         assert set(getattr(quick, name)) < set(getattr(whole, name))
     assert bench.parse(["--quick", "--rounds", "5"]).rounds == 5
     assert quick.out != whole.out
+
+
+def test_no_place_of_the_machine_is_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", "/somewhere/environment")
+    tree = str(result_files.ROOT)
+    said = {"command": ["/somewhere/environment/bin/python", f"{tree}/setup.py"], "in": tree}
+    result_files.write(said, tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found == {"command": ["VENV/bin/python", "setup.py"], "in": "."}
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
