@@ -30,6 +30,7 @@ from gpu_stages import STAGES
 SECONDS = 525  # for everything
 PATIENCE = 10  # times as long: a dry run on two cores, which may be busy
 LEAST = 10  # a stage with less is not begun
+NO_TIME = "s were left"
 TAIL = 3000  # characters of its output that stay in gpu-run.json
 BAD_LINES = 30  # of a stage that is not well are printed
 ALWAYS = ("versions", "backends")  # other stages need their facts
@@ -58,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record["finished"] = True
     result_files.write(record, folder / "gpu-run.json")
     bad = [s["name"] for s in record["stages"] if s["status"] in (FAILED, TIMED_OUT)]
+    late = [s["name"] for s in record["stages"] if s["reason"].endswith(NO_TIME)]
     print(f"results: {folder}" + (f"; not well: {', '.join(bad)}" if bad else ""))
+    if late:
+        print(f"no time was left: a run with ARGS=\"--only '{','.join(late)}'\" takes these alone")
     return 1 if bad else 0
 
 
@@ -113,7 +117,7 @@ def verdict_before(stage: Stage, seconds: int, facts: Facts) -> Verdict | None:
     if facts["dry_run"] and stage.dry is not None:
         return LEFT_OUT, stage.dry
     if seconds < LEAST:
-        return LEFT_OUT, f"{max(0, seconds)} s were left"
+        return LEFT_OUT, f"{max(0, seconds)} {NO_TIME}"
     return stage.needs(facts)
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import bare
@@ -253,6 +254,20 @@ def test_a_run_goes_on_after_a_failure_and_says_so(tmp_path, monkeypatch, capsys
     printed = capsys.readouterr().out
     assert "a stage: failed exit status 2" in printed and "    oh\n" in printed
     assert "not well: a stage" in printed and not (tmp_path / "gpu-facts.json").exists()
+    assert "no time was left" not in printed
+
+
+def test_a_run_names_what_no_time_was_left_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    late = replace(python(""), name="late")
+    monkeypatch.setattr(gpu_run, "STAGES", [python(""), late, replace(late, name="later")])
+    monkeypatch.setattr(
+        gpu_run, "seconds_of", lambda stage, *_: 60 if stage.name == "a stage" else 9
+    )
+    assert gpu_run.main(["--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "late: left out 9 s were left" in printed
+    assert """no time was left: a run with ARGS="--only 'late,later'" takes""" in printed
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
