@@ -29,7 +29,6 @@ from gpu_stages import STAGES
 
 SECONDS = 525  # for everything
 PATIENCE = 10  # times as long: a dry run on two cores, which may be busy
-LEAST = 10  # a stage with less is not begun
 NO_TIME = "s were left"
 TAIL = 3000  # characters of its output that stay in gpu-run.json
 BAD_LINES = 30  # of a stage that is not well are printed
@@ -101,6 +100,7 @@ def do(stage: Stage, seconds: int, folder: Path, options: argparse.Namespace) ->
         verdict = _wait(process, seconds)
     verdict = verdict_after(stage, verdict, folder, options.dry_run)
     text = (folder / "gpu.log").read_bytes()[begin:].decode(errors="replace")
+    text = result_files.without_places(text)  # before it is cut
     found = _outcome(stage, verdict, round(time.monotonic() - started, 1))
     return {**found, "limit": seconds, "command": command, "output": text[-TAIL:]}
 
@@ -116,7 +116,7 @@ def verdict_before(stage: Stage, seconds: int, facts: Facts) -> Verdict | None:
     """Why it is not begun, if so."""
     if facts["dry_run"] and stage.dry is not None:
         return LEFT_OUT, stage.dry
-    if seconds < LEAST:
+    if seconds < stage.least:
         return LEFT_OUT, f"{max(0, seconds)} {NO_TIME}"
     return stage.needs(facts)
 

@@ -42,6 +42,7 @@ class Stage:
         check: why its result (of a dry run?) is not well although the process was; None: it is.
         dry: why a dry run leaves it out.
         takes_spare: gets the time that earlier stages did not use, too.
+        least: it is not begun with fewer seconds.
         shows: how many of its last lines are printed.
     """
 
@@ -54,6 +55,7 @@ class Stage:
     check: Callable[[dict[str, Any], bool], str | None] = lambda record, dry: None
     dry: str | None = None
     takes_spare: bool = False
+    least: int = 10
     shows: int = 0
 
 

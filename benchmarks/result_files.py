@@ -36,7 +36,9 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 
 def without_places(text: str) -> str:
-    """Where the tree and a virtual environment lie on this machine concerns no reader."""
+    """Where tree, results and a virtual environment lie on this machine concerns no reader."""
+    if folder() != FOLDER:
+        text = text.replace(str(folder()), "RESULTS_DIR")
     text = text.replace(f"{ROOT}/", "").replace(str(ROOT), ".")
     return text if sys.prefix == sys.base_prefix else text.replace(sys.prefix, "VENV")
 

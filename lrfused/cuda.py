@@ -88,9 +88,11 @@ class CudaStep:
         self.step.run(*call.arguments, phases)
 
     def push(self, work: Work) -> None:
-        """The caller's numbers, where kernels and captured graphs read them."""
+        """The caller's numbers, where kernels and captured graphs read them; room for captures."""
         self.uses.now()
         self._upload(work)
+        if self._gradients is not None:
+            self._gradients.make_spares()
 
     def _upload(self, work: Work) -> tuple[int, int]:
         """Where they are: values, and which of them count."""

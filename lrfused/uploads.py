@@ -42,15 +42,19 @@ class Upload:
         self._fixes = fixes and not self._is_direct
         self._fixed: dict[bytes, Tensor] = {}  # by what they hold
         self._spares: list[tuple[Mark, Tensor]] = []
-        self._make_spares()
+        self._given: list[Tensor] = []  # a copy that was given up may still arrive there
+        self.make_spares()
 
     @property
     def memory(self) -> Tensor:
         """Where ``shared`` puts the numbers."""
         return self._tensor
 
-    def _make_spares(self) -> None:
-        """Each is free from its mark on: before, kernels may still write what lay there."""
+    def make_spares(self) -> None:
+        """Room for captures to come, if there is less than could be.
+
+        Each is free from its mark on: before, kernels may still write what lay there.
+        """
         missing = SPARES - len(self._spares) if self._fixes else 0
         if missing and not self._queue.is_capturing():
             new = [torch.empty_like(self._tensor) for _ in range(missing)]
@@ -62,7 +66,7 @@ class Upload:
 
     def shared(self, numbers: Numbers) -> Tensor:
         """The one tensor that every step reads, captured or not; it holds the numbers."""
-        self._make_spares()
+        self.make_spares()
         now = numbers.tobytes()
         if now == self._last:
             return self._tensor
@@ -89,9 +93,11 @@ class Upload:
             if not self._spares:
                 raise RuntimeError(
                     f"capture: steps with {SPARES} lists of gradients were captured since the "
-                    "last step outside of a graph, which makes room for more; take one in between"
+                    "last step outside of a graph; that step, or push(), makes room for more: call "
+                    "one of them between the captures"
                 )
             mark, own = self._spares.pop()
+            self._given.append(own)
             with self._queue.beside_capture(mark):
                 self._copy_now(numbers, own)
             self._fixed[now] = own

@@ -217,7 +217,7 @@ def _runs(runs: list[dict[str, Any]]) -> list[str]:
             run["date"][:10],
             _commit(run["commit"]),
             f"torch {run['versions']['torch']}, Triton {run['versions']['triton']}",
-            f"{_count(run, 'passed')} passed, {_count(run, 'failed')} failed",
+            ", ".join(f"{_count(run, name)} {name}" for name in ("passed", "failed", "skipped")),
         ]
         for number, run in enumerate(runs, 1)
     )
@@ -230,7 +230,8 @@ def _commit(commit: dict[str, Any]) -> str:
 
 
 def _count(run: dict[str, Any], outcome: str) -> int:
-    return sum(found["outcome"] == outcome for found in run["tests"])
+    """Tests: two files of a run may have the same ones."""
+    return len({found["test"] for found in run["tests"] if found["outcome"] == outcome})
 
 
 def _situations(evidence: Evidence) -> list[str]:

@@ -175,6 +175,11 @@ def test_who_cannot_run_is_named_with_the_reason(monkeypatch):
         ("not installed", replace(fused, missing=lambda: "not installed"), "not installed"),
         ("left out", replace(fused, most_tensors=3), too_long),
         ("left out", replace(fused, build=not_for_bfloat16), unable),
+        (
+            "failed",
+            replace(fused, name="lrfused-cuda", build=not_for_bfloat16),
+            f"NotImplementedError: {unable}\nand a trace",
+        ),
     ]
     for status, provider, reason in cases:
         found, other = run(case_of(), provider, PROVIDERS["lrfused"])

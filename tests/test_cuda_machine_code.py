@@ -19,7 +19,7 @@ LOAD, WIDE_LOAD = r"\bLDG\.", r"\bLDG\.\S*\.(128|256)"
 STORE = r"\bSTG\."
 GENERIC = r"\b(LD|ST)\.E\b"
 # Elements of a turn of apply's float32 loop, and the most instructions of each: about a tenth more
-# than the 34 of IEEE arithmetic and addresses on sm_90, where 37.5 leave apply at 97% of a copy's
+# than the 34 of IEEE arithmetic and addresses on sm_90, where 37.5 leave apply at 96% of a copy's
 # bandwidth (benchmarks/results/gpu-phases.json); older chips take a little more.
 ELEMENTS, MOST, MOST_OF_OLDER = 8, 37.5, {75: 40, 80: 38}
 # Mixtures of types that apply has loops for, with amsgrad and without; and those without that have

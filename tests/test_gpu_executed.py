@@ -82,14 +82,16 @@ def test_a_kernel_ran_if_the_profiler_saw_it(launched, said):
 def test_runs_are_read_and_dry_runs_are_not(tmp_path):
     ran = run_of(outcome("cuda", "passed", option="eps 0"), outcome("cuda", "failed"))
     (tmp_path / "gpu-equality.json").write_text(json.dumps(ran))
+    (tmp_path / "gpu-few.json").write_text(json.dumps(run_of(outcome("cuda", "passed"))))
     (tmp_path / "gpu-graphs.json").write_text(json.dumps(run_of(dry_run=True)))
     (tmp_path / "gpu-run.json").write_text(json.dumps({"kind": "run", "dry_run": False}))
     (tmp_path / "gpu.json").write_text(json.dumps({"measurements": []}))
     text = executed.page(tmp_path)
-    row = "| 1 | a GPU | 2001-02-03 | `0123456789` | torch 9.9, Triton 8.8 | 1 passed, 1 failed |"
-    assert row in text and "Not yet run" not in text
+    row = "| 1 | a GPU | 2001-02-03 | `0123456789` | torch 9.9, Triton 8.8 |"
+    assert f"{row} 1 passed, 1 failed, 0 skipped |" in text and "Not yet run" not in text
     assert "| eps 0 | CPU | interpreted | GPU (1), emulated |" in text
-    (tmp_path / "gpu-equality.json").write_text(json.dumps(run_of(dry_run=True)))
+    for name in ("equality", "few"):
+        (tmp_path / f"gpu-{name}.json").write_text(json.dumps(run_of(dry_run=True)))
     assert "Not yet run on a GPU" in executed.page(tmp_path)
 
 

@@ -108,9 +108,10 @@ class TritonStep:
             launch(kernel, programs, self.device, arguments, *constants)
 
     def push(self, work: Work) -> None:
-        """The caller's numbers, where the kernels and captured graphs read them."""
+        """The caller's numbers, where kernels and captured graphs read them; room for captures."""
         self.uses.now()
         self._numbers.shared(self._caller(work))
+        self._gradients.make_spares()
 
     def _caller(self, work: Work) -> NDArray[np.float64]:
         """The numbers of the caller: an outside GradScaler's, and the hyperparameters'."""

@@ -126,7 +126,12 @@ def test_a_change_in_a_capture_is_there_at_once_where_it_was(late):
 def test_a_copy_beside_a_capture_that_never_ends_is_an_error(late, monkeypatch):
     monkeypatch.setattr("lrfused.uploads.PATIENCE", 0.01)
     upload = Upload(2, torch.float64, CPU, late, fixes=True)
-    late.copy = lambda target, source: None
+    queued = []
+    late.copy = lambda target, source: queued.append(target)
     late.beside_capture = lambda after: torch.no_grad()
     with pytest.raises(RuntimeError, match="capture: a copy to the device did not end"):
         upload.fixed(np.array([3.0, 4.0]))
+    assert any(queued[0] is kept for kept in upload._given)  # the copy may arrive yet
+    monkeypatch.setattr("lrfused.uploads.PATIENCE", 10.0)
+    late.copy = lambda target, source: target.copy_(source)
+    assert upload.fixed(np.array([3.0, 4.0])) is not queued[0]

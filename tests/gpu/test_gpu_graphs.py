@@ -10,6 +10,7 @@ from step.test_equality import LR, poison
 
 import lrfused
 from lrfused import schedules as S
+from lrfused.uploads import SPARES
 
 from .helpers import another_stream, assert_same_end, captured, fill, on, start_on, step_with
 
@@ -112,6 +113,26 @@ def test_more_gradients_than_a_kernels_parameters_hold(rng, target):
         fill(made, gradients)
         replay()
     assert_same_end(made, eager(target, problem, max_grad_norm=0.5))
+
+
+def test_push_makes_room_for_more_captures(rng, target):
+    """More than there is memory held ready for, in CUDA beyond a kernel's parameters."""
+    problem = random_problem(rng, [(2,)] * target.count(4500, dry=50), SPARES + 4, none=0.0)
+    problem = on(target.device, problem)
+    made, want = (start_on(target, problem.values, max_grad_norm=0.5) for _ in range(2))
+    first, *others = problem.gradients
+    step_with(made, first)
+    graphs = []
+    for number, gradients in enumerate(others):
+        if number % SPARES == 0:
+            made.opt.push()
+        graphs.append(captured(functools.partial(step_with, made, gradients), target.device))
+    for graph in graphs:
+        graph()
+    for gradients in (*problem.gradients, first):
+        step_with(want, gradients)
+    step_with(made, first)
+    assert_same_end(made, want)
 
 
 def test_a_checkpoint_is_loaded_in_place_and_replays_go_on(rng, target):

@@ -121,8 +121,10 @@ def test_a_capture_keeps_its_own_gradients_and_sees_pushed_numbers(rng, queue):
     numbers = run._numbers._tensor
     made.opt.param_groups[0]["lr"] = 0.25
     assert 0.25 not in numbers
+    run._gradients._spares.clear()
     made.opt.push()
     assert 0.25 in numbers and run._numbers._tensor is numbers
+    assert len(run._gradients._spares) == uploads.SPARES
 
 
 def test_what_has_to_be_compiled_is_refused_before_anything_is_launched(rng, queue, monkeypatch):
