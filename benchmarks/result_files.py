@@ -52,7 +52,8 @@ def commit() -> dict[str, Any]:
     told = os.environ.get("COMMIT")
     if told:
         return {"hash": told.removesuffix("-dirty"), "dirty": told.endswith("-dirty")}
-    changes = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    written = (":!benchmarks/results", ":!docs/compatibility.md")  # from result files
+    changes = _git("status", "--porcelain", "--", ".", *written)
     return {"hash": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 

@@ -13,6 +13,7 @@ from step.helpers import (
     Run,
     assert_same_contents,
     contents,
+    give_gradient,
     host_numbers,
     run,
     start,
@@ -58,7 +59,7 @@ def fill(made: Run, gradients: list[torch.Tensor]) -> None:
 def step_with(made: Run, gradients: list[torch.Tensor]) -> None:
     """A step over gradients where they lie; nothing is asked."""
     for p, g in zip(made.params, gradients, strict=True):
-        p.grad = g
+        give_gradient(p, g)
     made.opt.step()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from asynchronous.posing import LateQueue, NothingWaits
 from interpreting import is_there
-from step.helpers import FEW, assert_same_bits, random_problem, set_gradients, start
+from step.helpers import FEW, assert_same_bits, give_gradient, random_problem, set_gradients, start
 
 from lrfused import closer_look, engine
 from lrfused import schedules as S
@@ -130,7 +130,8 @@ def test_a_capture_keeps_its_own_gradients_and_sees_pushed_numbers(rng, queue):
 def test_what_has_to_be_compiled_is_refused_before_anything_is_launched(rng, queue, monkeypatch):
     monkeypatch.setattr(launch, "_compiled", set())
     made = late(rng, max_grad_norm=1.0)
-    made.params[1].grad = made.params[1].grad.double()  # apply has not seen such a pair
+    doubled = made.params[1].grad.double()  # apply has not seen such a pair
+    give_gradient(made.params[1], doubled)
     before = {k: v.clone() for k, v in made.opt.state[made.params[0]].items()}
     queue.capturing = True
     with pytest.raises(RuntimeError, match="step: measure_kernel has to be compiled"):
