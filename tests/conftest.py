@@ -16,8 +16,13 @@ INTERPRETING = ("triton", "cuda_emulated")
 # The interpreter takes most of the time of all tests. Over it these run with the slow ones: what
 # they show is host Python, or what the other backends and the files and tests kept show as well.
 INTERPRETED_LATER = ("contract", "several", "step", "test_compile.py")
-KEPT = ("test_equality.py", "test_dtypes.py", "test_norm.py", "test_clipping.py")
+KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
 KEPT += ("test_random_combinations_on_several_devices", "test_spans_and_units_on_several_devices")
+NOT_KEPT = ("test_random_combinations",)
+# What processes of their own show of host Python is shown over one backend, with the slow tests
+# over all.
+IN_PROCESSES = ("test_storage_of_moments_and_counts_may_move", "test_freed_storage_is_refused")
+IN_PROCESSES += ("test_a_killed_run_resumes_bit_equal", "test_a_spawned_process_steps_on")
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
 
 hypothesis.settings.register_profile("lrfused", deadline=None, derandomize=False, print_blob=True)
@@ -51,12 +56,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {})
-        if "triton" not in (given.get("backend"), given.get("kernels")):
-            continue
-        place = item.path.relative_to(Path(__file__).parent).parts[0]
-        is_kept = item.path.name in KEPT or getattr(item, "originalname", "") in KEPT
-        if place in INTERPRETED_LATER and not is_kept:
+        name = getattr(item, "originalname", "")
+        if name in IN_PROCESSES and given.get("backend") != "cpu":
             item.add_marker(pytest.mark.slow)
+        if "triton" in (given.get("backend"), given.get("kernels")) and _is_later(item.path, name):
+            item.add_marker(pytest.mark.slow)
+
+
+def _is_later(path: Path, name: str) -> bool:
+    """Not where Triton alone was asked for."""
+    place = path.relative_to(Path(__file__).parent).parts[0]
+    is_kept = name not in NOT_KEPT and (path.name in KEPT or name in KEPT)
+    is_asked_for = os.environ.get("LRFUSED_TEST_BACKENDS") == "triton"
+    return place in INTERPRETED_LATER and not is_kept and not is_asked_for
 
 
 def _on_gpu(config: pytest.Config) -> bool:

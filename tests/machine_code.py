@@ -3,7 +3,7 @@
 import re
 import subprocess
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 
@@ -105,6 +105,7 @@ def loops_of(sass: str) -> list[Loop]:
     ]
 
 
+@cache
 def functions(binary: Path) -> list[Function]:
     """The kernels of an object or a module."""
 

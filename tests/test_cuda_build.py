@@ -100,8 +100,15 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize(("variables", "reason"), MISSING.values(), ids=MISSING)
-def test_the_rest_works_without_it(source, variables, reason):
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "no nvcc",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("nvcc fails", "bad list")),
+    ],
+)
+def test_the_rest_works_without_it(source, missing):
+    variables, reason = MISSING[missing]
     build(source, **variables)
     assert modules(source) == ["_cpu"]
     assert reason in note(source)

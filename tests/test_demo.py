@@ -120,7 +120,8 @@ def test_groups_hold_every_parameter_once_and_only_matrices_decay():
 def test_both_pipelines_show_the_same_training(corpus, rng, half, loss_bound, norm_bound):
     settings = small(corpus, rng, steps=14, max_grad_norm=0.7, half=half)
     ours, theirs = train((FusedPipeline, TorchPipeline), settings, corpus)
-    assert len(ours.losses) == 14 and ours.losses[-1] < ours.losses[0]
+    untrained = math.log(len(corpus.vocabulary))  # one batch beside another says little
+    assert len(ours.losses) == 14 and ours.validation_loss < untrained
     assert ours.losses == pytest.approx(theirs.losses, rel=0, abs=loss_bound)
     assert ours.validation_loss == pytest.approx(theirs.validation_loss, rel=0, abs=loss_bound)
     assert [r.skipped for r in ours.reports] == [r.skipped for r in theirs.reports]

@@ -29,7 +29,9 @@ def threads_come_back():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("pool", ["lrfused", "torch", "both"])
+@pytest.mark.parametrize(
+    "pool", ["both", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lrfused", "torch"))]
+)
 def test_forked_children_step_with_the_same_bits(pool):
     """After parallel work of the parent, by lrfused, torch or both: see forking.py."""
     script = Path(__file__).with_name("forking.py")
