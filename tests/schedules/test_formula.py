@@ -1,5 +1,6 @@
 """What a schedule looks like: repr and plot."""
 
+import ast
 import math
 import operator
 import re
@@ -9,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lrfused import schedules as S
@@ -104,7 +105,7 @@ def fractional(draw):
 FUNCTIONS = {
     "min": min,
     "max": max,
-    "floor": math.floor,
+    "floor": lambda x: Fraction(math.floor(x)),
     "select": lambda condition, x, y: x if condition else y,
     "Fraction": Fraction,
 }
@@ -120,9 +121,19 @@ def read(text, step):
     return evaluated(body, names)
 
 
+class Exact(ast.NodeTransformer):
+    """Numbers and comparisons as fractions: Python divides integers and bools to rounded floats."""
+
+    def visit_Constant(self, node):
+        return ast.Call(ast.Name("Fraction", ast.Load()), [node], [])
+
+    def visit_Compare(self, node):
+        return ast.Call(ast.Name("Fraction", ast.Load()), [self.generic_visit(node)], [])
+
+
 def evaluated(text, names):
-    exact = re.sub(r"\d+(\.\d+)?", lambda number: f"Fraction('{number[0]}')", text)
-    return Fraction(eval(exact, {"__builtins__": {}}, names))
+    exact = ast.fix_missing_locations(Exact().visit(ast.parse(text, mode="eval")))
+    return eval(compile(exact, text, "eval"), {"__builtins__": {}}, names)
 
 
 MEANINGS = {
@@ -166,8 +177,13 @@ def test_brackets_are_where_they_are_needed(outer, inner, number):
             assert read(repr(schedule), step) == want, repr(schedule)
 
 
+THREE = S.less(0, t) + S.less(1, t) + S.less(2, t)
+
+
 @settings(max_examples=200)
 @given(schedule=fractional(), step=st.integers(0, 9))
+@example(schedule=S.floor(t / 2) / S.floor(t), step=3)
+@example(schedule=S.less(0, t) / THREE, step=3)
 def test_the_formula_is_the_schedule(schedule, step):
     try:
         got, want = read(repr(schedule), step), meant(schedule, step)
