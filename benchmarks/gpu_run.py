@@ -24,12 +24,11 @@ from typing import Any
 
 import processes
 import result_files
-from gpu_stage import FAILED, LEFT_OUT, OK, TIMED_OUT, Facts, Run, Stage, Verdict
+from gpu_stage import FAILED, LEFT_OUT, NO_TIME, OK, TIMED_OUT, Facts, Run, Stage, Verdict
 from gpu_stages import STAGES
 
 SECONDS = 525  # for everything
 PATIENCE = 10  # times as long: a dry run on two cores, which may be busy
-NO_TIME = "s were left"
 TAIL = 3000  # characters of its output that stay in gpu-run.json
 BAD_LINES = 30  # of a stage that is not well are printed
 ALWAYS = ("versions", "backends")  # other stages need their facts
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record["finished"] = True
     result_files.write(record, folder / "gpu-run.json")
     bad = [s["name"] for s in record["stages"] if s["status"] in (FAILED, TIMED_OUT)]
-    late = [s["name"] for s in record["stages"] if s["reason"].endswith(NO_TIME)]
+    late = [s["name"] for s in record["stages"] if s["status"] == NO_TIME]
     print(f"results: {folder}" + (f"; not well: {', '.join(bad)}" if bad else ""))
     if late:
         print(f"no time was left: a run with ARGS=\"--only '{','.join(late)}'\" takes these alone")
@@ -117,7 +116,7 @@ def verdict_before(stage: Stage, seconds: int, facts: Facts) -> Verdict | None:
     if facts["dry_run"] and stage.dry is not None:
         return LEFT_OUT, stage.dry
     if seconds < stage.least:
-        return LEFT_OUT, f"{max(0, seconds)} {NO_TIME}"
+        return NO_TIME, f"{max(0, seconds)} s were left, {stage.least} are needed"
     return stage.needs(facts)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from result_files import ROOT
 
-OK, FAILED, TIMED_OUT, LEFT_OUT = "ok", "failed", "timed out", "left out"
+OK, FAILED, TIMED_OUT, LEFT_OUT, NO_TIME = "ok", "failed", "timed out", "left out", "no time"
 STAND_INS = {"lrfused-cuda": "lrfused", "lrfused-triton": "lrfused-triton"}  # in a dry run
 WORKERS = 8  # of 16 cores; each steps the reference on the CPU
 

@@ -133,7 +133,7 @@ def everything(record: Record) -> Iterator[Row]:
                     yield compare(record, key, name, own)
 
 
-HEADINGS = ("work", "against", "its time", "lrfused", "times as long", "target", "of STREAM")
+HEADINGS = ("work", "against", "its time", "lrfused", "times as long", "target", "of bandwidth")
 
 
 def cells(row: Row) -> tuple[str, ...]:

@@ -90,25 +90,27 @@ def test_module_is_built_and_rebuilt_where_something_changed(source):
     assert "LRFUSED_CUDA=required shows" in note(source)
 
 
-MISSING = {
-    "no nvcc": ({"NVCC": "/nonexistent/nvcc"}, "nvcc was not found (/nonexistent/nvcc)"),
-    "nvcc fails": ({"NVCC": "false"}, "the build failed with CalledProcessError"),
-    "bad list": (
+MISSING = [
+    pytest.param(
+        {"NVCC": "/nonexistent/nvcc"}, "nvcc was not found (/nonexistent/nvcc)", id="no nvcc"
+    ),
+    pytest.param(
+        {"NVCC": "false"},
+        "the build failed with CalledProcessError",
+        id="nvcc fails",
+        marks=pytest.mark.slow,
+    ),
+    pytest.param(
         {"NVCC": "true", "LRFUSED_CUDA_ARCH_LIST": "9.0;Hopper"},
         "LRFUSED_CUDA_ARCH_LIST: an entry must be like 9.0 or 9.0+PTX, got 'Hopper'",
+        id="bad list",
+        marks=pytest.mark.slow,
     ),
-}
+]
 
 
-@pytest.mark.parametrize(
-    "missing",
-    [
-        "no nvcc",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("nvcc fails", "bad list")),
-    ],
-)
-def test_the_rest_works_without_it(source, missing):
-    variables, reason = MISSING[missing]
+@pytest.mark.parametrize(("variables", "reason"), MISSING)
+def test_the_rest_works_without_it(source, variables, reason):
     build(source, **variables)
     assert modules(source) == ["_cpu"]
     assert reason in note(source)
