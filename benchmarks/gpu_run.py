@@ -27,6 +27,7 @@ import result_files
 from gpu_stage import FAILED, LEFT_OUT, NO_TIME, OK, TIMED_OUT, Facts, Run, Stage, Verdict
 from gpu_stages import STAGES
 
+WHOLE, PART = "gpu-run.json", "gpu-run-part.json"  # some stages leave the record of all alone
 SECONDS = 525  # for everything
 PATIENCE = 10  # times as long: a dry run on two cores, which may be busy
 TAIL = 3000  # characters of its output that stay in gpu-run.json
@@ -36,6 +37,9 @@ ALWAYS = ("versions", "backends")  # other stages need their facts
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
+    if options.dry_run:  # nothing that stays
+        os.environ.setdefault("RESULTS_DIR", str(result_files.ROOT / "build" / "gpu-dry-run"))
+    file = PART if options.only else WHOLE
     folder, end = result_files.folder(), time.monotonic() + options.seconds
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("gpu.log", "gpu-facts.json"):
@@ -53,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = do(stage, seconds_of(stage, chosen[number + 1 :], left, options), folder, options)
         report(stage, found)
         record["stages"].append(found)
-        result_files.write(record, folder / "gpu-run.json")
+        result_files.write(record, folder / file)
     record["finished"] = True
-    result_files.write(record, folder / "gpu-run.json")
+    result_files.write(record, folder / file)
     bad = [s["name"] for s in record["stages"] if s["status"] in (FAILED, TIMED_OUT)]
     late = [s["name"] for s in record["stages"] if s["status"] == NO_TIME]
     print(f"results: {folder}" + (f"; not well: {', '.join(bad)}" if bad else ""))

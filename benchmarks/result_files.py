@@ -5,6 +5,7 @@ Nothing but Python is needed here: `make gpu` begins before anything is built.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -37,10 +38,14 @@ def write(record: dict[str, Any], path: Path) -> None:
 
 def without_places(text: str) -> str:
     """Where tree, results and a virtual environment lie on this machine concerns no reader."""
-    if folder() != FOLDER:
-        text = text.replace(str(folder()), "RESULTS_DIR")
-    text = text.replace(f"{ROOT}/", "").replace(str(ROOT), ".")
-    return text if sys.prefix == sys.base_prefix else text.replace(sys.prefix, "VENV")
+    places = {} if folder() == FOLDER else {str(folder().resolve()): "RESULTS_DIR"}
+    places[str(ROOT)] = "."
+    if sys.prefix != sys.base_prefix:
+        places[sys.prefix] = "VENV"
+    for place, name in places.items():
+        if place != os.sep:  # which stands everywhere
+            text = re.sub(rf"(?<!\w){re.escape(place)}(?!\w)", name, text)
+    return text
 
 
 def commit() -> dict[str, Any]:

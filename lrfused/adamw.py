@@ -273,7 +273,7 @@ class AdamW(torch.optim.AdamW):
 
         An ordinary ``step()`` does it by itself; a replay runs no Python. The other ways to steer
         a captured step are a Tensor ``lr`` and ``schedules.input``. Like a step outside of a graph,
-        it also makes room for 16 more captures with gradients of their own.
+        it also makes room for 16 captures with gradients of their own.
 
         Raises:
             RuntimeError: an option was changed, or a Tensor put in place of a number: that takes

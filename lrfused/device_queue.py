@@ -1,4 +1,4 @@
-"""What is asked of a device without waiting for it: copies in order, and how far it has come."""
+"""What is asked of a device, as a rule without waiting: copies in order, how far it has come."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +39,10 @@ class DeviceQueue:
     def is_capturing(self) -> bool:
         """What is asked now becomes part of a graph; the device must not be asked how far it is."""
         return is_capturing(self.device)
+
+    def finish(self) -> None:
+        """Wait for everything that the device has to do, on any stream: for what went wrong."""
+        torch.get_device_module(self.device).synchronize(self.device)
 
     @contextmanager
     def beside_capture(self, after: Mark | None = None) -> Iterator[None]:

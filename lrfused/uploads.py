@@ -42,7 +42,7 @@ class Upload:
         self._fixes = fixes and not self._is_direct
         self._fixed: dict[bytes, Tensor] = {}  # by what they hold
         self._spares: list[tuple[Mark, Tensor]] = []
-        self._given: list[Tensor] = []  # a copy that was given up may still arrive there
+        self._pending: list[Tensor] = []  # memory of a copy that is not known to have ended
         self.make_spares()
 
     @property
@@ -53,10 +53,16 @@ class Upload:
     def make_spares(self) -> None:
         """Room for captures to come, if there is less than could be.
 
-        Each is free from its mark on: before, kernels may still write what lay there.
+        Each is free from its mark on: before, kernels may still write what lay there. After a
+        copy that was given up the device is waited for, once: it may arrive until then.
         """
         missing = SPARES - len(self._spares) if self._fixes else 0
-        if missing and not self._queue.is_capturing():
+        if not (missing or self._pending) or self._queue.is_capturing():
+            return
+        if self._pending:
+            self._queue.finish()
+            self._pending = []
+        if missing:
             new = [torch.empty_like(self._tensor) for _ in range(missing)]
             mark = self._queue.mark()
             self._spares += [(mark, spare) for spare in new]
@@ -70,6 +76,7 @@ class Upload:
         now = numbers.tobytes()
         if now == self._last:
             return self._tensor
+        self._last = None  # until the copy is asked for: an interrupt may leave either
         if self._is_direct:
             self._tensor.copy_(torch.from_numpy(numbers))
         elif self._queue.is_capturing():
@@ -97,7 +104,6 @@ class Upload:
                     "one of them between the captures"
                 )
             mark, own = self._spares.pop()
-            self._given.append(own)
             with self._queue.beside_capture(mark):
                 self._copy_now(numbers, own)
             self._fixed[now] = own
@@ -119,7 +125,13 @@ class Upload:
         A capture forbids to ask the device whether it has finished, so the numbers are copied
         back, and the host looks at its own memory until they are there.
         """
+        if self._pending:
+            raise RuntimeError(
+                "capture: an earlier copy to the device did not end; take a step outside of a "
+                "graph, or call push(), which waits for it"
+            )
         there, back = self._beside
+        self._pending = [target, there, back]
         there.copy_(torch.from_numpy(numbers))
         bits = there.view(torch.int64)
         back.view(torch.int64).copy_(~bits)
@@ -129,3 +141,4 @@ class Upload:
         while not torch.equal(back.view(torch.int64), bits):
             if time.monotonic() > end:
                 raise RuntimeError(f"capture: a copy to the device did not end in {PATIENCE} s")
+        self._pending = []

@@ -36,7 +36,7 @@ HEAD = """\
 | GPU (n) | run on the GPU of run n below, and right |
 | **wrong on GPU (n)** | run there, and the test failed |
 | CPU | run on a CPU in every `make test`: the C++ backend's own place |
-| interpreted | Triton's interpreter runs the kernel on a CPU in every `make test` |
+| interpreted | Triton's interpreter runs it on a CPU: all in `make test-all`, most in `make test` |
 | emulated | g++ compiles the CUDA source, a CPU runs it in every `make test` |
 | only compiled | the machine code is looked at, nothing runs it |
 | not run | the test is there and waits for a GPU; the C++ backend rehearses it |

@@ -189,13 +189,18 @@ def test_a_quick_run_is_a_part_of_a_whole_one():
     assert quick.out != whole.out
 
 
-def test_no_place_of_the_machine_is_in_a_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("results", ["/some/results", "out", ".", "/"])
+def test_no_place_of_the_machine_is_in_a_file(tmp_path, monkeypatch, results):
+    monkeypatch.setenv("RESULTS_DIR", results)
     monkeypatch.setattr(sys, "prefix", "/somewhere/environment")
     tree = str(result_files.ROOT)
     said = {"command": ["/somewhere/environment/bin/python", f"{tree}/setup.py"], "in": tree}
-    result_files.write(said, tmp_path / "found.json")
+    others = {"output": "timed out, a/some/results", "seconds": 0.5, "/some/results2": "a / b"}
+    result_files.write({**said, **others, "to": "/some/results/x"}, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found == {"command": ["VENV/bin/python", "setup.py"], "in": "."}
+    place = "RESULTS_DIR" if results == "/some/results" else "/some/results"
+    told = {"command": ["VENV/bin/python", "./setup.py"], "in": "."}
+    assert found == {**told, **others, "to": f"{place}/x"}
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

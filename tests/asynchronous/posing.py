@@ -39,6 +39,10 @@ class LateQueue(DeviceQueue):
     def is_capturing(self):
         return self.capturing
 
+    def finish(self):
+        assert not self.capturing, "waited for the device in a capture"
+        self.run()
+
     @contextmanager
     def beside_capture(self, after=None):
         self.behind.append(after)

@@ -1,6 +1,6 @@
 """Uploads do not wait, and no copy finds other numbers than those it was asked for."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -123,15 +123,46 @@ def test_a_change_in_a_capture_is_there_at_once_where_it_was(late):
     assert tensor.tolist() == [3.0, 4.0] and not late.waiting
 
 
-def test_a_copy_beside_a_capture_that_never_ends_is_an_error(late, monkeypatch):
+@pytest.fixture
+def stuck(late, monkeypatch):
+    """Copies beside a capture come when the device is waited for, as what is there then."""
     monkeypatch.setattr("lrfused.uploads.PATIENCE", 0.01)
-    upload = Upload(2, torch.float64, CPU, late, fixes=True)
-    queued = []
-    late.copy = lambda target, source: queued.append(target)
-    late.beside_capture = lambda after: torch.no_grad()
-    with pytest.raises(RuntimeError, match="capture: a copy to the device did not end"):
-        upload.fixed(np.array([3.0, 4.0]))
-    assert any(queued[0] is kept for kept in upload._given)  # the copy may arrive yet
-    monkeypatch.setattr("lrfused.uploads.PATIENCE", 10.0)
-    late.copy = lambda target, source: target.copy_(source)
-    assert upload.fixed(np.array([3.0, 4.0])) is not queued[0]
+    late.beside_capture = lambda after=None: nullcontext()
+    late.copy = lambda target, source: late.waiting.append((target, source))
+    return late
+
+
+EARLIER = r"^capture: an earlier copy to the device did not end"
+UNFINISHED = r"^capture: a copy to the device did not end in 0.01 s$"
+
+
+def test_memory_of_a_copy_that_was_given_up_is_not_used_again(stuck):
+    """Else what it writes at last would say that the next one has arrived."""
+    upload = Upload(2, torch.float64, CPU, stuck, fixes=True)
+    numbers = np.array([3.0, 4.0])
+    stuck.capturing = True
+    with pytest.raises(RuntimeError, match=UNFINISHED):
+        upload.fixed(numbers)
+    asked = len(stuck.waiting)
+    with pytest.raises(RuntimeError, match=EARLIER):
+        upload.fixed(numbers)
+    assert len(stuck.waiting) == asked
+    stuck.capturing = False
+    upload.make_spares()
+    assert not stuck.waiting
+    del stuck.beside_capture, stuck.copy
+    with capture(stuck):
+        assert upload.fixed(numbers).tolist() == [3.0, 4.0]
+
+
+def test_numbers_of_before_a_copy_that_was_given_up_are_uploaded_again(stuck):
+    upload = Upload(1, torch.float64, CPU, stuck)
+    upload.shared(np.array([1.0]))
+    stuck.run()
+    stuck.capturing = True
+    with pytest.raises(RuntimeError, match=UNFINISHED):
+        upload.shared(np.array([2.0]))
+    stuck.capturing = False
+    tensor = upload.shared(np.array([1.0]))
+    stuck.run()
+    assert tensor.tolist() == [1.0]

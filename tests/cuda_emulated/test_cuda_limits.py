@@ -1,9 +1,12 @@
 """What the CUDA kernels have room for, and more than that: the bits are the reference's."""
 
 import pytest
+import torch
+from asynchronous.posing import LateQueue
 from step.helpers import FEW, SMALL, assert_as_reference, assert_same_run, random_problem, run
 
 from lrfused import schedules as S
+from lrfused.uploads import SPARES, Upload
 
 pytestmark = pytest.mark.usefixtures("cuda")
 
@@ -30,6 +33,18 @@ def test_more_tensors_than_parameters_of_a_kernel(rng, cuda, monkeypatch):
     problem = random_problem(rng, SMALL, 5, none=0.4)
     got = assert_as_reference(problem, "cuda", max_grad_norm=0.1)
     assert got.opt._engine._table.run._gradients is not None
+
+
+def test_a_push_makes_room_for_captures_of_such_tables(rng, cuda, monkeypatch):
+    monkeypatch.setattr(cuda.module, "parameter_capacity", lambda: 3)
+    got = run(random_problem(rng, SMALL, 1, none=0.0), "cuda")
+    table = got.opt._engine._table
+    # Emulated, nothing is captured: as on a GPU.
+    posed = Upload(len(SMALL), torch.int64, torch.device("cpu"), LateQueue(), fixes=True)
+    monkeypatch.setattr(table.run, "_gradients", posed)
+    posed._spares.clear()
+    got.opt.push()
+    assert len(posed._spares) == SPARES
 
 
 def test_more_groups_programs_and_units_than_threads(rng):
