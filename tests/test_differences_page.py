@@ -28,6 +28,10 @@ def test_the_page_is_what_the_generator_gives():
     assert facts.DIFFERENCES.read_text(encoding="utf-8") == page, "run `make facts`"
 
 
+def test_the_readme_links_to_the_page():
+    assert "(docs/differences.md)" in (facts.ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_every_module_is_on_the_page():
     found = sorted(path.stem.removeprefix("test_") for path in FOLDER.glob("test_*.py"))
     assert found == sorted(facts.DIFFER_IN)

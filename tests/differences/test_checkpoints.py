@@ -5,6 +5,11 @@ import copy
 import pytest
 import torch
 from step.helpers import needs_cpp
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.nn import Parameter
 
 from lrfused import schedules
@@ -150,3 +155,28 @@ def test_state_made_in_inference_mode_can_be_stepped():
         else:
             step(opt)
             assert state(opt)["step"] == 2
+
+
+def test_a_flattened_state_of_torchs_lacks_keys():
+    """A state of torch's that was flattened (`flatten_optimizer_state_dict=True`) is refused with
+    KeyError if it is given as it is, because torch asks it for every key that stands in the groups,
+    and there are a few more here. torch loads it.
+
+    `like = get_optimizer_state_dict(model, opt, options=options)`, `like.update(theirs)`, and then
+    set `like`."""
+
+    def trained(kind):
+        model = torch.nn.Linear(3, 2)
+        return model, stepped(kind, list(model.parameters()))
+
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    theirs = get_optimizer_state_dict(*trained(TORCH), options=options)
+    set_optimizer_state_dict(*trained(TORCH), theirs, options=options)
+    model, opt = trained(OURS)
+    with pytest.raises(KeyError, match="lrfused"):
+        set_optimizer_state_dict(model, opt, theirs, options=options)
+    step(opt)
+    like = get_optimizer_state_dict(model, opt, options=options)
+    like.update(theirs)
+    set_optimizer_state_dict(model, opt, like, options=options)
+    assert state(opt)["step"] == 1

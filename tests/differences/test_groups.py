@@ -11,6 +11,18 @@ from lrfused import schedules
 
 from .both import OURS, TORCH, ones, parameter, state, step, stepped
 
+CARRIED = [
+    "lrfused",
+    "lrfused_group",
+    "lrfused_clipped_steps",
+    "lrfused_consecutive_skips",
+    "lrfused_growth_tracker",
+    "lrfused_hysteresis_tracker",
+    "lrfused_loss_scale",
+    "lrfused_skipped_steps",
+    "lrfused_step",
+]
+
 
 def warmup():
     """0, 0.25, 0.5, ..."""
@@ -146,3 +158,20 @@ def test_the_step_counts_for_itself():
         opt.step()
         assert [float(state(opt, i)["step"]) for i in range(2)] == [1.0, 2.0]
     assert opt.metrics()["steps"] == 2 and not hasattr(TORCH, "metrics")
+
+
+def test_groups_hold_what_checkpoints_carry():
+    """A group has a few keys besides torch's: a string, a number and tensors of one number each,
+    all starting with `lrfused`. They hold the counters, the loss scale and the schedules at the
+    last `state_dict()`, because every way in which torch carries an optimizer keeps what stands in
+    the groups, and only that. torch's groups hold torch's keys.
+
+    Leave them alone; `metrics()` has the present numbers."""
+    theirs, ours = (stepped(kind, [ones(3), ones(4)]) for kind in (TORCH, OURS))
+    assert sorted(ours.param_groups[0].keys() - theirs.param_groups[0].keys()) == sorted(CARRIED)
+    ours.state_dict()
+    group = ours.param_groups[0]
+    assert isinstance(group["lrfused"], str)
+    for key in CARRIED[2:]:
+        assert group[key].dtype == torch.float64 and group[key].dim() == 0, key
+    assert group["lrfused_step"] == ours.metrics()["steps"] == 1
