@@ -20,10 +20,10 @@ class ReportLR(LRScheduler):
     a GPU as late as ``param_groups``; ``optimizer.sync_mirrors()`` brings them up to date.)
 
     For frameworks that build a scheduler of their own where they get none. The Trainer of
-    transformers builds a LambdaLR, which takes schedule(0) for the base of all it will write: 0
-    with a warmup, for the whole run. ``Trainer(..., optimizers=(opt, lrfused.ReportLR(opt)))``
-    leaves the lead to the schedule. So does a ReportLR from Lightning's ``configure_optimizers``,
-    and one that is handed to accelerate's ``prepare``.
+    transformers builds a LambdaLR, which takes schedule(0) as the base of all that it writes: 0
+    or little more at the start of a warmup, for the whole run. With
+    ``Trainer(..., optimizers=(opt, lrfused.ReportLR(opt)))`` the schedule leads. Lightning takes
+    a ReportLR from ``configure_optimizers``, accelerate by ``prepare``.
 
     Nothing is written to ``param_groups`` and ``optimizer.step`` is not wrapped, so it may be
     stepped at any time and any number of times: ``last_epoch`` is the number of calls, no more.

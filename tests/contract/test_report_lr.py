@@ -10,6 +10,7 @@ from torch.optim import lr_scheduler as L
 from torch.optim import swa_utils
 
 import lrfused
+from lrfused import schedules
 
 from .helpers import (
     assert_same_run,
@@ -120,10 +121,11 @@ def test_it_may_be_stepped_before_the_optimizer(rng):
 
 
 def test_the_trainers_loop_keeps_the_schedule(rng):
-    """transformers' Trainer: a LambdaLR of its own holds the lr at 0, a ReportLR leaves it."""
+    """transformers' Trainer: a LambdaLR of its own holds schedule(0), a ReportLR the schedule."""
+    lr = schedules.linear(0.125, 1.0, 7)
 
     def train(scheduler_of):
-        opt = lrfused.AdamW(make_parameters(rng), lr=warmup())
+        opt = lrfused.AdamW(make_parameters(rng), lr=lr)
         scheduler, wrapped, logged = scheduler_of(opt), Wrapper(opt), []
         for _ in range(6):
             give_gradients(rng, opt)
@@ -135,11 +137,11 @@ def test_the_trainers_loop_keeps_the_schedule(rng):
 
     with pytest.warns(UserWarning, match="overrides its schedule"):
         _, _, logged = train(lambda opt: L.LambdaLR(opt, lambda _: 1.0))
-    assert logged == [0.0] * 6
+    assert logged == [0.125] * 6
     opt, report, logged = train(lrfused.ReportLR)
-    assert logged == [warmup()(step) for step in range(1, 7)]
+    assert logged == [lr(step) for step in range(1, 7)]
 
-    other = lrfused.AdamW(twin(parameters_of(opt)), lr=warmup())
+    other = lrfused.AdamW(twin(parameters_of(opt)), lr=lr)
     resumed = lrfused.ReportLR(other)
     other.load_state_dict(opt.state_dict())
     resumed.load_state_dict(saved(report))

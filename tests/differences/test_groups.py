@@ -60,8 +60,8 @@ def test_a_number_over_a_schedule_is_warned_of():
 
 def test_a_scheduler_starts_from_the_schedule_at_step_0():
     """A torch scheduler takes the `lr` that it finds in the group as the base of all that it
-    writes; over a Schedule that is `schedule(0)`. If this is 0, as at the start of a warmup, the
-    run stays at 0. (The Trainer of transformers builds such a scheduler if it is given none.) With
+    writes; over a Schedule that is `schedule(0)`, at the start of a warmup 0 or little more, and
+    not the peak. (The Trainer of transformers builds such a scheduler if it is given none.) With
     torch it finds the `lr` that was given.
 
     `lrfused.ReportLR(optimizer)`, where a framework wants a scheduler; or a number for `lr`."""
@@ -72,12 +72,12 @@ def test_a_scheduler_starts_from_the_schedule_at_step_0():
             scheduler.step()
         return scheduler.get_last_lr()
 
-    theirs, ours = TORCH([ones()], lr=0.5), OURS([ones()], lr=warmup())
+    lr = schedules.linear(0.125, 0.5, 3)
+    theirs, ours, reported = TORCH([ones()], lr=0.5), OURS([ones()], lr=lr), OURS([ones()], lr=lr)
     assert run(theirs, lr_scheduler.LambdaLR(theirs, lambda _: 1.0)) == [0.5]
     with pytest.warns(UserWarning, match="overrides its schedule"):
-        assert run(ours, lr_scheduler.LambdaLR(ours, lambda _: 1.0)) == [0.0]
-    reported = OURS([ones()], lr=warmup())
-    assert run(reported, lrfused.ReportLR(reported)) == [warmup()(3)]
+        assert run(ours, lr_scheduler.LambdaLR(ours, lambda _: 1.0)) == [0.125]
+    assert run(reported, lrfused.ReportLR(reported)) == [0.5]
 
 
 def test_a_group_may_have_options_of_its_own():
