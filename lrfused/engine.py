@@ -264,6 +264,8 @@ class Engine:
             for group, row in zip(groups, rows, strict=True)
         ):
             self.hyper.arrange(self.known.rows(groups, rows))
+            if self._table is not None:
+                self._table.walk = None  # groups that are put back would look as they did
 
     def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
         """The settings of a group that was added to the list."""
