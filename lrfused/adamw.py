@@ -211,7 +211,8 @@ class AdamW(torch.optim.AdamW):
         known = self._engine.known
         self._engine.arrange(self.param_groups)
         param_group = {**param_group, "params": parameters_in(param_group)}
-        checked = known.checked({**self._changed_defaults(), **from_group(param_group)})
+        own = from_group(param_group, known.settings_of(param_group))
+        checked = known.checked({**self._changed_defaults(), **own})
         known.check_params(checked, param_group["params"])
         others = {k: v for k, v in param_group.items() if k not in arguments.GROUP_ARGUMENTS}
         super().add_param_group({**without_ours(others), **checked.shown})

@@ -9,7 +9,6 @@ from lrfused import arguments
 from lrfused.backends import Choice, checked
 from lrfused.build import Table, is_current, watch
 from lrfused.capture import is_capturing
-from lrfused.carried import NUMBER
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
 from lrfused.counts import Counts, Groups, States
@@ -258,20 +257,15 @@ class Engine:
 
     def arrange(self, groups: Groups) -> None:
         """Rows of settings for the groups as they stand now."""
-        rows = self.hyper.rows
-        if len(groups) != len(rows) or any(
-            not isinstance(group, dict) or group.get(NUMBER) != row.number
-            for group, row in zip(groups, rows, strict=True)
-        ):
-            self.hyper.arrange(self.known.rows(groups, rows))
-            if self._table is not None:
-                self._table.walk = None  # groups that are put back would look as they did
+        if self.known.are_as_before(groups, self.hyper.rows):
+            return
+        self.hyper.arrange(self.known.rows(groups, self.hyper.rows))
+        if self._table is not None:
+            self._table.walk = None  # groups that are put back would look as they did
 
     def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
         """The settings of a group that was added to the list."""
-        group.update(self.known.add(checked))
-        row = self.known.settings_of(group)
-        assert row is not None
+        row = self.known.add(group, checked)
         self.hyper.append(row, group)
         self.groups = [*self.groups, _with_torch_options(row.options, group)]
         self.forget_table()
