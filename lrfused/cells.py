@@ -110,6 +110,15 @@ def read_group(group: dict[str, Any], slot: Slot) -> Any:
     return pair(value)[slot - Slot.BETA1] if slot in BETAS else value
 
 
+def schedule_in(group: dict[str, Any], slot: Slot) -> Schedule | None:
+    """One that the caller wrote there; whatever else stands there has its turn later."""
+    try:
+        value = read_group(group, slot)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if isinstance(value, Schedule) else None
+
+
 def written(group: dict[str, Any], slot: Slot, value: Value) -> tuple[str, Any]:
     """The key of the caller's side of a hyperparameter, and what changes it to ``value``."""
     if slot not in BETAS:

@@ -201,7 +201,14 @@ class Engine:
         self._raise_latched(reading)
         self.hyper.take_schedules(groups)
         self.hyper.mirror(groups, int(reading[Field.STEP]))
+        self.describe_written(groups)
         return reading
+
+    def describe_written(self, groups: Groups) -> None:
+        """Schedules that the caller wrote to the groups belong to their texts, too."""
+        if self.hyper.undescribed:
+            self.known.describe(self.hyper.rows, groups)
+            self.hyper.undescribed = False
 
     def _raise_latched(self, reading: Reading) -> None:
         error = error_of(reading)
