@@ -9,6 +9,7 @@ from lrfused import arguments
 from lrfused.backends import Choice, checked
 from lrfused.build import Table, is_current, watch
 from lrfused.capture import is_capturing
+from lrfused.cells import Settings
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
 from lrfused.counts import Counts, Groups, States
@@ -20,7 +21,7 @@ from lrfused.gradients import check_pair
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.known_groups import KnownGroups
 from lrfused.latched import error_of
-from lrfused.options import BiasCorrection, GroupOptions, Options
+from lrfused.options import BiasCorrection, GroupOptions, Options, Slot
 from lrfused.products import Recomputed
 from lrfused.readback import Readback, Seen
 from lrfused.staging import run_with_copies
@@ -41,6 +42,7 @@ class Engine:
         self.hyper = Hyperparameters()
         self.stepped = self.measured = self.scale_was_asked = False
         self.readback: Readback | None = None  # from the first step of which nothing is known on
+        self._planned: list[Settings] = []  # the groups of the last step
         self._state: DeviceState | None = None
         self._table: Table | None = None
         self._captured: list[Table] = []  # replaced ones, in which graphs go on
@@ -151,7 +153,7 @@ class Engine:
                 del states[param]
                 self.forget_table()
             self._raise_latched(work.state.read())
-        self.stepped, self.measured = True, table.measures
+        self.stepped, self.measured, self._planned = True, table.measures, work.rows
         if outcome.step is not None:
             self.hyper.mirror(groups, outcome.step, values=outcome.values)
         else:
@@ -203,6 +205,13 @@ class Engine:
         self.hyper.mirror(groups, int(reading[Field.STEP]))
         self.describe_written(groups)
         return reading
+
+    def lrs(self, groups: Groups, reading: Reading) -> list[float]:
+        """What the last step used; of a group that had no part, what the next one will use."""
+        used = zip(self._planned, reading.hyperparameters[:, Slot.LR].tolist(), strict=False)
+        by_number = {row.number: lr for row, lr in used}
+        rows = zip(self.hyper.rows, groups, strict=True)
+        return [by_number.get(row.number, float(group["lr"])) for row, group in rows]
 
     def describe_written(self, groups: Groups) -> None:
         """Schedules that the caller wrote to the groups belong to their texts, too."""

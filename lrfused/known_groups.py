@@ -127,7 +127,9 @@ class KnownGroups:
         """The settings of what stands in the list; None of a group that is new."""
         if not isinstance(group, dict):
             raise TypeError(f"param_groups[{g}]: must be a dict, got {type(group).__name__}")
-        if id(group) in places:  # another number was loaded into it, by ZeroRedundancyOptimizer, say
+        if (
+            id(group) in places
+        ):  # another number was loaded into it, by ZeroRedundancyOptimizer, say
             return self.settings_of(group) or before[places[id(group)]]
         if missing := [key for key in TORCH_KEYS if key not in group]:
             raise ValueError(
