@@ -12,7 +12,7 @@ from lrfused.capture import is_capturing
 from lrfused.cells import Settings
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
-from lrfused.counts import Counts, Groups, States
+from lrfused.counts import Counts, Groups, States, as_count
 from lrfused.cpu import CpuStep
 from lrfused.device_queue import DeviceQueue
 from lrfused.device_state import DeviceState, Field, Reading
@@ -79,13 +79,19 @@ class Engine:
             for g, group in enumerate(groups)
             for _ in group["params"]
         ]
-        recomputed = Recomputed(groups, self.hyper.rows, self.counter())
+        recomputed = Recomputed(groups, self.hyper.rows, self._furthest(groups, states, carries))
         state.tensors, largest = state.tensors.moved(groups, states, carries, recomputed)
         state.tensors.bind(states)
         if largest > self.counter():
             state.words[Field.STEP] = largest
-        recomputed.warn("state")
+        recomputed.warn("optimizer.state")
         return state.tensors
+
+    def _furthest(self, groups: Groups, states: States, carries: list[bool]) -> int:
+        """The counter, or a larger count in the states; those are asked where products need it."""
+        params = [p for group in groups for p in group["params"]] if any(carries) else []
+        shown = [states[p]["step"] for p in params if (states.get(p) or {}).get("step") is not None]
+        return max([self.counter(), *(as_count(step) for step in shown)])
 
     def present_loss_scale(self, groups: Groups, states: States) -> Tensor:
         """What multiplies the loss now."""
