@@ -9,7 +9,7 @@ from lrfused import arguments
 from lrfused.backends import Choice, checked
 from lrfused.build import Table, is_current, watch
 from lrfused.capture import is_capturing
-from lrfused.cells import Settings
+from lrfused.cells import Settings, as_number
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
 from lrfused.counts import Counts, Groups, States, as_count
@@ -216,8 +216,10 @@ class Engine:
         """What the last step used; of a group that had no part, what the next one will use."""
         used = zip(self._planned, reading.hyperparameters[:, Slot.LR].tolist(), strict=False)
         by_number = {row.number: lr for row, lr in used}
-        rows = zip(self.hyper.rows, groups, strict=True)
-        return [by_number.get(row.number, float(group["lr"])) for row, group in rows]
+        return [
+            by_number[row.number] if row.number in by_number else float(as_number(group["lr"]))
+            for row, group in zip(self.hyper.rows, groups, strict=True)
+        ]
 
     def describe_written(self, groups: Groups) -> None:
         """Schedules that the caller wrote to the groups belong to their texts, too."""
