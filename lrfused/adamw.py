@@ -211,7 +211,7 @@ class AdamW(torch.optim.AdamW):
         known = self._engine.known
         self._engine.arrange(self.param_groups)
         param_group = {**param_group, "params": parameters_in(param_group)}
-        own = from_group(param_group, known.settings_of(param_group))
+        own = from_group(param_group, known.settings_of(param_group), known.tables)
         checked = known.checked({**self._changed_defaults(), **own})
         known.check_params(checked, param_group["params"])
         others = {k: v for k, v in param_group.items() if k not in arguments.GROUP_ARGUMENTS}

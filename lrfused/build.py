@@ -100,6 +100,7 @@ def watch(table: Table, groups: Groups, states: States) -> Any:
         native.cpu is None
         or not native.tensor_readers
         or table.backend == "reference"  # which wants tensors, not addresses
+        or not isinstance(groups, list)
         or work.options.write_grads
         or any(type(e.param) not in PLAIN for e in work.entries)
     ):

@@ -89,6 +89,11 @@ def argument_name(slot: Slot) -> str:
     return f"betas[{slot - Slot.BETA1}]" if slot in BETAS else slot.name.lower()
 
 
+def limit_of(name: str) -> Slot | None:
+    """The slot of a clip's threshold, of the argument's name."""
+    return next((slot for slot in LIMITS if slot.name.lower() == name), None)
+
+
 def key_of(slot: Slot) -> str:
     """The key in a parameter group under which it stands."""
     return "betas" if slot in BETAS else slot.name.lower()
@@ -100,7 +105,7 @@ def pair(value: Any) -> tuple[Any, Any]:
     Raises:
         TypeError, ValueError: it does not.
     """
-    if isinstance(value, (Set, Mapping)):
+    if not isinstance(value, tuple) and isinstance(value, (Set, Mapping)):
         raise TypeError("their order says nothing")
     first, second = value
     return first, second
@@ -149,11 +154,14 @@ def checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
     Raises:
         TypeError: it cannot.
     """
-    where = f"param_groups[{g}]: {key_of(slot)}"
     try:
-        value = as_number(read_group(group, slot))
+        value = read_group(group, slot)
     except (TypeError, ValueError):
+        where = f"param_groups[{g}]: {key_of(slot)}"
         raise TypeError(f"{where} must be a pair, got {group['betas']!r}") from None
+    if type(value) is float:  # as a rule, and at every step of a scheduler
+        return value
+    value, where = as_number(value), f"param_groups[{g}]: {key_of(slot)}"
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise TypeError(f"{where} must have one element, got shape {tuple(value.shape)}")

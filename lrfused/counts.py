@@ -6,7 +6,7 @@ products, they stand in the state, too, with the count at which they hold.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,14 @@ def power(beta: float, count: int) -> float:
     return beta**count if 0.0 <= beta < 1.0 else float(count == 0)
 
 
+class Moved(NamedTuple):
+    """Counts of the present parameters; what is not ours in the states was loaded by somebody."""
+
+    counts: "Counts"
+    largest: int  # of those that are not ours
+    is_load: bool  # none of them is
+
+
 class Counts:
     """The counts of a fixed list of parameters; another list takes a new object.
 
@@ -83,19 +91,18 @@ class Counts:
 
     def moved(
         self, groups: Groups, states: States, carries: list[bool], recompute: Recompute
-    ) -> tuple["Counts", int]:
+    ) -> "Moved":
         """Counts for the present parameters: ours, unless those in the state were replaced or lost.
 
         Of the same parameters they stay where they are: captured graphs know these addresses.
-        ``recompute`` gives a group's products after so many updates, where nothing else does. With
-        them the largest count that is not ours.
+        ``recompute`` gives a group's products after so many updates, where nothing else does.
         """
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         if carries == self.carries and self._are_in_place([p for _, p in params], states):
-            return self, 0
+            return Moved(self, 0, False)
         new = Counts([p for _, p in params], carries, self.counts.device)
         places = {id(p): i for i, p in enumerate(self.params)}
-        largest = 0
+        foreign, kept = [0], 0
         for index, (g, param) in enumerate(params):
             state = states.get(param, {})
             if state.get("step") is None:
@@ -103,20 +110,25 @@ class Counts:
             old = places.get(id(param))
             own = old is not None and self.is_shown(old, state["step"])
             count = int(self.counts[old]) if own else as_count(state["step"])
-            largest = largest if own else max(largest, count)
+            foreign, kept = (foreign, kept + 1) if own else ([*foreign, count], kept)
             carried = self._carried(old, state, count) if carries[index] else None
             if carried is None and own:
                 carried = (float(self.products[old, 0]), float(self.products[old, 1]))
             new.set(index, count, recompute(g, count) if carried is None else carried)
         if [id(p) for p in new.params] != [id(p) for p in self.params]:
-            return new, largest
+            return Moved(new, max(foreign), len(foreign) > 1 and not kept)
         # The counts last: after an interrupt the others would still be seen to differ.
         self.products.copy_(new.products)
         self.steps.copy_(new.steps)
         self.counts.copy_(new.counts)
         self.carries = carries
         self.renew_views()  # somebody may have pointed one elsewhere
-        return self, largest
+        return Moved(self, max(foreign), len(foreign) > 1 and not kept)
+
+    def show_in(self, states: States) -> bool:
+        """No state shows another tensor than ours; their values are not asked for."""
+        pairs = zip(self.params, self.views, strict=True)
+        return all(states[p].get("step") is v["step"] for p, v in pairs if states.get(p))
 
     def _are_in_place(self, params: list[Tensor], states: States) -> bool:
         """The same parameters, whose states show our views, with what we know."""

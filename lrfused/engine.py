@@ -63,6 +63,7 @@ class Engine:
         state = self.state(groups)
         devices = {p.device for group in groups for p in group["params"]}
         if state.words.device not in devices and not self.is_captured:
+            self.forget_table()  # it has the addresses
             state.move(_home(groups))
         return state
 
@@ -80,10 +81,12 @@ class Engine:
             for _ in group["params"]
         ]
         recomputed = Recomputed(groups, self.hyper.rows, self._furthest(groups, states, carries))
-        state.tensors, largest = state.tensors.moved(groups, states, carries, recomputed)
+        state.tensors, largest, is_load = state.tensors.moved(groups, states, carries, recomputed)
         state.tensors.bind(states)
         if largest > self.counter():
             state.words[Field.STEP] = largest
+            if is_load:  # and so are the numbers in the groups: no caller's writes
+                self.hyper.mirror(groups, largest, reset=True)
         recomputed.warn("optimizer.state")
         return state.tensors
 
@@ -260,7 +263,7 @@ class Engine:
         """A quick look: the gradients that need a closer one; None if everything does."""
         table = self._table
         walk = None if table is None else table.walk
-        if table is None or walk is None:
+        if table is None or walk is None or not isinstance(groups, list):
             return None
         seen = walk.look(groups, states, table.work.addresses)
         if seen is None:

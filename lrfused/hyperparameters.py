@@ -151,8 +151,10 @@ class Hyperparameters:
         Raises:
             TypeError: something that is not a number, a tensor or a schedule stands in a group.
         """
-        self.take_schedules(groups)
-        hosts = [[checked(g, slot, group) for slot in IN_GROUPS] for g, group in enumerate(groups)]
+        hosts = _hosts(groups)
+        if any(isinstance(host, Schedule) for row in hosts for host in row):
+            self.take_schedules(groups)
+            hosts = _hosts(groups)
         for g, row in enumerate(self.rows):
             for slot, host in zip(IN_GROUPS, hosts[g], strict=True):
                 cell = row.cells[slot]
@@ -197,6 +199,11 @@ class Hyperparameters:
                 value = schedule.program.evaluate(steps, schedule._input_values())
                 matrix[g, slot] = value[0]
         return matrix
+
+
+def _hosts(groups: list[dict[str, Any]]) -> list[list[Any]]:
+    """The caller's side of everything that stands in groups."""
+    return [[checked(g, slot, group) for slot in IN_GROUPS] for g, group in enumerate(groups)]
 
 
 def _show(group: dict[str, Any], slot: Slot, cell: Cell, value: float) -> None:

@@ -24,9 +24,10 @@ from lrfused.cells import (
     by_layer,
     key_of,
     read_group,
+    same,
     written,
 )
-from lrfused.checkpoint.describe import SCHEDULE, Describer
+from lrfused.checkpoint.describe import SCHEDULE, USUAL, Describer
 from lrfused.checkpoint.stored import Stored, schedule_data, stored_in
 from lrfused.distributed import check_is_whole
 from lrfused.options import GroupOptions, Options, Slot
@@ -44,6 +45,7 @@ class KnownGroups:
         self._known: dict[int, Settings] = {}
         self._seen: GroupList = []  # the dictionaries as they stood the last time
         self._describer = Describer()
+        self.tables: dict[str, str] = {}  # of groups of another optimizer
         self.carried = Carried()
 
     def checked(self, own: dict[str, Any]) -> arguments.Group:
@@ -112,6 +114,8 @@ class KnownGroups:
             elif id(group) not in places and group.get(NUMBER) == settings.number:
                 group.update(self.carried.tensors)  # a copy, perhaps of the tensors, too
             group[NUMBER] = settings.number
+            if TEXT not in group:
+                group[TEXT] = self._describer.text(settings, self._options)
             taken.add(settings.number)
             rows.append(settings)
         self._seen = list(groups)
@@ -127,9 +131,7 @@ class KnownGroups:
         """The settings of what stands in the list; None of a group that is new."""
         if not isinstance(group, dict):
             raise TypeError(f"param_groups[{g}]: must be a dict, got {type(group).__name__}")
-        if (
-            id(group) in places
-        ):  # another number was loaded into it, by ZeroRedundancyOptimizer, say
+        if id(group) in places:  # ZeroRedundancyOptimizer, say, loads another number into it
             return self.settings_of(group) or before[places[id(group)]]
         if missing := [key for key in TORCH_KEYS if key not in group]:
             raise ValueError(
@@ -137,12 +139,19 @@ class KnownGroups:
             )
         if group.get(NUMBER) == BY_PLACE and g < len(before):
             return before[g]
+        if NUMBER not in group and g < len(before) and self._has_the_parameters_of(g, group):
+            return before[g]  # somebody made the dictionary anew, of what he knows
         return self.settings_of(group)
+
+    def _has_the_parameters_of(self, g: int, group: dict[str, Any]) -> bool:
+        """The list that stood at the place has the same parameters."""
+        now, then = list(group["params"]), list(self._seen[g]["params"])
+        return len(now) == len(then) > 0 and all(p is q for p, q in zip(now, then, strict=True))
 
     def _new(self, g: int, group: dict[str, Any]) -> arguments.Group:
         """A group that was put into the list by hand."""
         try:
-            found = from_group(group)
+            found = from_group(group, None, self.tables)
             made = self.checked({k: found[k] for k in arguments.GROUP_KEYS if k in found})
             self.check_params(made, group["params"])
         except (TypeError, ValueError) as error:
@@ -162,7 +171,7 @@ class KnownGroups:
 
     def describe(self, rows: list[Settings], groups: GroupList) -> None:
         """Bring the texts in the groups up to date."""
-        self._describer = Describer()
+        self._describer = Describer(self._describer)
         for settings, group in zip(rows, groups, strict=True):
             group[TEXT] = self._describer.text(settings, self._options)
 
@@ -184,10 +193,13 @@ def parameters_in(group: dict[str, Any]) -> Any:
     return params if isinstance(params, set) else list(params)  # torch refuses a set
 
 
-def from_group(group: dict[str, Any], settings: Settings | None = None) -> dict[str, Any]:
+def from_group(
+    group: dict[str, Any], settings: Settings | None, tables: dict[str, str]
+) -> dict[str, Any]:
     """A group's arguments; of a copy of another group also what the optimizer has of that one.
 
-    ``settings`` are those of a group of this optimizer.
+    ``settings`` are those of a group of this optimizer; ``tables`` has those that stood in texts so
+    far, and gets those of this one.
 
     Raises:
         ValueError: a schedule of another optimizer reads a tensor, which no copy brings along.
@@ -195,10 +207,12 @@ def from_group(group: dict[str, Any], settings: Settings | None = None) -> dict[
     stored = stored_in([group])[0]
     if stored is None:
         return group
-    found = {k: v for k, v in stored.options.items() if k in arguments.GROUP_ARGUMENTS}
-    found = {k: v for k, v in found.items() if v != SCHEDULE} | group
+    tables |= stored.tables
+    stored.tables = tables
+    options = {k: v for k, v in stored.options.items() if k in arguments.GROUP_ARGUMENTS}
+    found = {k: v for k, v in options.items() if v not in (SCHEDULE, USUAL.get(k))} | group
     for slot in Slot:
-        if slot == Slot.MAX_GRAD_NORM or _is_given(group, slot):
+        if slot == Slot.MAX_GRAD_NORM or _is_given(group, slot, settings):
             continue
         schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
         if schedule is None:
@@ -210,11 +224,16 @@ def from_group(group: dict[str, Any], settings: Settings | None = None) -> dict[
     return found
 
 
-def _is_given(group: dict[str, Any], slot: Slot) -> bool:
+def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> bool:
     """The caller says what it is: not what the copy had, or the default."""
     if slot in LIMITS:
         return key_of(slot) in group
-    return key_of(slot) not in group or isinstance(read_group(group, slot), Schedule)
+    if key_of(slot) not in group:
+        return True
+    value = read_group(group, slot)
+    # Of another optimizer nobody knows which number was mirrored.
+    is_known = settings is not None and not same(value, settings.cells[slot].mirror)
+    return isinstance(value, Schedule) or is_known
 
 
 def _schedule(stored: Stored, slot: Slot) -> Schedule | None:

@@ -4,13 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from lrfused.carried import KEYS
-from lrfused.cells import LIMITS, Cell, Settings, argument_name
-from lrfused.checkpoint.describe import described_options, optimizer_options
+from lrfused.cells import LIMITS, Settings, argument_name, limit_of
+from lrfused.checkpoint.describe import COMMON, USUAL, described_options
 from lrfused.engine import Engine
-from lrfused.options import GroupOptions, Options, Slot
-
-USUAL = described_options(Settings(0, GroupOptions(), [Cell() for _ in Slot]), Options())
-COMMON = {*optimizer_options(Options()), "max_grad_norm"}
+from lrfused.options import Options, Slot
 
 
 def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> str:
@@ -29,23 +26,18 @@ def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> s
 
 def _given(settings: Settings, options: Options) -> Iterator[tuple[str, Any]]:
     """Schedules, and the options that are not the usual."""
+    schedules: dict[Slot | None, Any]
     schedules = {slot: cell.schedule for slot, cell in zip(Slot, settings.cells, strict=True)}
-    for slot, schedule in schedules.items():
+    for slot, cell in zip(Slot, settings.cells, strict=True):
+        schedule = cell.schedule
         if schedule is not None:
             is_limit = slot in LIMITS
             yield argument_name(slot) if is_limit else f"{argument_name(slot)} follows", schedule
     for name, value in described_options(settings, options).items():
         if name == "loss_scale" and options.loss_scale is not None:
             yield name, options.loss_scale if options.loss_scale.dynamic else value
-        elif USUAL.get(name) != value and not _is_scheduled(name, schedules):
+        elif USUAL.get(name) != value and schedules.get(limit_of(name)) is None:
             yield name, value
-
-
-def _is_scheduled(name: str, schedules: dict[Slot, Any]) -> bool:
-    return any(
-        slot in LIMITS and slot.name.lower() == name and s is not None
-        for slot, s in schedules.items()
-    )
 
 
 def _lines(shown: dict[str, Any], title: str = "") -> str:

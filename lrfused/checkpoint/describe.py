@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lrfused.cells import LIMITS, Settings
+from lrfused.cells import LIMITS, Cell, Settings
 from lrfused.options import Agc, GroupOptions, Options, Slot
 from lrfused.schedules import Schedule
 
@@ -21,13 +21,21 @@ VERSION = 2
 SCHEDULE = "a schedule"
 
 
+Plain = tuple[Schedule, dict[str, Any], dict[str, str]]  # as data, and the tables in it
+
+
 class Describer:
     """Writes the texts of an optimizer's groups, one after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: "Describer | None" = None):
         self._tables: set[str] = set()  # that stand in a text already
-        # By identity, with the schedule: 100 groups often have the same one.
-        self._plain: dict[int, tuple[Schedule, dict[str, Any], dict[str, str]]] = {}
+        # By identity, with the schedule: 100 groups often have the same one. ``before`` knows those
+        # of the last time.
+        self._plain: dict[int, Plain] = {}
+        self._before = {} if before is None else before._plain
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_plain": {}, "_before": {}}  # a copy's objects have other ids
 
     def text(self, settings: Settings, options: Options) -> str:
         """The text of a group."""
@@ -52,9 +60,10 @@ class Describer:
 
     def schedule(self, schedule: Schedule, tables: dict[str, str] | None = None) -> dict[str, Any]:
         """``to_dict`` with long tables taken out, under their hash."""
-        known = self._plain.get(id(schedule))
-        if known is None or known[0] is not schedule:  # a copy of this object has other ids
-            known = self._plain[id(schedule)] = (schedule, *_plain(schedule))
+        known = self._plain.get(id(schedule)) or self._before.get(id(schedule))
+        if known is None:
+            known = (schedule, *_plain(schedule))
+        self._plain[id(schedule)] = known
         _, data, found = known
         if tables is not None:
             tables |= found
@@ -102,6 +111,10 @@ def _is_limited(slot: Slot, group: GroupOptions, options: Options) -> bool:
     if slot == Slot.MAX_GRAD_NORM:
         return options.clip_norm
     return group.value_clip if slot == Slot.CLIP_VALUE else group.agc != Agc.OFF
+
+
+USUAL = described_options(Settings(0, GroupOptions(), [Cell() for _ in Slot]), Options())
+COMMON = {*optimizer_options(Options()), "max_grad_norm"}  # to all groups
 
 
 def _plain(schedule: Schedule) -> tuple[dict[str, Any], dict[str, str]]:
