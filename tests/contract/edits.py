@@ -21,7 +21,7 @@ def own_settings(scheduled):
         {"lr": value(0.1), "weight_decay": 0.5},
         {"lr": value(0.02), "weight_decay_mode": "independent", "weight_decay": 0.01},
         {"lr": value(0.3), "clip_value": value(0.4), "betas": (value(0.8, 0.9), 0.9)},
-        {"lr": value(0.2), "agc": 0.1, "start_step": 4, "bias_correction": "product"},
+        {"lr": value(0.2), "agc": 0.1, "start_step": 2, "bias_correction": "product"},
     ]
 
 
