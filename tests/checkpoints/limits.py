@@ -1,0 +1,69 @@
+"""What torch cannot do for its own AdamW: which cells, what they say, and why.
+
+The cells of torch's class show each of these; where lrfused's class can do no more, because the
+state was lost before it was asked, its cells show the same.
+"""
+
+import re
+from typing import NamedTuple
+
+
+class Limit(NamedTuple):
+    """``cells`` and ``says`` are searched for in the cell's name and in what became of it."""
+
+    cells: str
+    says: str
+    why: str
+
+
+LIMITS = (
+    Limit(
+        r"-(memory|full|offloaded|broadcast)-not-yet-",
+        "Missing optimizer state for parameter|not tried: a cell of the same checkpoint",
+        "set_optimizer_state_dict asks for the state of every parameter, and AdamW has none for "
+        "one that never had a gradient",
+    ),
+    Limit(
+        r"-(plain|replicated|fsdp2)-flattened-not-yet-",
+        "argument must be a string or a real number, not 'dict'|not tried: a cell of the same",
+        "the flattened form loads an empty dictionary for each value that it lacks",
+    ),
+    Limit(
+        r"-fsdp1(flat)?-flattened-not-yet-",
+        "unhashable type: 'dict'|not tried: a cell of the same checkpoint",
+        "the same, which FSDP1 cannot gather",
+    ),
+    Limit(
+        r"-disk(-flattened)?-not-yet-",
+        "Missing key in checkpoint state_dict",
+        "set_optimizer_state_dict and get_optimizer_state_dict allocate the state of every "
+        "parameter in the optimizer that loads, so a strict load asks for it",
+    ),
+    Limit(
+        r"-disk(-flattened)?-partial-not-yet-",
+        r"more \['exp_avg of parameter|not tried: a cell of the same checkpoint",
+        "a partial load leaves what it does not find as it was: a count of 1 in a fresh optimizer, "
+        "the old count in a used one",
+    ),
+    Limit(
+        r"-zero-consolidated-not-yet-used",
+        r"more \['exp_avg of parameter|not tried: a cell of the same checkpoint",
+        "ZeroRedundancyOptimizer leaves the state that a checkpoint lacks in a used optimizer",
+    ),
+    Limit(
+        r"-fsdp1-offloaded-",
+        r"differ: .*exp_avg|not tried: a cell of the same checkpoint",
+        "FSDP1 with use_orig_params gathers all moments into one buffer; .cpu() of what lies on a "
+        "CPU makes no copy, so the last moment gathered stands in all of them",
+    ),
+)
+
+# The processes die ("Received data size doesn't match expected size"), so these are left out where
+# cells share processes: FSDP1 with use_orig_params has no state for a parameter of which other
+# ranks hold everything, and the flattened form is read by the names of the state that there is.
+DEADLY = r"fsdp1-(disk-)?flattened-.*-used"
+
+
+def limits_of(cell: str) -> list[Limit]:
+    """Those that concern a cell of torch's class."""
+    return [limit for limit in LIMITS if re.search(limit.cells, cell.replace(":", "-"))]

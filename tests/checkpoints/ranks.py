@@ -1,0 +1,120 @@
+"""One process of a launch: python -m checkpoints.ranks FOLDER RANK WORLD SEED LIMIT
+
+Goes through the cells that FOLDER/cells.json names and appends what became of each of them to
+FOLDER/results-RANK.jsonl: "begun", then "ok" or a traceback. The cells of a checkpoint have a
+process group of their own, which ends with them: a rank that fails breaks the connections of those
+that wait for it.
+"""
+
+import contextlib
+import faulthandler
+import gc
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import distributed
+from torch.distributed.checkpoint import CheckpointException
+
+from . import cells, going_on
+from .launching import BEGUN, OK
+
+WAIT = timedelta(seconds=12)  # for another rank: a cell that hangs fails after that
+
+DEEPEST = -6  # frames of a traceback that are kept
+
+
+ERRORS = (Exception, CheckpointException)  # the latter is none of the former
+
+
+class Apart(Exception):
+    """The ranks of a job are not at the same place any more."""
+
+
+class Rank:
+    """This process among the others of the launch."""
+
+    def __init__(self, folder: Path, rank: int, world: int, seed: int):
+        self.folder, self.rank, self.world, self.seed = folder, rank, world, seed
+        self._recorded: set[str] = set()
+
+    def record(self, cell: str, does: Callable[[], None]) -> None:
+        """What becomes of a cell; the ranks stand together afterwards.
+
+        Raises:
+            Apart: it failed, and another rank may wait for something that this one never sent.
+        """
+        failure = None
+        try:
+            does()
+            if distributed.is_initialized():
+                distributed.barrier()
+        except ERRORS:
+            failure = traceback.format_exc(limit=DEEPEST)
+        self._write(cell, failure or OK)
+        if failure and distributed.is_initialized():
+            raise Apart("not tried: a cell of the same checkpoint failed before it on this rank")
+
+    def _write(self, cell: str, outcome: str) -> None:
+        self._recorded.add(cell)
+        with (self.folder / f"results-{self.rank}.jsonl").open("a") as file:
+            file.write(json.dumps([cell, outcome]) + "\n")
+
+    def go(self, index: int, job: cells.Job, wanted: set[str]) -> None:
+        """The cells of a job, on all ranks, or, without a group, on one of them."""
+        alone = job.setting == "plain"
+        if alone and index % self.world != self.rank:
+            return
+        folder = self.folder / f"job-{index}"
+        folder.mkdir(exist_ok=True)
+        chosen = [cell for cell in job.cells if cell in wanted]
+        for cell in chosen:
+            self._write(cell, BEGUN)
+        self._recorded.clear()
+        with contextlib.nullcontext() if alone else self._group(folder):
+            if not self._is_done(job, chosen, folder):
+                # Connections end with what holds them, and so does the waiting for this rank.
+                gc.collect()
+
+    def _is_done(self, job: cells.Job, chosen: list[str], folder: Path) -> bool:
+        """All cells; where something failed before, they say that."""
+        try:
+            going_on.go(job, chosen, folder, self.seed, self.record)
+            return True
+        except ERRORS:
+            failure = traceback.format_exc(limit=DEEPEST)
+        for cell in [cell for cell in chosen if cell not in self._recorded]:
+            self._write(cell, failure)
+        return False
+
+    @contextlib.contextmanager
+    def _group(self, folder: Path) -> Iterator[None]:
+        store = distributed.FileStore(str(folder / "store"), self.world)
+        distributed.init_process_group(
+            "gloo", store=store, rank=self.rank, world_size=self.world, timeout=WAIT
+        )
+        try:
+            yield
+        finally:
+            distributed.destroy_process_group()
+
+
+def main(folder: Path, rank: int, world: int, seed: int, limit: float) -> None:
+    """All jobs."""
+    faulthandler.dump_traceback_later(limit, exit=True)
+    torch.set_num_threads(1)
+    wanted = set(json.loads((folder / "cells.json").read_text()))
+    place = Rank(folder, rank, world, seed)
+    for index, job in enumerate(job for job in cells.ALL if wanted & set(job.cells)):
+        started = time.process_time()
+        place.go(index, job, wanted)
+        print(f"{job.name}: {time.process_time() - started:.3f} CPU seconds", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]), limit=float(sys.argv[5]))
