@@ -1,4 +1,4 @@
-"""One launch for all cells that a session wants, whichever of its processes asks first."""
+"""One launch of a size for all cells that a session wants, whichever process asks first."""
 
 import fcntl
 import json
@@ -10,7 +10,6 @@ import pytest
 from .launching import launch
 
 SEED = "LRFUSED_TEST_SEED"
-WORLD = 2
 BASE, EACH = 120.0, 1.0  # seconds that a launch may take, whatever else the machine does
 
 
@@ -23,16 +22,30 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def became(request: pytest.FixtureRequest, shared: Path) -> dict[str, str]:
-    """What became of each cell that this session has a test for."""
-    chosen = (getattr(item, "callspec", None) for item in request.session.items)
-    wanted = sorted({spec.params["cell"] for spec in chosen if spec and "cell" in spec.params})
+def outcomes(request: pytest.FixtureRequest, shared: Path, world: int) -> dict[str, str]:
+    """What became of the cells of as many ranks that this session has a test for."""
+    fixture = request.fixturename
+    items = [item for item in request.session.items if fixture in getattr(item, "fixturenames", ())]
+    wanted = sorted({item.callspec.params["cell"] for item in items})
     seed = int(os.environ[SEED])
-    results = shared / "results.json"
-    with (shared / "lock").open("w") as lock:
+    folder = shared / fixture
+    folder.mkdir(exist_ok=True)
+    results = folder / "results.json"
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not results.exists():
-            found = launch(shared, WORLD, wanted, seed, BASE + EACH * len(wanted))
+            found = launch(folder, world, wanted, seed, BASE + EACH * len(wanted))
             results.write_text(json.dumps(found))
     return json.loads(results.read_text())
+
+
+@pytest.fixture(scope="session")
+def became(request: pytest.FixtureRequest, shared: Path) -> dict[str, str]:
+    """What became of each cell of two ranks."""
+    return outcomes(request, shared, 2)
+
+
+@pytest.fixture(scope="session")
+def became_of_four(request: pytest.FixtureRequest, shared: Path) -> dict[str, str]:
+    """What became of each cell of four ranks."""
+    return outcomes(request, shared, 4)

@@ -95,13 +95,13 @@ def compare(run: Run, moment: Moment, when: str, names: tuple[str, ...]) -> None
     if scenario.classes == ("lrfused", "lrfused"):
         scaling = ("loss_scale", "headroom") if differs else ()
         compared = [name for name in names if name not in scaling]
-        _assert_equal(
+        assert_equal(
             {n: metrics[n] for n in compared}, {n: moment.metrics[n] for n in compared}, when
         )
     found, expected = run.standing(), moment.standing
     if differs or scenario.classes[0] != scenario.classes[1]:
         found, expected = _without_groups(found), _without_groups(expected)
-    _assert_equal(found, expected, when, near=scenario.classes[0] != scenario.classes[1])
+    assert_equal(found, expected, when, near=scenario.classes[0] != scenario.classes[1])
     if scenario.written_lr is not None:
         # the schedule of each group leads from where the checkpoint stands
         count = metrics["steps"]
@@ -113,7 +113,8 @@ def _without_groups(standing: Standing) -> Standing:
     return {name: value for name, value in standing.items() if " of group " not in name}
 
 
-def _assert_equal(found: Standing, expected: Standing, when: str, near: bool = False) -> None:
+def assert_equal(found: Standing, expected: Standing, when: str, near: bool = False) -> None:
+    """The same names with the same bits; ``near``: within 1e-6."""
     missing, more = expected.keys() - found.keys(), found.keys() - expected.keys()
     assert not missing and not more, f"{when}: missing {sorted(missing)}, more {sorted(more)}"
     different = [

@@ -15,17 +15,21 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import distributed
 from torch.distributed.checkpoint import CheckpointException
 
-from . import cells, going_on
+from . import cells, chains, going_on, resharding
+from .cells import Job
+from .chains import Chain
 from .launching import BEGUN, OK
 
 WAIT = timedelta(seconds=12)  # for another rank: a cell that hangs fails after that
 
+FAILED = "failed"
 DEEPEST = -6  # frames of a traceback that are kept
 
 
@@ -65,9 +69,9 @@ class Rank:
         with (self.folder / f"results-{self.rank}.jsonl").open("a") as file:
             file.write(json.dumps([cell, outcome]) + "\n")
 
-    def go(self, index: int, job: cells.Job, wanted: set[str]) -> None:
+    def go(self, index: int, job: Job | Chain, wanted: set[str]) -> None:
         """The cells of a job, on all ranks, or, without a group, on one of them."""
-        alone = job.setting == "plain"
+        alone = isinstance(job, Job) and job.setting == "plain"
         if alone and index % self.world != self.rank:
             return
         folder = self.folder / f"job-{index}"
@@ -76,12 +80,15 @@ class Rank:
         for cell in chosen:
             self._write(cell, BEGUN)
         self._recorded.clear()
-        with contextlib.nullcontext() if alone else self._group(folder):
+        if isinstance(job, Chain):
+            self.record(*chosen, partial(self._links, job, folder))
+            return
+        with contextlib.nullcontext() if alone else self._group(folder / "store", self.world):
             if not self._is_done(job, chosen, folder):
                 # Connections end with what holds them, and so does the waiting for this rank.
                 gc.collect()
 
-    def _is_done(self, job: cells.Job, chosen: list[str], folder: Path) -> bool:
+    def _is_done(self, job: Job, chosen: list[str], folder: Path) -> bool:
         """All cells; where something failed before, they say that."""
         try:
             going_on.go(job, chosen, folder, self.seed, self.record)
@@ -92,11 +99,33 @@ class Rank:
             self._write(cell, failure)
         return False
 
+    def _links(self, chain: Chain, folder: Path) -> None:
+        """Each number of ranks, one after the other."""
+        for index, count in enumerate(chain.worlds):
+            self._meet(folder, index)
+            if self.rank < count:
+                with self._group(folder / f"store-{index}", count):
+                    try:
+                        resharding.stage(chain, index, folder, self.seed)
+                        distributed.barrier()
+                    except ERRORS:
+                        (folder / FAILED).touch()
+                        raise
+
+    def _meet(self, folder: Path, index: int) -> None:
+        """All ranks of the launch are here, also those that have had nothing to do."""
+        (folder / f"here-{index}-{self.rank}").touch()
+        ends = time.monotonic() + WAIT.total_seconds()
+        while len(list(folder.glob(f"here-{index}-*"))) < self.world:
+            if (folder / FAILED).exists() or time.monotonic() > ends:
+                raise Apart("another rank failed")
+            time.sleep(0.01)
+
     @contextlib.contextmanager
-    def _group(self, folder: Path) -> Iterator[None]:
-        store = distributed.FileStore(str(folder / "store"), self.world)
+    def _group(self, file: Path, count: int) -> Iterator[None]:
+        store = distributed.FileStore(str(file), count)
         distributed.init_process_group(
-            "gloo", store=store, rank=self.rank, world_size=self.world, timeout=WAIT
+            "gloo", store=store, rank=self.rank, world_size=count, timeout=WAIT
         )
         try:
             yield
@@ -110,7 +139,8 @@ def main(folder: Path, rank: int, world: int, seed: int, limit: float) -> None:
     torch.set_num_threads(1)
     wanted = set(json.loads((folder / "cells.json").read_text()))
     place = Rank(folder, rank, world, seed)
-    for index, job in enumerate(job for job in cells.ALL if wanted & set(job.cells)):
+    jobs = (*cells.ALL, *chains.ALL)
+    for index, job in enumerate(job for job in jobs if wanted & set(job.cells)):
         started = time.process_time()
         place.go(index, job, wanted)
         print(f"{job.name}: {time.process_time() - started:.3f} CPU seconds", flush=True)

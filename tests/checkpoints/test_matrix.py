@@ -1,13 +1,11 @@
 """A run that goes on from a checkpoint is the uninterrupted run, whatever carried its state."""
 
-import os
 import re
 
 import pytest
 
 from . import cells
-from .conftest import SEED
-from .launching import OK
+from .checking import check
 from .limits import DEADLY, limits_of
 
 pytest.importorskip("torch.distributed")
@@ -21,10 +19,6 @@ def parameters(jobs):
         for cell in job.cells
         if not re.search(DEADLY, cell)
     ]
-
-
-def check(cell, became):
-    assert became[cell] == OK, f"repeat with {SEED}={os.environ[SEED]}\n{became[cell]}"
 
 
 @pytest.mark.parametrize("cell", parameters(cells.OURS))
