@@ -28,7 +28,7 @@ tests: $(BUILT)
 compat: $(BUILT)  ## other versions of Python, torch, Triton: docs/compatibility.md (hours, gigabytes)
 	$(BIN)/python tests/compat/run.py $(ARGS)
 
-facts: $(INSTALLED)  ## write docs/facts.md, the table of what the tests show
+facts: $(INSTALLED)  ## write docs/facts.md and differences.md, the tables of what the tests show
 	$(BIN)/python tests/facts.py
 
 executed: $(BUILT)  ## write docs/executed.md, what was executed on a GPU, interpreted or compiled

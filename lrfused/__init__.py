@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 from lrfused import versions
 from lrfused.info import info
 
-__all__ = ["AdamW", "LossScale", "info", "schedules"]
+__all__ = ["AdamW", "LossScale", "ReportLR", "info", "schedules"]
 
 if TYPE_CHECKING or versions.why_unusable() is None:
     from lrfused import schedules
     from lrfused.adamw import AdamW
     from lrfused.loss_scale import LossScale
+    from lrfused.report import ReportLR
 else:
 
     def __getattr__(name: str) -> None:
