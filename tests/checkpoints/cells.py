@@ -3,7 +3,6 @@
 Names alone: nothing of torch.distributed is imported here.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,13 +21,12 @@ CARRIED = {
     "fsdp1flat": FSDP1,
     "zero": ("consolidated",),
 }
-# What alone shows one thing goes these ways; the others, which carry everything at once as well,
-# run with the slow tests.
-SHORT = (
-    r"everything|(plain-(file|full|disk)|replicated-disk|fsdp2-disk-flattened|zero-consolidated"
-    r"|fsdp1flat-memory)-(?!sampled)|(plain-file|fsdp2-disk)-sampled|plain-.*-not-yet"
-)
-EXCHANGED_SHORT = r"(plain|fsdp2|replicated)-.*disk-partial|plain|zero"
+# Everything at once goes every way. What alone shows one part of that goes a few; what cannot be
+# among everything a few more. All the others run with the slow tests.
+FEW = ("plain-file", "plain-disk-flattened", "zero-consolidated")
+FEW_MORE = (*FEW, "plain-full", "replicated-disk", "fsdp2-disk-flattened", "fsdp1flat-memory")
+PARTS = ("numbers", "amsgrad", "schedules", "input", "skips", "late", "products", "clips")
+PARTS += ("scale-growing", "sampled")
 # Into what is loaded, and whether metrics() are looked at before the first step that follows.
 INTO = {"fresh": True, "used": False}
 INTO_UNSEEN = {"fresh": True, "fresh-unseen": False, "used": False, "used-seen": True}
@@ -59,10 +57,14 @@ class Job:
 
     def is_short(self) -> bool:
         """It runs by default."""
-        saves, loads = self.scenario.classes
-        return bool(re.match(SHORT if saves == loads else EXCHANGED_SHORT, self.name)) or (
-            self.scenario.name.startswith("everything")
-        )
+        if self.scenario in (*scenarios.EVERYTHING, scenarios.TORCHS[0]):
+            return True
+        way = f"{self.setting}-{self.carrier}"
+        if self.scenario in scenarios.EXCHANGED:
+            return self.setting in ("plain", "zero") or way == "fsdp2-disk-partial"
+        if self.scenario.name.endswith("not-yet") and self.setting == "plain":
+            return True
+        return way in (FEW if self.scenario.name in PARTS else FEW_MORE)
 
 
 def jobs(chosen: Iterable[Scenario]) -> list[Job]:

@@ -21,10 +21,11 @@ Standing = dict[str, Any]
 
 
 class Moment(NamedTuple):
-    """Where a run stands."""
+    """Where a run stands, and, at its end, what another checkpoint would carry."""
 
     standing: Standing
     metrics: dict[str, Any]
+    carried: Standing
 
 
 def train(run: Run) -> None:
@@ -36,14 +37,14 @@ def train(run: Run) -> None:
 
 def uninterrupted(run: Run) -> list[Moment]:
     """Where the run stands at the checkpoint and after each step that follows."""
-    moments = [Moment(run.standing(), run.metrics())]
+    moments = [Moment(run.standing(), run.metrics(), {})]
     for t in range(BEFORE, BEFORE + AFTER):
         if run.scenario.written_lr is not None:
             run.write_lr(run.scenario.written_lr(t))
         run.step(t)
         metrics = run.metrics()
-        moments.append(Moment(run.standing(), metrics))
-    return moments
+        moments.append(Moment(run.standing(), metrics, {}))
+    return [*moments[:-1], moments[-1]._replace(carried=run.carried())]
 
 
 def check_is_worth_it(scenario: Scenario, moments: list[Moment]) -> None:
@@ -77,6 +78,8 @@ def resume(job: Job, load: Callable[[Run], None], into: str, seed: int, way: lis
         for step, moment in enumerate(way[1:], BEFORE):
             run.step(step)
             compare(run, moment, f"after step {step}", tuple(moment.metrics))
+        if not differs(job.scenario):
+            assert_equal(run.carried(), way[-1].carried, "in another checkpoint")
     check_warnings(job.scenario, quiet.others(caught))
 
 
@@ -88,18 +91,23 @@ def check_warnings(scenario: Scenario, messages: list[str]) -> None:
         assert not missing, f"{missing} not said: {message}"
 
 
+def differs(scenario: Scenario) -> bool:
+    """What loads was not made as what saved."""
+    later = (scenario.later_options, scenario.later_groups)
+    return later != (None, None) or scenario.classes[0] != scenario.classes[1]
+
+
 def compare(run: Run, moment: Moment, when: str, names: tuple[str, ...]) -> None:
     """Bit-equal; near where the other class steps."""
     scenario, metrics = run.scenario, run.metrics()
-    differs = scenario.later_options is not None or scenario.later_groups is not None
     if scenario.classes == ("lrfused", "lrfused"):
-        scaling = ("loss_scale", "headroom") if differs else ()
+        scaling = ("loss_scale", "headroom") if differs(scenario) else ()
         compared = [name for name in names if name not in scaling]
         assert_equal(
             {n: metrics[n] for n in compared}, {n: moment.metrics[n] for n in compared}, when
         )
     found, expected = run.standing(), moment.standing
-    if differs or scenario.classes[0] != scenario.classes[1]:
+    if differs(scenario):
         found, expected = _without_groups(found), _without_groups(expected)
     assert_equal(found, expected, when, near=scenario.classes[0] != scenario.classes[1])
     if scenario.written_lr is not None:

@@ -82,7 +82,10 @@ class Run:
         return [settings.local(p).detach().clone() for p in self.params()]
 
     def standing(self) -> dict[str, Any]:
-        """Parameters, state and groups by name. A parameter without an update has no state."""
+        """Parameters, state and torch's keys of the groups by name.
+
+        A parameter without an update has no state, and no class has to make one.
+        """
         opt, found = settings.inner(self.opt), {}
         for i, (param, value) in enumerate(zip(self.params(), self.parameters(), strict=True)):
             found[f"parameter {i}"] = value
@@ -90,7 +93,9 @@ class Run:
             for key in sorted(state) if float(state.get("step", 0)) else ():
                 found[f"{key} of parameter {i}"] = settings.local(state[key]).detach().clone()
         for g, group in enumerate(opt.param_groups):
-            for key in sorted(group.keys() - {"params", "lrfused"}):
+            for key in sorted(
+                key for key in group if key != "params" and key not in carried(group)
+            ):
                 value = group[key]
                 plain = tuple(value) if isinstance(value, list) else value
                 found[f"{key} of group {g}"] = (
@@ -98,6 +103,20 @@ class Run:
                 )
         return found
 
+    def carried(self) -> dict[str, Any]:
+        """What the next checkpoint carries in the groups beside torch's keys."""
+        saved = settings.inner(self.opt).state_dict()
+        return {
+            f"{key} of group {g}": group[key]
+            for g, group in enumerate(saved["param_groups"])
+            for key in carried(group)
+        }
+
     def metrics(self) -> dict[str, Any]:
         """Those of this class; torch's has none."""
         return settings.inner(self.opt).metrics() if self.kind == "lrfused" else {}
+
+
+def carried(group: dict[str, Any]) -> list[str]:
+    """The keys of a group that are this project's own."""
+    return sorted(key for key in group if key.startswith("lrfused"))
