@@ -76,6 +76,7 @@ def optimizer_of(
         p.grad = torch.randn_like(p)
     lr = schedules.warmup_cosine(1e-3, 10, 1000)
     opt = lrfused.AdamW(params, lr=lr, backend=backend, **options)
+    opt.scale(torch.zeros((), device=place))
     opt.step()
     return opt
 

@@ -172,6 +172,7 @@ def fused_whole(
         backend=backend,
         **common(settings),
     )
+    optimizer.scale(torch.zeros(()))  # the gradients that are made here are scaled already
     return Pipeline(optimizer.step, optimizer)
 
 

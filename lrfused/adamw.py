@@ -9,11 +9,15 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.optim import optimizer
 
-from lrfused import arguments, loading, saving
+from lrfused import arguments
+from lrfused.cells import Value
+from lrfused.checkpoint import load, save
 from lrfused.engine import Engine
-from lrfused.hyperparameters import Value
+from lrfused.grad_mode import normal_tensors
+from lrfused.known_groups import KnownGroups, from_group, parameters_in, without_ours
 from lrfused.loss_scale import LossScale
 from lrfused.metrics import metrics
+from lrfused.representation import representation
 from lrfused.schedules.check import boolean
 
 # By id, for compiled graphs: they can name an optimizer, not hold it.
@@ -62,6 +66,9 @@ class AdamW(torch.optim.AdamW):
         start_step: the group is left alone until so many steps are completed.
         write_grads: write the clipped, unscaled gradients back to ``.grad``.
         always_measure: measure the gradients for the metrics even where nothing needs it.
+        sharded: whether each rank holds a part of every parameter only. None: as the parameters
+            say (DTensor, FullyShardedDataParallel); False where every rank has all of them after
+            all (NO_SHARD, one rank). What needs all gradients is refused where they are sharded.
         amp_scaling: let torch's GradScaler hand its scale to the step instead of unscaling.
         backend: "reference", "cpu", "triton" or "cuda"; "auto" takes the best one that is there
             for the parameters' device (see :func:`lrfused.info`; the environment variable
@@ -125,6 +132,7 @@ class AdamW(torch.optim.AdamW):
         start_step: int = 0,
         write_grads: bool = False,
         always_measure: bool = False,
+        sharded: bool | None = None,
         amp_scaling: bool = True,
         backend: str | dict[str, str] = "auto",
     ):
@@ -142,9 +150,9 @@ class AdamW(torch.optim.AdamW):
             advance_schedule_on_skip,
             write_grads,
             always_measure,
+            sharded,
         )
-        self._max_grad_norm = max_grad_norm
-        self._group_defaults = {
+        defaults = {
             "lr": lr,
             "betas": betas,
             "eps": eps,
@@ -157,8 +165,9 @@ class AdamW(torch.optim.AdamW):
             "bias_correction": bias_correction,
             "start_step": start_step,
         }
-        checked = arguments.group(self._group_defaults, max_grad_norm)
-        self._engine = Engine(options, backend)
+        known = KnownGroups(defaults, max_grad_norm, options)
+        checked = known.checked({})
+        self._engine = Engine(options, backend, known)
         super().__init__(
             params,
             **checked.shown,
@@ -199,12 +208,15 @@ class AdamW(torch.optim.AdamW):
             )
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
-        own = {**self._group_defaults, **self._changed_defaults(), **param_group}
-        checked = arguments.group(own, self._max_grad_norm)
+        known = self._engine.known
+        self._engine.align(self.param_groups)
+        param_group = {**param_group, "params": parameters_in(param_group)}
+        checked = known.checked({**self._changed_defaults(), **from_group(param_group)})
+        known.check_params(checked, param_group["params"])
         others = {k: v for k, v in param_group.items() if k not in arguments.GROUP_ARGUMENTS}
-        super().add_param_group({**others, **checked.shown})
-        self._engine.groups.append(checked.options)
-        self._engine.hyper.add_group(checked.sources)
+        super().add_param_group({**without_ours(others), **checked.shown})
+        self.param_groups[-1].update(known.add(checked))
+        self._engine.align(self.param_groups)
         self._engine.forget_table()
         self._mirror()
 
@@ -251,8 +263,8 @@ class AdamW(torch.optim.AdamW):
         self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
         return loss
 
-    def _mirror(self, reset: bool = False) -> None:
-        self._engine.hyper.mirror(self.param_groups, self._engine.counter(), reset)
+    def _mirror(self) -> None:
+        self._engine.hyper.mirror(self.param_groups, self._engine.counter())
 
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
@@ -266,7 +278,7 @@ class AdamW(torch.optim.AdamW):
         Raises:
             RuntimeError: a step on a GPU was refused, which the host did not know yet.
         """
-        self._engine.read(self.param_groups)
+        self._engine.read(self.param_groups, self.state)
 
     def push(self) -> None:
         """Upload the numbers in ``param_groups``, so that the next replay of a graph sees them.
@@ -288,7 +300,7 @@ class AdamW(torch.optim.AdamW):
             >>> opt.param_groups[0]["lr"] = 1e-4
             >>> opt.push()  # graph.replay() would step with 1e-4 now
         """
-        self._engine.push(self.param_groups)
+        self._engine.push(self.param_groups, self.state)
 
     # Loss scaling and metrics
 
@@ -309,7 +321,7 @@ class AdamW(torch.optim.AdamW):
 
             scale = compiled.loss_scale(self)
         else:
-            scale = self._engine.state(self.param_groups).loss_scale
+            scale = self._engine.present_loss_scale(self.param_groups, self.state)
         # A copy: backward may come after a step has changed the scale in place.
         return loss * scale[0].clone().to(device=loss.device)
 
@@ -335,20 +347,31 @@ class AdamW(torch.optim.AdamW):
         """
         engine, groups = self._engine, self.param_groups
         scaled = engine.options.loss_scale is not None
-        return metrics(engine.read(groups), groups, engine.stepped, engine.measured, scaled)
+        engine.scale_was_asked = True
+        reading = engine.read(groups, self.state)
+        return metrics(reading, groups, engine.stepped, engine.measured, scaled)
+
+    def __repr__(self) -> str:
+        return representation(type(self).__name__, self._engine, self.param_groups)
 
     # Checkpoints and copies
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's state_dict with one more key a group, "lrfused": counters, scale, schedules."""
-        return saving.state_dict(self, super().state_dict)
+        """torch's state_dict; in the groups also counters, loss scale, schedules and options.
 
-    @torch.no_grad()
+        Raises:
+            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+        """
+        return save.state_dict(self._engine, self.param_groups, self.state, super().state_dict)
+
+    @normal_tensors()
     def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
         """Load a checkpoint of this class or of ``torch.optim.AdamW``.
 
-        The constructor's schedules and options win over stored ones, with one warning where
-        they differ.
+        Numbers in the groups are the checkpoint's, as with torch. The constructor's schedules and
+        options win over stored ones, with one warning that names what differs and what counts. The
+        schedules' step is the stored one, or the largest ``state["step"]`` if that is larger or
+        nothing is stored: torch.optim.AdamW may have gone on with the checkpoint.
 
         Args:
             state_dict: what ``state_dict`` returned.
@@ -357,16 +380,10 @@ class AdamW(torch.optim.AdamW):
         Raises:
             ValueError: the checkpoint does not fit or is damaged; nothing was changed.
         """
-        loading.load_state_dict(self, state_dict, load_schedules)
+        load.load_state_dict(self, state_dict, load_schedules)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = (
-            "_engine",
-            "_group_defaults",
-            "_max_grad_norm",
-            "_torch_defaults",
-            "_step_supports_amp_scaling",
-        )
+        kept = ("_engine", "_torch_defaults", "_step_supports_amp_scaling")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lrfused.hyperparameters import BETAS, IN_GROUPS, Value
+from lrfused.cells import BETAS, IN_GROUPS, Value, argument_name, as_number, pair
+from lrfused.hints import refuse_what_is_no_number
 from lrfused.loss_scale import LossScale
 from lrfused.options import Agc, BiasCorrection, DecayMode, GroupOptions, Nonfinite, Options, Slot
 from lrfused.schedules import Schedule
@@ -21,6 +22,7 @@ GROUP_ARGUMENTS = (
     "bias_correction",
     "start_step",
 )
+GROUP_KEYS = ("lr", "betas", "eps", "weight_decay", "lr_scale", *GROUP_ARGUMENTS)
 
 
 class Group(NamedTuple):
@@ -55,7 +57,8 @@ def _source(name: str, value: Any, *, infinite: bool = False, below_one: bool = 
         return checked
 
     if isinstance(value, Schedule):
-        return value
+        return _with_unique_names(name, value)
+    value = as_number(value)
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(
@@ -65,14 +68,25 @@ def _source(name: str, value: Any, *, infinite: bool = False, below_one: bool = 
         return value
     if infinite and isinstance(value, float) and value == math.inf:
         return value
+    refuse_what_is_no_number(name, value)
     return number(name, value)
+
+
+def _with_unique_names(name: str, schedule: Schedule) -> Schedule:
+    """A checkpoint tells a schedule's inputs apart by their names."""
+    names = [node._payload[1] for node in schedule.inputs]
+    tensors = {id(node._payload[0]) for node in schedule.inputs}
+    if len(set(names)) != len(tensors):
+        raise ValueError(f"{name}: two inputs of the schedule have one name, among {names}")
+    return schedule
 
 
 def _sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
     """Where each hyperparameter of a group comes from; limits that are None are left out."""
-    betas = arguments["betas"]
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-        raise ValueError(f"betas: must be a pair, got {betas!r}")
+    try:
+        betas = pair(arguments["betas"])
+    except (TypeError, ValueError):
+        raise ValueError(f"betas: must be a pair, got {arguments['betas']!r}") from None
     sources: dict[Slot, Value] = {
         Slot.LR: _source("lr", arguments["lr"]),
         Slot.WEIGHT_DECAY: _source("weight_decay", arguments["weight_decay"]),
@@ -99,16 +113,16 @@ def _host_numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]
     """
     numbers = {}
     for slot in IN_GROUPS:
-        source, name = sources[slot], slot.name.lower()
-        numbers[name] = value = float(source(0) if isinstance(source, Schedule) else source)
+        source, name = sources[slot], argument_name(slot)
+        numbers[slot] = value = float(source(0) if isinstance(source, Schedule) else source)
         if start_step == 0 and not (value >= 0.0 and (slot not in BETAS or value < 1.0)):
             rule = "in [0, 1)" if slot in BETAS else "0 or greater"
             raise ValueError(f"{name}: the schedule is {value} at step 0, it must be {rule}")
     return {
-        "lr": numbers["lr"],
-        "betas": (numbers["beta1"], numbers["beta2"]),
-        "eps": numbers["eps"],
-        "weight_decay": numbers["weight_decay"],
+        "lr": numbers[Slot.LR],
+        "betas": (numbers[Slot.BETA1], numbers[Slot.BETA2]),
+        "eps": numbers[Slot.EPS],
+        "weight_decay": numbers[Slot.WEIGHT_DECAY],
     }
 
 
@@ -149,6 +163,7 @@ def optimizer_options(
     advance_schedule_on_skip: bool,
     write_grads: bool,
     always_measure: bool,
+    sharded: bool | None,
 ) -> Options:
     """The options of the optimizer."""
     if norm_type not in (2, 2.0, math.inf):
@@ -163,6 +178,7 @@ def optimizer_options(
         advance_schedule_on_skip=boolean("advance_schedule_on_skip", advance_schedule_on_skip),
         write_grads=boolean("write_grads", write_grads),
         always_measure=boolean("always_measure", always_measure),
+        sharded=None if sharded is None else boolean("sharded", sharded),
     )
 
 

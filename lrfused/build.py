@@ -54,7 +54,8 @@ def build(
             nothing was changed.
     """
     params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-    state = engine.state(groups)
+    engine.hyper.check_bases(groups)
+    state = engine.settled_state(groups)
     inputs = [node._payload for _, _, sch in engine.hyper.programs for node in sch.inputs]
     for tensor, name in inputs:
         _check_input(tensor, name, state.words.device)
@@ -69,7 +70,7 @@ def build(
     measures = engine.options.measures(engine.groups)
     for (_, param), use in zip(params, used, strict=True):
         if use and measures:
-            check_is_whole(param)
+            check_is_whole(param, engine.options.sharded)
         for key in MOMENTS if use else ():
             if key in states.get(param, {}):
                 check_moment(key, states[param][key], param, param.device)
@@ -80,15 +81,13 @@ def build(
     for (g, param), use in zip(params, used, strict=True):
         if use:
             allocate(states[param], param, engine.groups[g].amsgrad)
-    engine.count(groups, states)
+    engine.counts(groups, states)
     state.set_groups(len(groups))
     for index, (g, param) in enumerate(params):
         if used[index]:
             entries[index] = make_entry(param, g, engine.groups[g].agc, states[param])
     watched = [(t, t.data_ptr()) for t in (state.tensors.steps, *(tensor for tensor, _ in inputs))]
-    work = Work(
-        entries, engine.groups, engine.options, state, engine.hyper, engine.hyper.sources, watched
-    )
+    work = Work(entries, engine.groups, engine.options, state, engine.hyper, watched)
     run = make_runner(backend, work, engine.instruction_set)
     table = Table(work, backend, run, measures=measures, takes_tensors=backend in ON_GPUS)
     return table, made
@@ -107,15 +106,16 @@ def watch(table: Table, groups: Groups, states: States) -> Any:
         return None
     params = [(e.param, e.group, e.m is not None, e.is_plain) for e in work.entries]
     watched = [tensor for tensor, _ in work.watched]
-    for state in states.values():
+    for state in (s for s in states.values() if isinstance(s, dict)):
         watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
     return native.cpu.Walk(groups, states, params, watched, WATCHED, native.tensor_readers[0])
 
 
 def is_current(work: Work, groups: list[GroupOptions], hyper: Hyperparameters) -> bool:
-    """The table was built for these options and schedules."""
-    sources = zip(work.sources, hyper.sources, strict=True)
-    return work.groups is groups and all(x is y for x, y in sources)
+    """The table was built for these groups, options and schedules."""
+    if work.rows != hyper.rows or work.groups != groups:
+        return False
+    return all(x is y for x, y in zip(work.sources, hyper.sources, strict=True))
 
 
 def holds(work: Work, groups: Groups, states: States) -> bool:
@@ -133,12 +133,14 @@ def holds(work: Work, groups: Groups, states: States) -> bool:
     )
 
 
-def _holds(entry: Entry, step: Tensor, place: Place, states: States) -> bool:
+def _holds(entry: Entry, views: dict[str, Tensor], place: Place, states: States) -> bool:
     """The parameter and its state are the tensors that the table was built from."""
     state = states.get(entry.param)
     if not state:
         return entry.m is None and entry.param.grad is None
-    if entry.m is None or state.get("step") is not step or place_of(step) != place:
+    if entry.m is None or any(state.get(key) is not view for key, view in views.items()):
+        return False
+    if place_of(views["step"]) != place:
         return False
     for operand, key in zip((entry.m, entry.v, entry.x), MOMENTS, strict=True):
         if operand is None:

@@ -37,9 +37,11 @@ def look_closely(
             for param in group["params"]:
                 if param.grad is not None:
                     allocate(states[param], param, group["amsgrad"])
-        engine.count(groups, states)
+        engine.align(groups)
+        engine.counts(groups, states)
         return None, []
-    engine.collect(groups)
+    _check_loss_was_scaled(engine)
+    engine.collect(groups, states)
     made: list[Tensor] = []
     table = engine._table
     if table is not None:
@@ -65,9 +67,25 @@ def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor])
     It writes every lr as 0, fills all gradients with zeros and calls step().
     """
     return (
-        not any(states.values())
+        not any(states.get(p) for group in groups for p in group["params"])
         and all(float(group["lr"]) == 0.0 for group in groups)
         and not any(bool(local(p.grad).any()) for p in with_gradient if p.grad is not None)
+    )
+
+
+def _check_loss_was_scaled(engine: "Engine") -> None:
+    """Refuse the first step where nobody can know the scale that it divides by.
+
+    Raises:
+        RuntimeError: the scale is dynamic, and neither scale() nor metrics() was called.
+    """
+    policy = engine.options.loss_scale
+    if policy is None or not policy.dynamic or engine.stepped or engine.scale_was_asked:
+        return
+    raise RuntimeError(
+        f"step: loss_scale is dynamic, gradients are divided by {policy.init}, and no loss was "
+        "multiplied by it: write optimizer.scale(loss).backward(); if something else multiplies, "
+        "ask for the scale by optimizer.metrics()['loss_scale']"
     )
 
 

@@ -17,6 +17,7 @@ from torch.optim import optimizer
 from lrfused.adamw import LIVE, AdamW
 from lrfused.build import MOMENTS, Table, allocate, holds
 from lrfused.engine import Engine
+from lrfused.grad_mode import normal_tensors
 from lrfused.gradients import PLAIN
 
 Attribute = tuple[Any, str, Any]
@@ -40,9 +41,13 @@ class Inner(NamedTuple):
         return Inner(
             engine._table,
             [state.words, state.loss_scale, counts.counts, counts.steps, counts.products],
-            [state[key] for state in opt.state.values() for key in MOMENTS if key in state],
+            [s[key] for s in _states(opt) for key in MOMENTS if key in s],
             [node._payload[0] for _, _, sch in engine.hyper.programs for node in sch.inputs],
         )
+
+
+def _states(opt: AdamW) -> list[dict[str, Any]]:
+    return [state for state in opt.state.values() if isinstance(state, dict)]
 
 
 # What Dynamo traces
@@ -122,7 +127,7 @@ def _step_eagerly(opt: AdamW) -> None:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _make_counters(identity: int) -> None:
     opt = LIVE[identity]
-    opt._engine.state(opt.param_groups)
+    opt._engine.present_loss_scale(opt.param_groups, opt.state)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -141,10 +146,11 @@ def _prepare(identity: int, places: tuple[int, ...]) -> bool:
         or not holds(table.work, groups, opt.state)
     ):
         # As the step itself would do it, which can only be too late for the trace.
-        with torch.no_grad():
+        with normal_tensors():
             for param, amsgrad in moving:
                 allocate(opt.state[param], param, amsgrad)
-            engine.count(groups, opt.state)
+            engine.align(groups)
+            engine.counts(groups, opt.state)
             engine.state(groups).set_groups(len(groups))
     opt.__dict__["_inner"] = Inner.of(opt)
     return True

@@ -1,9 +1,11 @@
 """How often each parameter was updated, and the products of its betas so far.
 
 The truth is int64; torch's world sees float32 copies through ``optimizer.state[p]["step"]``,
-which are views of one tensor that every backend writes.
+which are views of one tensor that every backend writes. Where the bias correction needs the
+products, they stand in the state, too, with the count at which they hold.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +15,11 @@ from lrfused.table import place_of
 
 Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
+Pair = tuple[float, float]
+Recompute = Callable[[int, int], Pair]
+PRODUCTS = ("beta1_product", "beta2_product")
+PRODUCT_COUNT = "count"
+LAST_EXACT = 2**24  # float32 shows every count up to here
 
 
 def is_count(shown: float) -> bool:
@@ -31,81 +38,130 @@ def as_count(shown: Any) -> int:
     return int(shown)
 
 
+def products_in(state: dict[str, Any], count: int) -> Pair | None:
+    """The products that a state carries; None if it has none of this count.
+
+    torch's own load casts them to the parameter's dtype, and its steps go on without them.
+
+    Raises:
+        ValueError: they cannot be products of betas.
+    """
+    stored: list[Any] = [state.get(key) for key in (PRODUCT_COUNT, *PRODUCTS)]
+    dtypes = [getattr(value, "dtype", None) for value in stored]
+    if dtypes != [torch.int64, torch.float64, torch.float64] or int(stored[0]) != count:
+        return None
+    first, second = float(stored[1]), float(stored[2])
+    if not (0.0 <= first <= 1.0 and 0.0 <= second <= 1.0):
+        raise ValueError(f"products of betas must be in [0, 1], got {first} and {second}")
+    return first, second
+
+
 def power(beta: float, count: int) -> float:
     """The product of so many equal betas; one that cannot be counts as 0."""
     return beta**count if 0.0 <= beta < 1.0 else float(count == 0)
 
 
 class Counts:
-    """The counts of a fixed list of parameters; another list takes a new object."""
+    """The counts of a fixed list of parameters; another list takes a new object.
 
-    def __init__(self, params: list[Tensor], device: torch.device):
-        self.params = params
+    ``carries`` says of which parameters the products travel with the state: those of groups whose
+    bias correction needs them.
+    """
+
+    def __init__(self, params: list[Tensor], carries: list[bool], device: torch.device):
+        self.params, self.carries = params, carries
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
         self.products = torch.ones((len(params), 2), dtype=torch.float64, device=device)
         self.renew_views()
 
-    def set(self, index: int, count: int, products: Tensor) -> None:
+    def set(self, index: int, count: int, products: Pair) -> None:
         """The count of a parameter and the products of its betas."""
         self.counts[index] = count
         self.steps[index] = float(count)
-        self.products[index] = products.to(self.products)
+        self.products[index, 0], self.products[index, 1] = products
 
-    def moved(self, groups: Groups, states: States) -> "Counts":
-        """Counts for the present parameters: ours, unless state["step"] was replaced or lost.
+    def moved(
+        self, groups: Groups, states: States, carries: list[bool], recompute: Recompute
+    ) -> tuple["Counts", int]:
+        """Counts for the present parameters: ours, unless those in the state were replaced or lost.
 
         Of the same parameters they stay where they are: captured graphs know these addresses.
+        ``recompute`` gives a group's products after so many updates, where nothing else does. With
+        them the largest count that is not ours.
         """
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-        new = Counts([p for _, p in params], self.counts.device)
+        new = Counts([p for _, p in params], carries, self.counts.device)
         places = {id(p): i for i, p in enumerate(self.params)}
+        largest = 0
         for index, (g, param) in enumerate(params):
-            shown = states.get(param, {}).get("step")
-            if shown is None:
+            state = states.get(param, {})
+            if state.get("step") is None:
                 continue  # no state, no updates so far
             old = places.get(id(param))
-            if old is not None and self.is_shown(old, shown):
-                new.set(index, int(self.counts[old]), self.products[old])
-            else:
-                count = as_count(shown)
-                products = [power(float(beta), count) for beta in groups[g]["betas"]]
-                new.set(index, count, torch.tensor(products, dtype=torch.float64, device="cpu"))
+            own = old is not None and self.is_shown(old, state["step"])
+            count = int(self.counts[old]) if own else as_count(state["step"])
+            largest = largest if own else max(largest, count)
+            carried = self._carried(old, state, count) if carries[index] else None
+            if carried is None and own:
+                carried = (float(self.products[old, 0]), float(self.products[old, 1]))
+            new.set(index, count, recompute(g, count) if carried is None else carried)
         if [id(p) for p in new.params] != [id(p) for p in self.params]:
-            return new
+            return new, largest
         # The counts last: after an interrupt the others would still be seen to differ.
         self.products.copy_(new.products)
         self.steps.copy_(new.steps)
         self.counts.copy_(new.counts)
+        self.carries = carries
         self.renew_views()  # somebody may have pointed one elsewhere
-        return self
+        return self, largest
+
+    def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Pair | None:
+        """Products that somebody put into the state; ours, if they are still there."""
+        ours = {} if old is None else self.views[old]
+        if old is not None and all(state.get(key) is ours.get(key) for key in PRODUCTS):
+            return None
+        return products_in(state, count)
 
     def is_shown(self, index: int, shown: Any) -> bool:
         """Nobody wrote another count over ours, which float32 shows rounded."""
         return float(shown) == float(self.counts[index].float())
 
     def bind(self, states: States) -> None:
-        """Let state["step"] of every parameter that has state show its count."""
-        for param, view in zip(self.params, self.views, strict=True):
-            if states.get(param):
-                states[param]["step"] = view
+        """Let the state of every parameter that has one show its count, and products."""
+        for param, views in zip(self.params, self.views, strict=True):
+            state = states.get(param)
+            if state:
+                state.update(views)
+                for key in (PRODUCT_COUNT, *PRODUCTS):
+                    if key not in views:
+                        state.pop(key, None)
 
     def renew_views(self) -> None:
-        """What state["step"] will be; after a deepcopy, say, the old ones may be views no more."""
-        self.views = [self.steps[i] for i in range(len(self.params))]
-        self.places = [place_of(view) for view in self.views]
+        """What the state will show; after a deepcopy, say, the old ones may be views no more."""
+        self.views = [self._views(i) for i in range(len(self.params))]
+        self.places = [place_of(views["step"]) for views in self.views]
 
-    def read(self, params: list[Tensor], states: States) -> tuple[list[int], list[list[float]]]:
-        """The exact counts and the products of some parameters, for a checkpoint."""
-        places = {id(p): i for i, p in enumerate(self.params)}
-        counts, products = [], []
-        for param in params:
-            shown, place = states.get(param, {}).get("step"), places.get(id(param))
-            count, product = 0 if shown is None else as_count(shown), [1.0, 1.0]
-            if place is not None and shown is not None:
-                if self.is_shown(place, shown):
-                    count = int(self.counts[place])
-                product = self.products[place].tolist()
-            counts.append(count)
-            products.append(product)
-        return counts, products
+    def _views(self, i: int) -> dict[str, Tensor]:
+        views = {"step": self.steps[i]}
+        if self.carries[i]:
+            views |= zip(PRODUCTS, self.products[i].unbind(), strict=True)
+            views[PRODUCT_COUNT] = self.counts[i]
+        return views
+
+    def copies(self, states: States) -> list[dict[str, Tensor]]:
+        """What a checkpoint gets of the views of each parameter with state, {} of others.
+
+        Whoever loads it must not count in our memory. What float32 cannot show is a float64.
+        """
+        exact = self.counts.tolist() if bool((self.counts > LAST_EXACT).any()) else None
+        return [self._copies(i, states.get(p) or {}, exact) for i, p in enumerate(self.params)]
+
+    def _copies(
+        self, index: int, state: dict[str, Any], exact: list[int] | None
+    ) -> dict[str, Tensor]:
+        keys = [key for key in self.views[index] if isinstance(state.get(key), Tensor)]
+        copies = {key: state[key].clone() for key in keys}
+        if exact is not None and "step" in copies and self.is_shown(index, copies["step"]):
+            copies["step"] = copies["step"].double().fill_(float(exact[index]))
+        return copies

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lrfused.counts import Counts
+from lrfused.grad_mode import normal_tensors
 from lrfused.loss_scale import LossScale
 from lrfused.options import Error, Slot
 
@@ -51,6 +52,7 @@ class DeviceState:
     ``loss_scale`` is the float32 scale that multiplies the loss.
     """
 
+    @normal_tensors()
     def __init__(self, policy: LossScale | None, groups: int, device: torch.device):
         self.words = torch.zeros(len(Field) + groups * len(Slot), dtype=torch.int64, device=device)
         self.loss_scale = torch.tensor(
@@ -60,7 +62,7 @@ class DeviceState:
             self.words[Field.HYSTERESIS_TRACKER] = policy.hysteresis
         self.floats[Field.CLIP_COEFFICIENT] = 1.0
         self.floats[Field.LOSS_SCALE] = self.loss_scale[0]
-        self.tensors = Counts([], device)
+        self.tensors = Counts([], [], device)
 
     def set_groups(self, groups: int) -> None:
         """Room for the hyperparameters of so many groups; the same memory if there is already."""
@@ -69,6 +71,36 @@ class DeviceState:
         words = self.words.new_zeros(len(Field) + groups * len(Slot))
         words[: len(Field)] = self.words[: len(Field)]
         self.words = words
+
+    def set_counters(
+        self, policy: LossScale | None, counters: dict[Field, float], largest_count: int
+    ) -> None:
+        """Loaded counters; where they are missing or behind the counts, the largest count leads.
+
+        A constant scale stays; of a dynamic one the policy's first is taken where none was stored.
+        """
+        stored_scale = counters.get(Field.LOSS_SCALE, 0.0)
+        values = {field: int(counters.get(field, 0)) for field in PERSISTENT}
+        values[Field.STEP] = max(values[Field.STEP], largest_count)
+        if policy is None or stored_scale == 0.0:
+            values[Field.GROWTH_TRACKER] = 0
+            values[Field.HYSTERESIS_TRACKER] = policy.hysteresis if policy else 0
+        for field, value in values.items():
+            self.words[field] = value
+        self.words[Field.ERROR] = Error.NONE
+        scale = policy.init if policy else 1.0
+        self.loss_scale[0] = stored_scale if policy and policy.dynamic and stored_scale else scale
+        self.floats[Field.LOSS_SCALE] = float(self.loss_scale[0])
+
+    @normal_tensors()
+    def move(self, device: torch.device) -> None:
+        """To another device: the parameters went there, say, after only something was read."""
+        self.words, self.loss_scale = self.words.to(device), self.loss_scale.to(device)
+        old = self.tensors
+        self.tensors = Counts(old.params, old.carries, device)
+        self.tensors.counts.copy_(old.counts)
+        self.tensors.steps.copy_(old.steps)
+        self.tensors.products.copy_(old.products)
 
     @property
     def floats(self) -> torch.Tensor:

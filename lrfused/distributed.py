@@ -16,15 +16,29 @@ def local(tensor: Tensor) -> Tensor:
     return tensor._local_tensor if is_distributed(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def check_is_whole(param: Any) -> None:
+def check_is_whole(param: Any, sharded: bool | None) -> None:
     """Refuse a parameter of which other ranks hold a part, where all gradients must be known.
+
+    ``sharded`` is the caller's word on it; a DTensor knows by itself.
 
     Raises:
         ValueError: the parameter is spread over several ranks.
     """
-    if is_distributed(param) and param.device_mesh.size() > 1:
+    what = f"params: a {type(param).__name__} of shape {tuple(param.shape)}"
+    if is_distributed(param):
+        if param.device_mesh.size() > 1:
+            ranks = param.device_mesh.size()
+            raise ValueError(f"{what} is spread over {ranks} ranks; {NEEDED}")
+    elif sharded:
+        raise ValueError(f"{what} is spread over several ranks (sharded=True); {NEEDED}")
+    elif sharded is None and getattr(param, "_fsdp_flattened", False):
         raise ValueError(
-            f"params: a DTensor of shape {tuple(param.shape)} is spread over "
-            f"{param.device_mesh.size()} ranks; max_grad_norm, agc, loss_scale, nonfinite and "
-            "always_measure need every rank's gradients, which is not supported"
+            f"{what} was flattened by FullyShardedDataParallel; {NEEDED}; where every rank has all "
+            "of it (NO_SHARD, or one rank) say so with sharded=False"
         )
+
+
+NEEDED = (
+    "max_grad_norm, agc, loss_scale, nonfinite and always_measure need every rank's gradients, "
+    "which is not supported"
+)

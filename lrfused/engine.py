@@ -8,15 +8,19 @@ from torch import Tensor
 from lrfused.backends import Choice, checked
 from lrfused.build import Table, is_current, watch
 from lrfused.capture import is_capturing
+from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
 from lrfused.counts import Counts, Groups, States
 from lrfused.cpu import CpuStep
 from lrfused.device_queue import DeviceQueue
 from lrfused.device_state import DeviceState, Field, Reading
+from lrfused.grad_mode import normal_tensors
 from lrfused.gradients import check_pair
 from lrfused.hyperparameters import Hyperparameters
+from lrfused.known_groups import KnownGroups
 from lrfused.latched import error_of
-from lrfused.options import GroupOptions, Options
+from lrfused.options import BiasCorrection, GroupOptions, Options
+from lrfused.products import Recomputed
 from lrfused.readback import Readback, Seen
 from lrfused.staging import run_with_copies
 
@@ -28,13 +32,13 @@ class Engine:
     notices and builds a new table, and the counts of parameters move along.
     """
 
-    def __init__(self, options: Options, backend: Choice):
-        self.options = options
+    def __init__(self, options: Options, backend: Choice, known: KnownGroups):
+        self.options, self.known = options, known
         self.backend = checked(backend)
         self.instruction_set = "auto"
         self.groups: list[GroupOptions] = []
         self.hyper = Hyperparameters()
-        self.stepped = self.measured = False
+        self.stepped = self.measured = self.scale_was_asked = False
         self.readback: Readback | None = None  # from the first step of which nothing is known on
         self._state: DeviceState | None = None
         self._table: Table | None = None
@@ -48,10 +52,45 @@ class Engine:
     def state(self, groups: Groups) -> DeviceState:
         """The counters, on the device of the first parameter; made when first needed."""
         if self._state is None:
-            params = [p for group in groups for p in group["params"]]
-            device = params[0].device if params else torch.device("cpu")
-            self._state = DeviceState(self.options.loss_scale, len(groups), device)
+            self._state = DeviceState(self.options.loss_scale, len(groups), _home(groups))
         return self._state
+
+    def settled_state(self, groups: Groups) -> DeviceState:
+        """The same; moved, if the parameters went to another device since it was made."""
+        state = self.state(groups)
+        devices = {p.device for group in groups for p in group["params"]}
+        if state.words.device not in devices and not self.is_captured:
+            state.move(_home(groups))
+        return state
+
+    @normal_tensors()
+    def counts(self, groups: Groups, states: States) -> Counts:
+        """Counts for the present list of parameters.
+
+        Others than ours were loaded behind our back: the schedules' step is not behind them.
+        """
+        state = self.state(groups)
+        correction = [row.options.bias_correction for row in self.hyper.rows]
+        carries = [
+            correction[g] == BiasCorrection.PRODUCT
+            for g, group in enumerate(groups)
+            for _ in group["params"]
+        ]
+        recomputed = Recomputed(groups, self.hyper.rows, self.counter())
+        state.tensors, largest = state.tensors.moved(groups, states, carries, recomputed)
+        state.tensors.bind(states)
+        if largest > self.counter():
+            state.words[Field.STEP] = largest
+        recomputed.warn("state")
+        return state.tensors
+
+    def present_loss_scale(self, groups: Groups, states: States) -> Tensor:
+        """What multiplies the loss now."""
+        self.scale_was_asked = True
+        if self.known.carried.were_replaced(groups):
+            self.align(groups)
+            adopt(self, groups, states)
+        return self.state(groups).loss_scale
 
     def counter(self) -> int:
         """Completed, non-skipped steps."""
@@ -94,7 +133,7 @@ class Engine:
         made: list[Tensor] = []
         closer = self._look(groups, states)
         if closer is None:
-            with torch.no_grad():
+            with normal_tensors():
                 closer, made = look_closely(self, groups, states)
         table = self._table
         if table is None or closer is None:
@@ -147,16 +186,19 @@ class Engine:
             self._raise_latched(seen.reading)
         return seen
 
-    def read(self, groups: Groups) -> Reading:
+    def read(self, groups: Groups, states: States) -> Reading:
         """Everything about the steps so far; waits for the device, and refreshes the mirrors.
 
         Raises:
             RuntimeError: one of them was refused, and the host did not know yet.
         """
+        self.align(groups)
+        adopt(self, groups, states)
         reading = self.state(groups).read()
         if self.readback is not None:
             self.readback.forget()
         self._raise_latched(reading)
+        self.hyper.take_schedules(groups)
         self.hyper.mirror(groups, int(reading[Field.STEP]))
         return reading
 
@@ -169,7 +211,7 @@ class Engine:
             self._state.clear_error()
             raise error
 
-    def push(self, groups: Groups) -> None:
+    def push(self, groups: Groups, states: States) -> None:
         """Upload what stands in the groups, where captured graphs read it.
 
         Raises:
@@ -177,11 +219,11 @@ class Engine:
         """
         if self._table is None:
             return
-        self.collect(groups)
+        self.collect(groups, states)
         if not is_current(self._table.work, self.groups, self.hyper):
             raise RuntimeError(
-                "push: param_groups holds more than other numbers (another option, or a Tensor in "
-                "place of a number); take a step and capture again"
+                "push: param_groups holds more than other numbers (another option, or a Tensor or "
+                "Schedule in place of a number); take a step and capture again"
             )
         for table in (self._table, *self._captured):
             if table.takes_tensors and is_current(table.work, self.groups, self.hyper):
@@ -201,7 +243,7 @@ class Engine:
         written, table.work.moving, closer = seen
         if written:
             table.walk = None
-            self.collect(groups)
+            self.collect(groups, states)
             table.walk = walk
             if not is_current(table.work, self.groups, self.hyper):
                 return None
@@ -212,40 +254,43 @@ class Engine:
             check_pair(param, param.grad, self.options.write_grads)
         return closer
 
-    def collect(self, groups: Groups) -> None:
-        """Take in what the caller wrote to the groups."""
-        self.hyper.collect(groups)
-        options = [_with_torch_options(o, g) for o, g in zip(self.groups, groups, strict=True)]
+    def align(self, groups: Groups) -> None:
+        """Rows of settings for the groups as they stand now."""
+        self.hyper.arrange(self.known.rows(groups, self.hyper.rows))
+        rows = zip(self.hyper.rows, groups, strict=True)
+        options = [_with_torch_options(row.options, group) for row, group in rows]
         if options != self.groups:
             self.groups = options
 
-    def count(self, groups: Groups, states: States) -> None:
-        """Counts for the present list of parameters."""
-        state = self.state(groups)
-        state.tensors = state.tensors.moved(groups, states)
-        state.tensors.bind(states)
+    def collect(self, groups: Groups, states: States) -> None:
+        """Take in what the caller wrote to the groups, and to the list of them.
 
-    def restore(
-        self, groups: Groups, states: States, counts: list[int], products: list[Tensor]
-    ) -> None:
-        """Take over loaded counts, exactly, with the products of the betas (pairs of float64)."""
-        state = self.state(groups)
-        if self.readback is not None:
-            self.readback.forget()
-        params = [p for group in groups for p in group["params"]]
-        # In place where it can be: captured graphs know these addresses.
-        if [id(p) for p in params] != [id(p) for p in state.tensors.params]:
-            self.forget_table()
-            state.tensors = Counts(params, state.words.device)
-        for index, count in enumerate(counts):
-            state.tensors.set(index, count, products[index])
-        state.tensors.bind(states)
+        Raises:
+            RuntimeError: a step was captured with other groups.
+            TypeError, ValueError: something cannot stand there.
+        """
+        self.align(groups)
+        captured = [t for t in (self._table, *self._captured) if t is not None and t.is_captured]
+        if any(table.work.rows != self.hyper.rows for table in captured):
+            raise RuntimeError(
+                "param_groups: groups were removed, added or put in another order after a step was "
+                "captured in a CUDA graph, which knows those that there were; put them back, or "
+                "make another optimizer and capture again"
+            )
+        adopt(self, groups, states)
+        self.hyper.collect(groups)
 
     def copied(self, states: States) -> None:
         """After a deepcopy or unpickling."""
         if self._state is not None:
             self._state.tensors.renew_views()
             self._state.tensors.bind(states)
+
+
+def _home(groups: Groups) -> torch.device:
+    """Where the first parameter is that has memory."""
+    params = (param for group in groups for param in group["params"])
+    return next((p.device for p in params if not p.is_meta), torch.device("cpu"))
 
 
 def _with_torch_options(options: GroupOptions, group: dict[str, Any]) -> GroupOptions:

@@ -88,6 +88,7 @@ class Options:
     advance_schedule_on_skip: bool = False
     write_grads: bool = False
     always_measure: bool = False
+    sharded: bool | None = None  # each rank has a part of every parameter; None: as its marks say
 
     @property
     def checks_gradients(self) -> bool:

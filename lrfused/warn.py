@@ -3,7 +3,8 @@
 import sys
 import warnings
 
-OURS = ("lrfused", "torch")
+# contextlib: its decorators stand between.
+OURS = ("lrfused", "torch", "contextlib")
 
 
 def warn(message: str) -> None:

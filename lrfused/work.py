@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from lrfused.cells import Settings
 from lrfused.device_state import DeviceState
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.norm import CHUNK
@@ -47,7 +48,6 @@ class Work:
     options: Options
     state: DeviceState
     hyper: Hyperparameters
-    sources: list[Schedule | None]  # of the hyperparameters, when the table was built
     watched: list[tuple[Tensor, int]]  # other tensors that it uses, with their addresses then
     gradients: dict[int, Operand] = field(default_factory=dict)
     grad_scale: Any = 1.0
@@ -57,7 +57,11 @@ class Work:
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))
     mirrors: dict[int, Tensor] = field(default_factory=dict)
 
+    rows: list[Settings] = field(init=False)  # of the groups, when the table was built
+    sources: list[Schedule | None] = field(init=False)  # and of their hyperparameters
+
     def __post_init__(self) -> None:
+        self.rows, self.sources = self.hyper.rows, self.hyper.sources
         self.addresses = np.full((len(self.entries), 2), -1, dtype=np.int64)
 
     @property

@@ -103,7 +103,8 @@ Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& para
     add_items(states_, states);
     for (const auto& [key, value] : states) {
         state_starts.push_back(state_items.size());
-        add_items(value.cast<py::dict>(), state_items);
+        if (PyDict_Check(value.ptr()))  // torch keeps whatever else a caller puts there
+            add_items(py::reinterpret_borrow<py::dict>(value), state_items);
     }
     state_starts.push_back(state_items.size());
     remember(groups);
@@ -118,13 +119,21 @@ void Walk::remember(const py::list& groups) {
     values = std::move(now);
 }
 
+// It may hold other numbers by now, and be the same object.
+static bool may_have_changed(PyObject* value, PyObject* tensor_type) {
+    if (value == nullptr || value == Py_None || PyFloat_Check(value) || PyLong_Check(value) ||
+        PyTuple_Check(value))
+        return false;
+    return !PyObject_TypeCheck(value, reinterpret_cast<PyTypeObject*>(tensor_type));
+}
+
 bool Walk::groups_are_those(const py::list& groups) const {
     size_t i = 0;
     for (py::handle group : groups)
         for (const py::object& key : keys) {
             PyObject* value = PyDict_GetItemWithError(group.ptr(), key.ptr());
-            // The same list may hold other numbers by now.
-            if (value != values[i++].ptr() || (value != nullptr && PyList_Check(value))) return false;
+            if (value != values[i++].ptr() || may_have_changed(value, tensor_type.ptr()))
+                return false;
         }
     return true;
 }
@@ -148,7 +157,8 @@ bool Walk::params_are_those(const py::list& groups) const {
 bool Walk::states_are_those(const py::dict& dict) const {
     if (!same_items(dict.ptr(), states, 0, states.size())) return false;
     for (size_t i = 0; i < states.size(); ++i)
-        if (!same_items(states[i].second.ptr(), state_items, state_starts[i], state_starts[i + 1]))
+        if (PyDict_Check(states[i].second.ptr()) &&
+            !same_items(states[i].second.ptr(), state_items, state_starts[i], state_starts[i + 1]))
             return false;
     return true;
 }

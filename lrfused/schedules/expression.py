@@ -1,6 +1,5 @@
 """Schedule: an immutable arithmetic expression over the step."""
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +59,17 @@ class Schedule:
         0.1
     """
 
-    __slots__ = ("__dict__", "_arguments", "_depth", "_hash", "_kind", "_payload")
+    # LambdaLR saves what stands in __dict__ of a callable, so what is remembered stands elsewhere.
+    __slots__ = (
+        "__dict__",
+        "_arguments",
+        "_depth",
+        "_hash",
+        "_inputs",
+        "_kind",
+        "_payload",
+        "_program",
+    )
 
     __array_ufunc__ = None  # NumPy scalars leave the arithmetic to this class
 
@@ -69,6 +78,8 @@ class Schedule:
     _payload: Any
     _depth: int
     _hash: int
+    _program: Program | None
+    _inputs: tuple["Schedule", ...] | None
 
     def __init__(self, kind: Any, arguments: tuple["Schedule", ...] = (), payload: Any = None):
         depth = 1 + max((a._depth for a in arguments), default=0)
@@ -84,6 +95,8 @@ class Schedule:
         write(self, "_depth", depth)
         key = (kind, payload_key(payload), tuple(a._hash for a in arguments))
         write(self, "_hash", hash(key))
+        write(self, "_program", None)
+        write(self, "_inputs", None)
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a Schedule is immutable: cannot delete {name!r}")
@@ -96,15 +109,20 @@ class Schedule:
         """True for a plain number."""
         return self._kind == CONSTANT
 
-    @cached_property
+    @property
     def program(self) -> Program:
         """The compiled form."""
-        return compile_schedule(self)
+        if self._program is None:
+            object.__setattr__(self, "_program", compile_schedule(self))
+        return self._program  # type: ignore[return-value]
 
-    @cached_property
+    @property
     def inputs(self) -> tuple["Schedule", ...]:
         """The distinct ``input`` nodes, in the order of the program's input registers."""
-        return tuple(node for node in nodes_in_order(self) if node._kind == INPUT)
+        if self._inputs is None:
+            found = tuple(node for node in nodes_in_order(self) if node._kind == INPUT)
+            object.__setattr__(self, "_inputs", found)
+        return self._inputs  # type: ignore[return-value]
 
     def _input_values(self) -> tuple[float, ...]:
         return tuple(float(node._payload[0].item()) for node in self.inputs)

@@ -33,7 +33,10 @@ def parameters_of(opt: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def give_gradients(rng: Any, *optimizers: torch.optim.Optimizer, scale: float = 1.0) -> None:
-    """The same fresh random gradients for each of the optimizers."""
+    """The same fresh random gradients for each of the optimizers, as if of a scaled loss."""
+    for opt in optimizers:
+        if isinstance(opt, lrfused.AdamW):
+            opt.scale(torch.zeros(()))
     for together in zip(*map(parameters_of, optimizers), strict=True):
         like = together[0]
         wide = torch.complex128 if like.is_complex() else torch.float64

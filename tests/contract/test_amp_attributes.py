@@ -54,7 +54,7 @@ def test_found_inf_other_than_zero_skips(rng, backend, kind, value, scale):
         assert opt.metrics()["skipped_steps"] == 1
         before["metrics"]["skipped_steps"] = 1
         for group in before["groups"]:
-            group["lrfused"]["counters"].update(skipped_steps=1, consecutive_skips=1)
+            group |= {"lrfused_skipped_steps": 1.0, "lrfused_consecutive_skips": 1.0}
         assert_unchanged(opt, before)
     else:
         assert opt.metrics()["steps"] == 2

@@ -179,5 +179,5 @@ def test_shallow_copies_of_the_dictionary_step(rng):
     wrapper = Wrapper(opt)
     assert isinstance(wrapper, torch.optim.AdamW)
     run(rng, 3, wrapper, plain)
-    assert wrapper.state_dict()["param_groups"][0]["lrfused"]["counters"]["step"] == 3
+    assert wrapper.state_dict()["param_groups"][0]["lrfused_step"] == 3
     assert_same_run(opt, plain)

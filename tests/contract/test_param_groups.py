@@ -28,6 +28,11 @@ OWN = {
 }
 
 
+CARRIED = ("lrfused", "lrfused_group", "lrfused_step", "lrfused_skipped_steps")
+CARRIED += ("lrfused_consecutive_skips", "lrfused_clipped_steps", "lrfused_growth_tracker")
+CARRIED += ("lrfused_hysteresis_tracker", "lrfused_loss_scale")
+
+
 def test_it_is_a_torch_adamw(rng):
     """lrfused.AdamW is a subclass of torch.optim.AdamW."""
     opt = lrfused.AdamW(make_parameters(rng))
@@ -37,11 +42,12 @@ def test_it_is_a_torch_adamw(rng):
 
 @pytest.mark.parametrize("options", [{}, SCHEDULED, {**SCHEDULED, **OWN}])
 def test_groups_have_exactly_torchs_keys(rng, options):
-    """param_groups have exactly torch's keys in memory, with schedules and own options too."""
+    """param_groups have torch's keys in memory, and beside them the same few, whatever the
+    schedules and options: what checkpoints carry."""
     params = make_parameters(rng)
     theirs = torch.optim.AdamW(twin(params))
     ours = lrfused.AdamW(params, **options)
-    expected = list(theirs.param_groups[0])
+    expected = [*theirs.param_groups[0], *CARRIED]
     assert list(ours.param_groups[0]) == expected
     run(rng, 2, ours)
     ours.state_dict()
@@ -81,7 +87,7 @@ def test_group_values_are_host_numbers(rng, backend):
         for value in (group["lr"], group["weight_decay"], group["eps"], *group["betas"]):
             assert type(value) is float
         assert type(group["betas"]) is tuple
-        json.dumps({k: v for k, v in group.items() if k != "params"})
+        json.dumps({k: group[k] for k in opt.defaults})
 
     check(0)
     run(rng, 3, opt, after=check)
@@ -125,7 +131,8 @@ def test_unknown_keys_are_kept(rng):
     }
     opt = lrfused.AdamW([group], lr=warmup())
     saved = opt.state_dict()
-    other = lrfused.AdamW(list(torch.nn.Linear(3, 2).named_parameters()), lr=warmup())
+    again = {"params": list(torch.nn.Linear(3, 2).named_parameters()), "lr_scale": 0.5}
+    other = lrfused.AdamW([again], lr=warmup())
     other.load_state_dict(saved)
     for kept in (opt.param_groups[0], saved["param_groups"][0], other.param_groups[0]):
         assert (kept["lr_scale"], kept["initial_lr"], kept["who"]) == (0.5, 0.3, "me")

