@@ -23,6 +23,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from .training import Run
 
 FILE = "optimizer.pt"
+OBJECTS = {"max_grad_norm", "loss_scale"}  # arguments that scenarios give Schedules and policies
 SHARDED = (StateDictType.SHARDED_STATE_DICT,)
 # The whole state stays where it is: see limits.py.
 FULL = (
@@ -55,8 +56,8 @@ def _write(state: Any, folder: Path) -> None:
     _wait()
 
 
-def _read(folder: Path) -> Any:
-    return torch.load(folder / FILE, weights_only=True)
+def _read(folder: Path, weights_only: bool = True) -> Any:
+    return torch.load(folder / FILE, weights_only=weights_only)
 
 
 def _get(run: Run, options: StateDictOptions) -> Any:
@@ -143,7 +144,12 @@ def consolidated() -> Carrier:
         run.opt.consolidate_state_dict(to=0)
         _write(run.opt.state_dict() if _is_first() else None, folder)
 
-    return Carrier(save, lambda run, _, folder: run.opt.load_state_dict(_read(folder)))
+    def load(run: Run, _: Any, folder: Path) -> None:
+        # ZeRO writes the constructor's arguments as they are, if torch's groups do not have them.
+        is_data = not OBJECTS & run.scenario.options().keys()
+        run.opt.load_state_dict(_read(folder, weights_only=is_data))
+
+    return Carrier(save, load)
 
 
 CARRIERS = {

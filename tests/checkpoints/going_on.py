@@ -13,6 +13,7 @@ from . import quiet
 from .carriers import CARRIERS, Carrier
 from .cells import Job
 from .scenarios import AFTER, BEFORE, Scenario
+from .settings import inner
 from .training import Run
 
 USED = 8  # steps of an optimizer that was used for something else, more than the checkpoint's
@@ -101,8 +102,7 @@ def compare(run: Run, moment: Moment, when: str, names: tuple[str, ...]) -> None
     """Bit-equal; near where the other class steps."""
     scenario, metrics = run.scenario, run.metrics()
     if scenario.classes == ("lrfused", "lrfused"):
-        scaling = ("loss_scale", "headroom") if differs(scenario) else ()
-        compared = [name for name in names if name not in scaling]
+        compared = [name for name in COUNTERS[:-1] if name in names] if differs(scenario) else names
         assert_equal(
             {n: metrics[n] for n in compared}, {n: moment.metrics[n] for n in compared}, when
         )
@@ -113,7 +113,7 @@ def compare(run: Run, moment: Moment, when: str, names: tuple[str, ...]) -> None
     if scenario.written_lr is not None:
         # the schedule of each group leads from where the checkpoint stands
         count = metrics["steps"]
-        shown = [float(group["lr"]) for group in run.opt.param_groups]
+        shown = [float(group["lr"]) for group in inner(run.opt).param_groups]
         assert shown == [scenario.written_lr(count)] * len(shown), f"{when}: lr {shown}"
 
 
