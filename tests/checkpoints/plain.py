@@ -27,7 +27,10 @@ def trained(rng: Any, steps: int, late: int = 0, **options: Any) -> Any:
 
 
 def step(rng: Any, *optimizers: torch.optim.Optimizer, late: bool = False) -> None:
-    """One step of each with the same random gradients; ``late``: none for the last parameter."""
+    """One step of each with the same random gradients; ``late``: none for the last parameter.
+
+    A loss scale divides them.
+    """
     lists = [[p for group in opt.param_groups for p in group["params"]] for opt in optimizers]
     together = list(zip(*lists, strict=True))
     for index, params in enumerate(together):
@@ -35,6 +38,8 @@ def step(rng: Any, *optimizers: torch.optim.Optimizer, late: bool = False) -> No
         for param in params:
             param.grad = None if late and index == len(together) - 1 else gradient.clone()
     for opt in optimizers:
+        if isinstance(opt, lrfused.AdamW):
+            opt.scale(torch.ones(()))
         opt.step()
 
 
