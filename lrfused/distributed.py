@@ -16,6 +16,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor._local_tensor if is_distributed(tensor) else tensor  # type: ignore[attr-defined]
 
 
+def placing(tensor: Any) -> tuple[Any, Any]:
+    """How a DTensor is spread over ranks."""
+    return tensor.device_mesh, tensor.placements
+
+
 def check_is_whole(param: Any, sharded: bool | None) -> None:
     """Refuse a parameter of which other ranks hold a part, where all gradients must be known.
 

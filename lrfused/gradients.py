@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused.distributed import is_distributed, local
+from lrfused.distributed import is_distributed, local, placing
 from lrfused.table import DTYPES, overlaps_itself
 
 REAL = {
@@ -66,10 +66,7 @@ def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
 
 
 def _check_distributed(name: str, param: Any, gradient: Any) -> None:
-    ours, theirs = (
-        (param.device_mesh, param.placements),
-        (gradient.device_mesh, gradient.placements),
-    )
+    ours, theirs = placing(param), placing(gradient)
     if ours != theirs:
         raise ValueError(
             f"gradient of {name} is a DTensor with placements {theirs[1]}, the parameter's are "
@@ -99,6 +96,11 @@ def check_moment(key: str, moment: Any, param: Tensor, device: torch.device) -> 
         )
     if moment.shape != param.shape:
         raise ValueError(f"{what} has another shape, {tuple(moment.shape)}")
+    if is_distributed(param) and placing(moment) != placing(param):
+        raise ValueError(
+            f"{what} has placements {placing(moment)[1]}, the parameter's are {placing(param)[1]}; "
+            "redistribute it first"
+        )
     moment = local(moment)
     if overlaps_itself(moment):
         raise ValueError(f"{what} has elements that share memory, strides {moment.stride()}")

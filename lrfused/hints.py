@@ -28,10 +28,12 @@ def _hint(name: str, value: Any) -> str | None:
         arguments = ", ".join(inspect.signature(value).parameters)
         called = f"schedules.{value.__name__}({arguments})"
         return f"the function schedules.{value.__name__}; call it: {name}={called}"
+    if inspect.isclass(value):
+        return f"the class {value.__name__}; it takes an object"
     if callable(value):
         return (
-            f"{value!r:.60}; sample it: {name}=schedules.from_function(fn, steps=total_steps), or "
-            "write it as arithmetic on schedules.step"
+            f"a {type(value).__name__}; sample it: {name}=schedules.from_function(fn, "
+            "steps=total_steps), or write it as arithmetic on schedules.step"
         )
     if isinstance(value, (list, tuple)) and any(isinstance(x, Schedule) for x in value):
         return (

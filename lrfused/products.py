@@ -39,8 +39,8 @@ class Recomputed:
         first = max(self._step - count, 0)
         pairs = zip(cells, betas, strict=True)
         products = [_product(cell, beta, first, count) for cell, beta in pairs]
-        moving = [cell for cell in cells if cell.source is not None]
-        if moving and (count != self._step or any(c.source.inputs for c in moving if c.source)):
+        moving = [cell.source for cell in cells if cell.source is not None]
+        if moving and (count != self._step or any(schedule.inputs for schedule in moving)):
             self._estimated.add(g)
         return products[0], products[1]
 

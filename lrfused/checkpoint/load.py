@@ -15,7 +15,7 @@ from lrfused.checkpoint.adopt import restore, set_counters
 from lrfused.checkpoint.differences import differences
 from lrfused.checkpoint.validate import Loaded, check
 from lrfused.counts import States
-from lrfused.distributed import is_distributed, local
+from lrfused.distributed import is_distributed, local, placing
 from lrfused.warn import warn
 
 if TYPE_CHECKING:
@@ -120,5 +120,5 @@ def _in_place(new: Tensor, old: Tensor | None) -> Tensor:
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:
     """What has to be equal for one tensor to hold what another does."""
-    mesh = (tensor.device_mesh, tensor.placements) if is_distributed(tensor) else ()  # type: ignore
-    return (tensor.shape, tensor.dtype, tensor.device, type(tensor), local(tensor).shape, *mesh)
+    spread = placing(tensor) if is_distributed(tensor) else ()
+    return (tensor.shape, tensor.dtype, tensor.device, spread)

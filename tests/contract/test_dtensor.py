@@ -1,5 +1,7 @@
 """DTensor parameters: each process steps its local tensor."""
 
+import copy
+
 import pytest
 import torch
 from torch import distributed
@@ -47,3 +49,64 @@ def test_a_dtensor_is_stepped_by_its_local_tensor(rng, mesh, backend):
         for key in ("exp_avg", "exp_avg_sq"):
             assert isinstance(ours.state[p][key], DTensor)
             assert torch.equal(ours.state[p][key].to_local(), plain.state[q][key])
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_the_state_of_dtensors_loads(rng, mesh, used):
+    """load_state_dict over DTensor moments, into an optimizer without state and into one that has
+    some: goes on bit-equal, in the memory that is in use."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    def random(shape):
+        return torch.randn(shape, generator=rng.torch)
+
+    def build(values):
+        params = [
+            torch.nn.Parameter(distribute_tensor(v.clone(), mesh, [Shard(0)])) for v in values
+        ]
+        return lrfused.AdamW(params, lr=warmup(), amsgrad=True)
+
+    def train(steps, *optimizers):
+        for _ in range(steps):
+            for params in zip(*map(parameters_of, optimizers), strict=True):
+                gradient = random(params[0].shape)
+                for p in params:
+                    p.grad = distribute_tensor(gradient.clone(), mesh, [Shard(0)])
+            for opt in optimizers:
+                opt.step()
+
+    values = [random((5, 3)), random((7,))]
+    opt, other = build(values), build(values)
+    train(3, opt)
+    if used:
+        train(2, other)
+    moments = [s["exp_avg"]._local_tensor.data_ptr() for s in other.state.values()]
+    other.load_state_dict(copy.deepcopy(opt.state_dict()))
+    now = [s["exp_avg"]._local_tensor.data_ptr() for s in other.state.values()]
+    assert now == moments or not used
+    for p, q in zip(parameters_of(other), parameters_of(opt), strict=True):
+        p.data.copy_(q.data)
+    train(3, opt, other)
+    for p, q in zip(parameters_of(opt), parameters_of(other), strict=True):
+        assert torch.equal(p.to_local(), q.to_local())
+        for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+            assert torch.equal(opt.state[p][key].to_local(), other.state[q][key].to_local())
+    opt.load_state_dict(opt.state_dict())
+    train(1, opt, other)
+    assert opt.metrics() == other.metrics()
+
+
+def test_a_moment_that_is_placed_otherwise_is_refused(rng, mesh):
+    """A loaded DTensor on other placements than its parameter's: ValueError, nothing changed."""
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    value = torch.randn((4, 3), generator=rng.torch)
+    param = torch.nn.Parameter(distribute_tensor(value.clone(), mesh, [Shard(0)]))
+    opt = lrfused.AdamW([param])
+    param.grad = distribute_tensor(value.clone(), mesh, [Shard(0)])
+    opt.step()
+    saved = copy.deepcopy(opt.state_dict())
+    saved["state"][0]["exp_avg"] = distribute_tensor(value.clone(), mesh, [Replicate()])
+    with pytest.raises(ValueError, match="placements"):
+        opt.load_state_dict(saved)
+    assert opt.metrics()["steps"] == 1

@@ -228,8 +228,11 @@ def assert_as_reference(problem: Problem, backend: str, **options) -> Run:
 
 
 def host_numbers(run: Run) -> list[dict[str, Any]]:
-    """What the groups show, parameters apart."""
-    return [{k: v for k, v in g.items() if k != "params"} for g in run.opt.param_groups]
+    """What the groups show, apart from parameters and what only checkpoints read."""
+    return [
+        {k: v for k, v in group.items() if k != "params" and not k.startswith("lrfused")}
+        for group in run.opt.param_groups
+    ]
 
 
 # Comparison within a bound

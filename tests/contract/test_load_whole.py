@@ -1,0 +1,100 @@
+"""A load is whole or nothing: what it leaves when it is refused, or interrupted."""
+
+import copy
+
+import pytest
+import torch
+
+import lrfused
+from lrfused import schedules
+from lrfused.checkpoint import load
+
+from .helpers import assert_same_run, assert_unchanged, make_parameters, run, snapshot, twin, warmup
+
+
+def with_gate(params, peak, gate):
+    """A schedule that reads a tensor."""
+    return lrfused.AdamW(params, lr=warmup(peak) * schedules.input(gate, "gate"), max_grad_norm=1.0)
+
+
+def pair_of(rng):
+    """Two optimizers over equal parameters, with schedules that differ."""
+    params = make_parameters(rng)
+    gates = torch.tensor(0.5), torch.tensor(1.0)
+    first, second = with_gate(params, 0.1, gates[0]), with_gate(twin(params), 0.2, gates[1])
+    run(rng, 3, first)
+    run(rng, 2, second)
+    return first, second, gates
+
+
+@pytest.mark.parametrize("place", ["exp_avg", "exp_avg_sq", "step"])
+def test_refused_schedules_are_not_taken(rng, place):
+    """load_schedules=True of a checkpoint that is refused for something else: the schedules, too,
+    are as they were."""
+    first, second, _ = pair_of(rng)
+    saved = copy.deepcopy(first.state_dict())
+    saved["state"][3][place] = torch.zeros(5, dtype=torch.int32)
+    before = snapshot(second)
+    with pytest.raises((ValueError, TypeError)):
+        second.load_state_dict(saved, load_schedules=True)
+    assert_unchanged(second, before)
+    run(rng, 1, second)
+    assert second.metrics()["lr"] == [warmup(0.2)(2)]
+
+
+def test_an_input_that_cannot_be_written_refuses_the_load(rng):
+    """An input made in inference_mode can be read, but not filled: the load says so beforehand."""
+    first, _, _ = pair_of(rng)
+    with torch.inference_mode():
+        gate = torch.tensor(1.0)
+    other = with_gate(make_parameters(rng), 0.2, gate)
+    before = snapshot(other)
+    with pytest.raises(ValueError, match=r"input gate of lr of group 0"):
+        other.load_state_dict(first.state_dict())
+    assert_unchanged(other, before)
+
+
+class Interrupting:
+    """Raises a KeyboardInterrupt at the n-th call."""
+
+    def __init__(self, function, at):
+        self.function, self.at, self.calls = function, at, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+        return self.function(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["_in_place", "_part_from", "restore", "set_counters"])
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_an_interrupt_waits_until_the_load_is_whole(rng, monkeypatch, name, at):
+    """KeyboardInterrupt in the middle: everything is loaded, then it is raised."""
+    first, second, gates = pair_of(rng)
+    saved = copy.deepcopy(first.state_dict())
+    interrupting = Interrupting(getattr(load, name), at)
+    monkeypatch.setattr(load, name, interrupting)
+    if name == "_in_place" or at == 1:
+        with pytest.raises(KeyboardInterrupt):
+            second.load_state_dict(saved, load_schedules=True)
+    else:
+        second.load_state_dict(saved, load_schedules=True)
+    monkeypatch.undo()
+    for p, q in zip(*(o.param_groups[0]["params"] for o in (first, second)), strict=True):
+        q.data.copy_(p)
+    assert gates[1] == 0.5
+    run(rng, 3, first, second)
+    assert_same_run(first, second)
+    assert first.metrics()["lr"] == second.metrics()["lr"]
+
+
+def test_a_state_dict_of_the_same_optimizer_is_not_changed_by_loading(rng):
+    """Loading leaves the dictionary that was loaded as it was."""
+    first, second, _ = pair_of(rng)
+    saved = copy.deepcopy(first.state_dict())
+    kept = copy.deepcopy(saved)
+    second.load_state_dict(saved, load_schedules=True)
+    run(rng, 2, second)
+    second.state_dict()
+    assert str(saved) == str(kept)
