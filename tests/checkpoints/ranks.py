@@ -29,6 +29,7 @@ from .launching import BEGUN, OK
 
 WAIT = timedelta(seconds=12)  # for another rank: a cell that hangs fails after that
 
+SOON = 1.0  # seconds in which the others have failed as well, if they did at the same place
 FAILED = "failed"
 DEEPEST = -6  # frames of a traceback that are kept
 
@@ -53,16 +54,33 @@ class Rank:
         Raises:
             Apart: it failed, and another rank may wait for something that this one never sent.
         """
-        failure = None
+        failure, place = None, []
         try:
             does()
             if distributed.is_initialized():
                 distributed.barrier()
-        except ERRORS:
+        except ERRORS as error:
             failure = traceback.format_exc(limit=DEEPEST)
+            place = [
+                (frame.name, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+            ]
         self._write(cell, failure or OK)
-        if failure and distributed.is_initialized():
+        if failure and distributed.is_initialized() and not self._agree(cell, place):
             raise Apart("not tried: a cell of the same checkpoint failed before it on this rank")
+
+    def _agree(self, cell: str, place: list[tuple[str, int]]) -> bool:
+        """All ranks failed at the same place, so none waits for another."""
+        mine = self.folder / f"{cell.replace(':', '-')}-{self.rank}"
+        mine.with_suffix(".part").write_text(repr(place))
+        mine.with_suffix(".part").rename(mine)
+        ends = time.monotonic() + SOON
+        names = [f"{cell.replace(':', '-')}-{rank}" for rank in range(self.world)]
+        files = [self.folder / name for name in names]
+        while not all(file.exists() for file in files):
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.01)
+        return len({file.read_text() for file in files}) == 1
 
     def _write(self, cell: str, outcome: str) -> None:
         self._recorded.add(cell)

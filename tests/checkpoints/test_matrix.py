@@ -11,6 +11,9 @@ from .limits import BETWEEN, DEADLY, limits_of
 
 pytest.importorskip("torch.distributed")
 
+# After one that leaves ranks apart, which then fails as it is known to.
+NOT_TRIED = "not tried: a cell of the same checkpoint failed before"
+
 
 def parameters(jobs):
     """A test for each cell; what others show as well is slow."""
@@ -27,7 +30,8 @@ def check_limits(cell, became, limits):
     if not limits:
         check(cell, became)
     for limit in limits:
-        assert re.search(limit.says, became[cell]), f"{limit.why}:\n{became[cell]}"
+        says = f"{limit.says}|{NOT_TRIED}"
+        assert re.search(says, became[cell]), f"{limit.why}:\n{became[cell]}"
 
 
 @pytest.mark.parametrize("cell", parameters(cells.OURS))
