@@ -209,16 +209,13 @@ class AdamW(torch.optim.AdamW):
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
         known = self._engine.known
-        self._engine.align(self.param_groups)
+        self._engine.arrange(self.param_groups)
         param_group = {**param_group, "params": parameters_in(param_group)}
         checked = known.checked({**self._changed_defaults(), **from_group(param_group)})
         known.check_params(checked, param_group["params"])
         others = {k: v for k, v in param_group.items() if k not in arguments.GROUP_ARGUMENTS}
         super().add_param_group({**without_ours(others), **checked.shown})
-        self.param_groups[-1].update(known.add(checked))
-        self._engine.align(self.param_groups)
-        self._engine.forget_table()
-        self._mirror()
+        self._engine.add_group(self.param_groups[-1], checked)
 
     # The step
 
@@ -262,9 +259,6 @@ class AdamW(torch.optim.AdamW):
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
         self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
         return loss
-
-    def _mirror(self) -> None:
-        self._engine.hyper.mirror(self.param_groups, self._engine.counter())
 
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 

@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrfused import arguments
 from lrfused.backends import Choice, checked
 from lrfused.build import Table, is_current, watch
 from lrfused.capture import is_capturing
+from lrfused.carried import NUMBER
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
 from lrfused.counts import Counts, Groups, States
@@ -254,9 +256,27 @@ class Engine:
             check_pair(param, param.grad, self.options.write_grads)
         return closer
 
-    def align(self, groups: Groups) -> None:
+    def arrange(self, groups: Groups) -> None:
         """Rows of settings for the groups as they stand now."""
-        self.hyper.arrange(self.known.rows(groups, self.hyper.rows))
+        rows = self.hyper.rows
+        if len(groups) != len(rows) or any(
+            not isinstance(group, dict) or group.get(NUMBER) != row.number
+            for group, row in zip(groups, rows, strict=True)
+        ):
+            self.hyper.arrange(self.known.rows(groups, rows))
+
+    def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
+        """The settings of a group that was added to the list."""
+        group.update(self.known.add(checked))
+        row = self.known.settings_of(group)
+        assert row is not None
+        self.hyper.append(row, group)
+        self.groups = [*self.groups, _with_torch_options(row.options, group)]
+        self.forget_table()
+
+    def align(self, groups: Groups) -> None:
+        """Rows and options for the groups as they stand now."""
+        self.arrange(groups)
         rows = zip(self.hyper.rows, groups, strict=True)
         options = [_with_torch_options(row.options, group) for row, group in rows]
         if options != self.groups:

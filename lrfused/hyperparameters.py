@@ -25,6 +25,8 @@ from lrfused.warn import warn
 # What a caller may write to a group and the step has to know.
 WATCHED = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", NUMBER, STEP)
 
+Place = tuple[int, Slot, Cell]
+
 
 class Hyperparameters:
     """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`."""
@@ -33,7 +35,7 @@ class Hyperparameters:
         self.rows: list[Settings] = []
         self.values = np.zeros((0, len(Slot)))
         self.given = np.ones((0, len(Slot)), dtype=bool)
-        self._mirrored: list[tuple[int, Slot, Cell]] = []
+        self._mirrored: list[Place] = []
         self.mirrored_inputs: list[Tensor] = []
         self._step = 0  # of the last mirror: what the host knows
 
@@ -48,6 +50,20 @@ class Hyperparameters:
         self.given = given.reshape(-1, len(Slot))
         self._list_mirrored()
 
+    def append(self, row: Settings, group: dict[str, Any]) -> None:
+        """One more group, whose schedules are mirrored in it."""
+        values = [[cell.value for cell in row.cells]]
+        given = [[cell.source is None for cell in row.cells]]
+        self.rows = [*self.rows, row]
+        self.values = np.vstack([self.values, values])
+        self.given = np.vstack([self.given, given])
+        new = self._mirrored_in(len(self.rows) - 1, row)
+        self._mirrored = self._mirrored + new
+        self._list_inputs(new)
+        for _, slot, cell in new:
+            if cell.schedule is not None and cell.tensor is None:
+                _show(group, slot, cell, cell.schedule(self._step))
+
     def follow(self, g: int, slot: Slot, schedule: Schedule | None) -> None:
         """Another schedule for one place."""
         self.rows[g].cells[slot].follow(schedule)
@@ -56,13 +72,21 @@ class Hyperparameters:
 
     def _list_mirrored(self) -> None:
         self._mirrored = [
-            (g, slot, cell)
-            for g, slot, cell in self.cells()
-            if slot in IN_GROUPS and cell.schedule is not None
+            place for g, row in enumerate(self.rows) for place in self._mirrored_in(g, row)
         ]
-        schedules = [cell.schedule for _, _, cell in self._mirrored if cell.schedule is not None]
+        self.mirrored_inputs = []
+        self._list_inputs(self._mirrored)
+
+    @staticmethod
+    def _mirrored_in(g: int, row: Settings) -> list[Place]:
+        cells = zip(IN_GROUPS, (row.cells[slot] for slot in IN_GROUPS), strict=True)
+        return [(g, slot, cell) for slot, cell in cells if cell.schedule is not None]
+
+    def _list_inputs(self, places: list[Place]) -> None:
+        schedules = [cell.schedule for _, _, cell in places if cell.schedule is not None]
         inputs = [node._payload[0] for schedule in schedules for node in schedule.inputs]
-        self.mirrored_inputs = list({id(tensor): tensor for tensor in inputs}.values())
+        known = {id(tensor): tensor for tensor in (*self.mirrored_inputs, *inputs)}
+        self.mirrored_inputs = list(known.values())
 
     def cells(self) -> Iterator[tuple[int, Slot, Cell]]:
         """Every cell with its place."""
