@@ -21,12 +21,16 @@ CARRIED = {
     "fsdp1flat": FSDP1,
     "zero": ("consolidated",),
 }
-# Everything at once goes every way. What alone shows one part of that goes a few; what cannot be
-# among everything a few more. All the others run with the slow tests.
-FEW = ("plain-file", "plain-disk-flattened", "zero-consolidated")
-FEW_MORE = (*FEW, "plain-full", "replicated-disk", "fsdp2-disk-flattened", "fsdp1flat-memory")
+# By default everything at once goes every way; what alone shows one part of that goes two ways, and
+# what cannot be among everything a few more. All the others run with the slow tests.
+TWO = ("plain-file", "plain-disk-flattened")
+FEW = (*TWO, "plain-full", "replicated-disk", "fsdp2-disk-flattened", "zero-consolidated")
+FEW += ("fsdp1flat-memory",)
 PARTS = ("numbers", "amsgrad", "schedules", "input", "skips", "late", "products", "clips")
-PARTS += ("scale-growing", "sampled")
+PARTS += ("scale-growing",)
+# Of torch's own class: one way in each setting, and where its limits are.
+OF_TORCH = ("replicated-broadcast", "fsdp2-disk-flattened", "fsdp1-offloaded", "fsdp1-memory")
+OF_TORCH += ("fsdp1flat-disk", "zero-consolidated")
 # Into what is loaded, and whether metrics() are looked at before the first step that follows.
 INTO = {"fresh": True, "used": False}
 INTO_UNSEEN = {"fresh": True, "fresh-unseen": False, "used": False, "used-seen": True}
@@ -57,14 +61,18 @@ class Job:
 
     def is_short(self) -> bool:
         """It runs by default."""
-        if self.scenario in (*scenarios.EVERYTHING, scenarios.TORCHS[0]):
-            return True
-        way = f"{self.setting}-{self.carrier}"
+        name, way = self.scenario.name, f"{self.setting}-{self.carrier}"
+        if self.scenario in scenarios.EVERYTHING:
+            return self.setting == "plain" or not way.endswith("-flattened-partial")
         if self.scenario in scenarios.EXCHANGED:
             return self.setting in ("plain", "zero") or way == "fsdp2-disk-partial"
-        if self.scenario.name.endswith("not-yet") and self.setting == "plain":
+        if self.scenario.classes == scenarios.TORCH and name == "everything":
+            return self.setting == "plain" or way in OF_TORCH
+        if name.endswith("not-yet") and self.setting == "plain":
             return True
-        return way in (FEW if self.scenario.name in PARTS else FEW_MORE)
+        if name == "sampled":
+            return way == "plain-file"
+        return way in (TWO if name in PARTS else FEW)
 
 
 def jobs(chosen: Iterable[Scenario]) -> list[Job]:

@@ -93,9 +93,7 @@ class Run:
             for key in sorted(state) if float(state.get("step", 0)) else ():
                 found[f"{key} of parameter {i}"] = settings.local(state[key]).detach().clone()
         for g, group in enumerate(opt.param_groups):
-            for key in sorted(
-                key for key in group if key != "params" and key not in carried(group)
-            ):
+            for key in sorted(group.keys() - {"params", *carried(group)}):
                 value = group[key]
                 plain = tuple(value) if isinstance(value, list) else value
                 found[f"{key} of group {g}"] = (
