@@ -104,12 +104,12 @@ def numbers(lr: float) -> Options:
 NUMBERS = (numbers(0.02), numbers(0.005))
 SKIPS = {1: "found_inf", 3: "found_inf", 4: "found_inf", 5: "found_inf", 8: "found_inf"}
 GROWING = {1: "inf", 2: "inf", 7: "inf", 9: "inf"}
-BACKING_OFF = {4: "inf", 5: "inf"}
+BACKING_OFF = {4: "inf", 5: "inf", 6: "inf"}  # the checkpoint is between the first two
 
 
-def loss_scale() -> dict[str, Any]:
-    """A scale that backs off at the second skip in a row and grows after four good steps."""
-    policy = lrfused.LossScale(init=8.0, growth_interval=4, hysteresis=2)
+def loss_scale(hysteresis: int = 2) -> dict[str, Any]:
+    """A scale that backs off at that skip in a row and grows after four good steps."""
+    policy = lrfused.LossScale(init=8.0, growth_interval=4, hysteresis=hysteresis)
     return {"lr": warmup(0.02), "loss_scale": policy}
 
 
@@ -157,11 +157,11 @@ OURS = (
     ),
     Scenario(
         "scale-backing-off",
-        loss_scale,
+        lambda: loss_scale(hysteresis=3),
         settings=REPLICATED,
         events=BACKING_OFF,
-        metrics={"steps": 8, "skipped_steps": 2},
-        scales=(8.0, 8.0, 8.0, 8.0, 16.0),
+        metrics={"steps": 7, "skipped_steps": 3},
+        scales=(16.0, 8.0, 8.0, 8.0, 8.0),
     ),
 )
 
