@@ -19,6 +19,7 @@ CARRIED = {
     "fsdp2": (*MEMORY, *RANKS, *DISK),
     "fsdp1": FSDP1,
     "fsdp1flat": FSDP1,
+    "fsdp1whole": FSDP1,
     "zero": ("consolidated",),
 }
 # By default everything at once goes every way; what alone shows one part of that goes two ways, and
@@ -62,6 +63,8 @@ class Job:
     def is_short(self) -> bool:
         """It runs by default."""
         name, way = self.scenario.name, f"{self.setting}-{self.carrier}"
+        if self.setting == "fsdp1whole":
+            return name == "everything-measured" and self.carrier in ("memory", "disk", "fsdp-full")
         if self.scenario in scenarios.EVERYTHING:
             return self.setting == "plain" or not way.endswith("-flattened-partial")
         if self.scenario in scenarios.EXCHANGED:

@@ -19,13 +19,14 @@ class Limit(NamedTuple):
 NOT_YET = r"-(products-)?not-yet-"
 LIMITS = (
     Limit(
-        r"-(plain|replicated|fsdp2|fsdp1|fsdp1flat)-(memory|full|offloaded|broadcast)" + NOT_YET,
+        r"-(plain|replicated|fsdp2|fsdp1|fsdp1flat|fsdp1whole)-(memory|full|offloaded|broadcast)"
+        + NOT_YET,
         "Missing optimizer state for parameter",
         "set_optimizer_state_dict asks for the state of every parameter, and AdamW has none for "
         "one that never had a gradient",
     ),
     Limit(
-        r"-(plain|replicated|fsdp2|fsdp1|fsdp1flat)-flattened" + NOT_YET,
+        r"-(plain|replicated|fsdp2|fsdp1|fsdp1flat|fsdp1whole)-flattened" + NOT_YET,
         "argument must be a string or a real number, not 'dict'|unhashable type: 'dict'"
         "|must be a count, got {}",
         "the flattened form loads an empty dictionary for each value that it lacks, which FSDP1 "
@@ -59,7 +60,7 @@ LIMITS = (
 # Between the classes: a group of ours has more keys than one of torch's.
 BETWEEN = (
     Limit(
-        r"-lrfused-(plain|replicated|fsdp2|fsdp1|fsdp1flat)-flattened-torch-to-ours-",
+        r"-lrfused-(plain|replicated|fsdp2|fsdp1|fsdp1flat|fsdp1whole)-flattened-torch-to-ours-",
         r"KeyError: .*lrfused",
         "the flattened form is asked for every key that stands in the groups of what loads",
     ),

@@ -10,8 +10,8 @@ import lrfused
 from lrfused import schedules
 
 BEFORE, AFTER = 5, 5  # steps before the checkpoint and after it
-EVERYWHERE = ("plain", "replicated", "fsdp2", "fsdp1", "fsdp1flat", "zero")
-REPLICATED = ("plain", "replicated", "zero")  # each rank knows all gradients
+EVERYWHERE = ("plain", "replicated", "fsdp2", "fsdp1", "fsdp1flat", "fsdp1whole", "zero")
+REPLICATED = ("plain", "replicated", "fsdp1whole", "zero")  # each rank knows all gradients
 ONE_UNIT = ("plain", "replicated", "fsdp2", "fsdp1", "zero")  # 100 groups need no 100 flat ones
 
 INPUT = "the caller's tensor"  # among a group's options, for the tests alone

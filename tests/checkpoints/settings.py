@@ -1,10 +1,10 @@
-"""How the parameters lie: in one process, replicated, in shards of FSDP2 and FSDP1, under ZeRO."""
+"""How parameters lie: in one process, replicated, by FSDP2, FSDP1 (also unsharded), under ZeRO."""
 
 from typing import Any
 
 import torch
 from torch import distributed
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import Linear, Module, Sequential
 
@@ -42,8 +42,10 @@ def lay(setting: str, blocks: list[Module]) -> tuple[Module, list[Module]]:
         for block in [*(blocks if several else []), model]:
             fully_shard(block, mesh=mesh)
         return model, blocks
-    if setting in ("fsdp1", "fsdp1flat"):
-        own = {"use_orig_params": setting == "fsdp1", "device_id": CPU}
+    if setting.startswith("fsdp1"):
+        own = {"use_orig_params": setting != "fsdp1flat", "device_id": CPU}
+        if setting == "fsdp1whole":
+            own["sharding_strategy"] = ShardingStrategy.NO_SHARD
         if several:
             blocks = [FullyShardedDataParallel(block, **own) for block in blocks]
         return FullyShardedDataParallel(Sequential(*blocks), **own), blocks
@@ -56,6 +58,8 @@ def optimizer(
     """An optimizer of the class, inside of ZeroRedundancyOptimizer under ZeRO."""
     if setting == "zero":
         return import_zero()(groups, CLASSES[kind], **options)
+    if setting == "fsdp1whole" and kind == "lrfused":
+        options = {**options, "sharded": False}
     return CLASSES[kind](groups, **options)
 
 
