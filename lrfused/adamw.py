@@ -211,7 +211,8 @@ class AdamW(torch.optim.AdamW):
         known = self._engine.known
         self._engine.arrange(self.param_groups)
         param_group = {**param_group, "params": parameters_in(param_group)}
-        checked = known.checked({**self._changed_defaults(), **from_group(param_group)})
+        own = from_group(param_group, known.settings_of(param_group))
+        checked = known.checked({**self._changed_defaults(), **own})
         known.check_params(checked, param_group["params"])
         others = {k: v for k, v in param_group.items() if k not in arguments.GROUP_ARGUMENTS}
         super().add_param_group({**without_ours(others), **checked.shown})
@@ -326,8 +327,8 @@ class AdamW(torch.optim.AdamW):
             RuntimeError: a step on a GPU was refused, which the host did not know yet.
 
         Returns:
-            lr: list of floats, the value that the last step used, by group; before any step
-                the one that the first will use.
+            lr: list of floats, the value that the last step used, by group as they stand now; of a
+                group that had no part in it, or before any step, the one that the next will use.
             grad_norm: norm of the unscaled, averaged gradients before any clip; None where
                 nothing had to be measured (see ``always_measure``).
             clip_coefficient: what the global clip multiplied by, 1.0 if it did not act.
@@ -343,7 +344,7 @@ class AdamW(torch.optim.AdamW):
         scaled = engine.options.loss_scale is not None
         engine.scale_was_asked = True
         reading = engine.read(groups, self.state)
-        return metrics(reading, groups, engine.stepped, engine.measured, scaled)
+        return metrics(reading, engine.lrs(groups, reading), engine.measured, scaled)
 
     def __repr__(self) -> str:
         return representation(type(self).__name__, self._engine, self.param_groups)

@@ -15,6 +15,7 @@ from lrfused.grad_mode import normal_tensors
 
 TEXT = "lrfused"  # schedules and options, as JSON: describe.py
 NUMBER = "lrfused_group"  # whose settings the group has
+BY_PLACE = -1  # in a checkpoint: of the group that has the same place in the list
 FIELDS = (*PERSISTENT, Field.LOSS_SCALE)
 NAMES = {field: f"lrfused_{field.name.lower()}" for field in FIELDS}
 STEP = NAMES[Field.STEP]
@@ -54,7 +55,9 @@ class Carried:
         ZeroRedundancyOptimizer does; a single copy of a group does not count.
         """
         own = self.tensors[STEP]
-        return bool(groups) and all(group.get(STEP, own) is not own for group in groups)
+        return bool(groups) and all(
+            isinstance(group, dict) and group.get(STEP, own) is not own for group in groups
+        )
 
 
 def counters_in(groups: list[dict[str, Any]]) -> dict[Field, float]:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from lrfused.evaluate import evaluate_one
+from lrfused.hints import refuse_what_is_no_number
 from lrfused.options import GroupOptions, Slot
 from lrfused.schedules import Schedule
 from lrfused.schedules import input as schedule_input
@@ -110,6 +111,15 @@ def read_group(group: dict[str, Any], slot: Slot) -> Any:
     return pair(value)[slot - Slot.BETA1] if slot in BETAS else value
 
 
+def schedule_in(group: dict[str, Any], slot: Slot) -> Schedule | None:
+    """One that the caller wrote there; whatever else stands there has its turn later."""
+    try:
+        value = read_group(group, slot)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if isinstance(value, Schedule) else None
+
+
 def written(group: dict[str, Any], slot: Slot, value: Value) -> tuple[str, Any]:
     """The key of the caller's side of a hyperparameter, and what changes it to ``value``."""
     if slot not in BETAS:
@@ -139,6 +149,7 @@ def checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
         if value.numel() != 1:
             raise TypeError(f"{where} must have one element, got shape {tuple(value.shape)}")
     elif isinstance(value, bool) or not isinstance(value, (numbers.Real, Schedule)):
+        refuse_what_is_no_number(argument_name(slot), value, f"param_groups[{g}]: ")
         raise TypeError(f"{where} must be a number, a Tensor or a Schedule, got {value!r}")
     return value
 

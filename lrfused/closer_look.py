@@ -1,6 +1,7 @@
 """The look at everything that a step uses, where a quick one does not do."""
 
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -23,6 +24,7 @@ def look_closely(
     Returns the places of the gradients (None: there is nothing to be done) and the
     parameters that got their state for it.
     """
+    engine.arrange(groups)
     with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
     for param in with_gradient:
         check_pair(param, param.grad, engine.options.write_grads)
@@ -55,6 +57,7 @@ def look_closely(
     if table is None:
         engine.forget_table()
         table, made = build(engine, groups, states, with_gradient)
+        engine.describe_written(groups)
     table.work.addresses[:, 1] = -1
     table.work.moving = with_gradient
     engine._table = table
@@ -68,9 +71,16 @@ def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor])
     """
     return (
         not any(states.get(p) for group in groups for p in group["params"])
-        and all(float(group["lr"]) == 0.0 for group in groups)
+        and all(_is_zero(group["lr"]) for group in groups)
         and not any(bool(local(p.grad).any()) for p in with_gradient if p.grad is not None)
     )
+
+
+def _is_zero(lr: Any) -> bool:
+    """A Schedule or what is no lr at all has its turn later."""
+    if isinstance(lr, Tensor):
+        return lr.numel() == 1 and float(lr) == 0.0
+    return isinstance(lr, Real) and lr == 0
 
 
 def _check_loss_was_scaled(engine: "Engine") -> None:

@@ -9,7 +9,7 @@ from lrfused import arguments
 from lrfused.backends import Choice, checked
 from lrfused.build import Table, is_current, watch
 from lrfused.capture import is_capturing
-from lrfused.carried import NUMBER
+from lrfused.cells import Settings
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
 from lrfused.counts import Counts, Groups, States
@@ -21,7 +21,7 @@ from lrfused.gradients import check_pair
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.known_groups import KnownGroups
 from lrfused.latched import error_of
-from lrfused.options import BiasCorrection, GroupOptions, Options
+from lrfused.options import BiasCorrection, GroupOptions, Options, Slot
 from lrfused.products import Recomputed
 from lrfused.readback import Readback, Seen
 from lrfused.staging import run_with_copies
@@ -42,6 +42,7 @@ class Engine:
         self.hyper = Hyperparameters()
         self.stepped = self.measured = self.scale_was_asked = False
         self.readback: Readback | None = None  # from the first step of which nothing is known on
+        self._planned: list[Settings] = []  # the groups of the last step
         self._state: DeviceState | None = None
         self._table: Table | None = None
         self._captured: list[Table] = []  # replaced ones, in which graphs go on
@@ -152,7 +153,7 @@ class Engine:
                 del states[param]
                 self.forget_table()
             self._raise_latched(work.state.read())
-        self.stepped, self.measured = True, table.measures
+        self.stepped, self.measured, self._planned = True, table.measures, work.rows
         if outcome.step is not None:
             self.hyper.mirror(groups, outcome.step, values=outcome.values)
         else:
@@ -202,7 +203,21 @@ class Engine:
         self._raise_latched(reading)
         self.hyper.take_schedules(groups)
         self.hyper.mirror(groups, int(reading[Field.STEP]))
+        self.describe_written(groups)
         return reading
+
+    def lrs(self, groups: Groups, reading: Reading) -> list[float]:
+        """What the last step used; of a group that had no part, what the next one will use."""
+        used = zip(self._planned, reading.hyperparameters[:, Slot.LR].tolist(), strict=False)
+        by_number = {row.number: lr for row, lr in used}
+        rows = zip(self.hyper.rows, groups, strict=True)
+        return [by_number.get(row.number, float(group["lr"])) for row, group in rows]
+
+    def describe_written(self, groups: Groups) -> None:
+        """Schedules that the caller wrote to the groups belong to their texts, too."""
+        if self.hyper.undescribed:
+            self.known.describe(self.hyper.rows, groups)
+            self.hyper.undescribed = False
 
     def _raise_latched(self, reading: Reading) -> None:
         error = error_of(reading)
@@ -258,18 +273,15 @@ class Engine:
 
     def arrange(self, groups: Groups) -> None:
         """Rows of settings for the groups as they stand now."""
-        rows = self.hyper.rows
-        if len(groups) != len(rows) or any(
-            not isinstance(group, dict) or group.get(NUMBER) != row.number
-            for group, row in zip(groups, rows, strict=True)
-        ):
-            self.hyper.arrange(self.known.rows(groups, rows))
+        if self.known.are_as_before(groups, self.hyper.rows):
+            return
+        self.hyper.arrange(self.known.rows(groups, self.hyper.rows))
+        if self._table is not None:
+            self._table.walk = None  # groups that are put back would look as they did
 
     def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
         """The settings of a group that was added to the list."""
-        group.update(self.known.add(checked))
-        row = self.known.settings_of(group)
-        assert row is not None
+        row = self.known.add(group, checked)
         self.hyper.append(row, group)
         self.groups = [*self.groups, _with_torch_options(row.options, group)]
         self.forget_table()

@@ -15,6 +15,7 @@ from lrfused.cells import (
     checked,
     read_group,
     same,
+    schedule_in,
     value_at,
     written,
 )
@@ -38,6 +39,7 @@ class Hyperparameters:
         self._mirrored: list[Place] = []
         self.mirrored_inputs: list[Tensor] = []
         self._step = 0  # of the last mirror: what the host knows
+        self.undescribed = False  # a schedule was written that the groups' texts do not have
 
     def arrange(self, rows: list[Settings]) -> None:
         """Other groups, or the same in another order."""
@@ -131,14 +133,16 @@ class Hyperparameters:
 
     def take_schedules(self, groups: list[dict[str, Any]]) -> None:
         """Schedules that the caller wrote to the groups lead from here on, and are mirrored."""
-        for g, group in enumerate(groups):
-            for slot in IN_GROUPS:
-                schedule = checked(g, slot, group)
-                if isinstance(schedule, Schedule):
-                    schedule = by_layer(schedule, group) if slot == Slot.LR else schedule
-                    value = schedule(self._step)
-                    self.follow(g, slot, schedule)
-                    _show(group, slot, self.rows[g].cells[slot], value)
+        written = [
+            (g, slot, by_layer(schedule, group) if slot == Slot.LR else schedule)
+            for g, group in enumerate(groups)
+            for slot in IN_GROUPS
+            if (schedule := schedule_in(group, slot)) is not None
+        ]
+        for g, slot, schedule in written:
+            self.follow(g, slot, schedule)
+            _show(groups[g], slot, self.rows[g].cells[slot], schedule(self._step))
+            self.undescribed = True
 
     def collect(self, groups: list[dict[str, Any]]) -> None:
         """Take in what the caller wrote; a tensor in place of another changes ``sources``.

@@ -1,9 +1,12 @@
 """The groups of an optimizer: whose settings does a dictionary in ``param_groups`` have?
 
 The list is the user's: dictionaries may be removed, put in another order, copied, or stand there
-for the first time. A number in each, which goes along with its copies, says which settings it has.
+for the first time. A number in each, which goes along with its copies, says which settings it has;
+it is drawn at random, so that no other optimizer's group has it.
 """
 
+import numbers
+import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -11,18 +14,20 @@ from typing import Any
 from torch import Tensor
 
 from lrfused import arguments
-from lrfused.carried import KEYS, NUMBER, TEXT, Carried
+from lrfused.carried import BY_PLACE, KEYS, NUMBER, TEXT, Carried
 from lrfused.cells import (
     IN_GROUPS,
+    LIMITS,
     Cell,
     Settings,
     argument_name,
     by_layer,
+    key_of,
     read_group,
     written,
 )
 from lrfused.checkpoint.describe import SCHEDULE, Describer
-from lrfused.checkpoint.stored import schedule_data, stored_in
+from lrfused.checkpoint.stored import Stored, schedule_data, stored_in
 from lrfused.distributed import check_is_whole
 from lrfused.options import GroupOptions, Options, Slot
 from lrfused.schedules import Schedule
@@ -37,7 +42,7 @@ class KnownGroups:
     def __init__(self, defaults: dict[str, Any], max_grad_norm: Any, options: Options):
         self.defaults, self._max_grad_norm, self._options = defaults, max_grad_norm, options
         self._known: dict[int, Settings] = {}
-        self._next = 0
+        self._seen: GroupList = []  # the dictionaries as they stood the last time
         self._describer = Describer()
         self.carried = Carried()
 
@@ -64,17 +69,28 @@ class KnownGroups:
                 if isinstance(param, Tensor):  # torch refuses the rest
                     check_is_whole(param, self._options.sharded)
 
-    def add(self, group: arguments.Group) -> dict[str, Any]:
-        """Remember a new group; returns what its dictionary carries of it."""
-        cells = [Cell.of(group.sources.get(slot, float("inf")), slot) for slot in Slot]
-        return self._remember(group.options, cells)
+    def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
+        """Remember a new group; its dictionary gets what it carries."""
+        cells = [Cell.of(made.sources.get(slot, float("inf")), slot) for slot in Slot]
+        self._seen = [*self._seen, group]
+        return self._remember(group, made.options, cells)
 
-    def _remember(self, options: GroupOptions, cells: list[Cell]) -> dict[str, Any]:
-        settings = Settings(self._next, options, cells)
+    def _remember(
+        self, group: dict[str, Any], options: GroupOptions, cells: list[Cell]
+    ) -> Settings:
+        settings = Settings(secrets.randbits(52), options, cells)
         self._known[settings.number] = settings
-        self._next += 1
-        text = self._describer.text(settings, self._options)
-        return {TEXT: text, NUMBER: settings.number, **self.carried.tensors}
+        group[TEXT] = self._describer.text(settings, self._options)
+        group[NUMBER] = settings.number
+        group.update(self.carried.tensors)
+        return settings
+
+    def are_as_before(self, groups: GroupList, before: list[Settings]) -> bool:
+        """The same dictionaries with the same settings."""
+        return len(groups) == len(before) and all(
+            group is seen and group.get(NUMBER) == settings.number
+            for group, seen, settings in zip(groups, self._seen, before, strict=True)
+        )
 
     def rows(self, groups: GroupList, before: list[Settings]) -> list[Settings]:
         """The settings of the groups as they stand; ``before`` those of the last time, in order.
@@ -82,50 +98,67 @@ class KnownGroups:
         Raises:
             TypeError, ValueError: something stands there that is no group; nothing was changed.
         """
-        new = {
-            g: self._new(g, group)
-            for g, group in enumerate(groups)
-            if not isinstance(group, dict) or self._is_new(group, g < len(before))
-        }
+        places = {id(seen): g for g, seen in enumerate(self._seen)}
+        found = [self._found(g, group, places, before) for g, group in enumerate(groups)]
+        new = {g: self._new(g, groups[g]) for g, settings in enumerate(found) if settings is None}
         rows: list[Settings] = []
         taken: set[int] = set()
-        for g, group in enumerate(groups):
-            if g in new:
-                group.update(self.add(new[g]))
-                for name in arguments.GROUP_ARGUMENTS:
-                    group.pop(name, None)
-            # A number of another optimizer, as ZeroRedundancyOptimizer loads it: by its place.
-            settings = self._known.get(group[NUMBER]) or before[g]
-            if settings.number in taken:  # a copy beside the original
+        for g, (group, settings) in enumerate(zip(groups, found, strict=True)):
+            if settings is None:
+                settings = self._put_in(group, new[g])
+            elif settings.number in taken:  # a copy beside the original
                 cells = [replace(cell) for cell in settings.cells]
-                group.update(self._remember(settings.options, cells))
-                settings = self._known[group[NUMBER]]
+                settings = self._remember(group, settings.options, cells)
+            elif id(group) not in places and group.get(NUMBER) == settings.number:
+                group.update(self.carried.tensors)  # a copy, perhaps of the tensors, too
             group[NUMBER] = settings.number
             taken.add(settings.number)
             rows.append(settings)
+        self._seen = list(groups)
         return rows
 
     def settings_of(self, group: dict[str, Any]) -> Settings | None:
         """Of a dictionary, wherever it stands; None if it is none of ours (yet)."""
-        return self._known.get(group.get(NUMBER, -1))
+        return self._known.get(group.get(NUMBER, BY_PLACE))
 
-    def _is_new(self, group: dict[str, Any], has_place: bool) -> bool:
-        return NUMBER not in group or (group[NUMBER] not in self._known and not has_place)
-
-    def _new(self, g: int, group: Any) -> arguments.Group:
-        """A group that was put into the list by hand."""
+    def _found(
+        self, g: int, group: Any, places: dict[int, int], before: list[Settings]
+    ) -> Settings | None:
+        """The settings of what stands in the list; None of a group that is new."""
         if not isinstance(group, dict):
             raise TypeError(f"param_groups[{g}]: must be a dict, got {type(group).__name__}")
+        if (
+            id(group) in places
+        ):  # another number was loaded into it, by ZeroRedundancyOptimizer, say
+            return self.settings_of(group) or before[places[id(group)]]
         if missing := [key for key in TORCH_KEYS if key not in group]:
             raise ValueError(
                 f"param_groups[{g}]: has no {missing[0]!r}; add_param_group fills in the rest"
             )
+        if group.get(NUMBER) == BY_PLACE and g < len(before):
+            return before[g]
+        return self.settings_of(group)
+
+    def _new(self, g: int, group: dict[str, Any]) -> arguments.Group:
+        """A group that was put into the list by hand."""
         try:
-            made = self.checked({k: group[k] for k in arguments.GROUP_KEYS if k in group})
+            found = from_group(group)
+            made = self.checked({k: found[k] for k in arguments.GROUP_KEYS if k in found})
             self.check_params(made, group["params"])
         except (TypeError, ValueError) as error:
             raise type(error)(f"param_groups[{g}]: {error}") from error
         return made
+
+    def _put_in(self, group: dict[str, Any], made: arguments.Group) -> Settings:
+        """Remember it; the numbers in it are what another optimizer mirrored."""
+        settings = self.add(group, made)
+        for name in arguments.GROUP_ARGUMENTS:
+            group.pop(name, None)
+        for slot in IN_GROUPS:
+            host = read_group(group, slot)
+            if isinstance(host, numbers.Real):
+                settings.cells[slot].mirror = float(host)
+        return settings
 
     def describe(self, rows: list[Settings], groups: GroupList) -> None:
         """Bring the texts in the groups up to date."""
@@ -151,27 +184,45 @@ def parameters_in(group: dict[str, Any]) -> Any:
     return params if isinstance(params, set) else list(params)  # torch refuses a set
 
 
-def from_group(group: dict[str, Any]) -> dict[str, Any]:
-    """A group's arguments; of a copy of another optimizer's group also what that one has of it.
+def from_group(group: dict[str, Any], settings: Settings | None = None) -> dict[str, Any]:
+    """A group's arguments; of a copy of another group also what the optimizer has of that one.
+
+    ``settings`` are those of a group of this optimizer.
 
     Raises:
-        ValueError: a schedule of the other optimizer reads a tensor, which no copy brings along.
+        ValueError: a schedule of another optimizer reads a tensor, which no copy brings along.
     """
     stored = stored_in([group])[0]
     if stored is None:
         return group
     found = {k: v for k, v in stored.options.items() if k in arguments.GROUP_ARGUMENTS}
     found = {k: v for k, v in found.items() if v != SCHEDULE} | group
-    for slot in stored.schedules:
-        name = argument_name(slot)
-        if slot not in IN_GROUPS or isinstance(read_group(group, slot), Schedule):
+    for slot in Slot:
+        if slot == Slot.MAX_GRAD_NORM or _is_given(group, slot):
             continue
-        if slot in stored.inputs:
-            raise ValueError(
-                f"{name}: its schedule reads {', '.join(stored.inputs[slot])}, which a copy of the "
-                "group does not bring along; write the schedule into the group"
-            )
-        schedule = Schedule.from_dict(schedule_data(stored, slot))
+        schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
+        if schedule is None:
+            continue
+        if slot == Slot.LR:  # it has the factor of the layer already
+            found.pop("lr_scale", None)
         key, value = written(found, slot, schedule)
         found[key] = value
     return found
+
+
+def _is_given(group: dict[str, Any], slot: Slot) -> bool:
+    """The caller says what it is: not what the copy had, or the default."""
+    if slot in LIMITS:
+        return key_of(slot) in group
+    return key_of(slot) not in group or isinstance(read_group(group, slot), Schedule)
+
+
+def _schedule(stored: Stored, slot: Slot) -> Schedule | None:
+    if slot in stored.inputs:
+        raise ValueError(
+            f"{argument_name(slot)}: its schedule reads {', '.join(stored.inputs[slot])}, which a "
+            "copy of the group does not bring along; write the schedule into the group"
+        )
+    if slot not in stored.schedules:
+        return None
+    return Schedule.from_dict(schedule_data(stored, slot))

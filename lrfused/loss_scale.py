@@ -78,9 +78,9 @@ class LossScale:
             raise ValueError(
                 f"loss_scale: must be None, a number, 'dynamic' or a LossScale, got {value!r}"
             )
+        refuse_a_scaler(value)
         if isinstance(value, type):
             raise TypeError(f"loss_scale: got the class {value.__name__}; call it")
-        refuse_a_scaler(value)
         scale = positive("loss_scale", value)
         if scale > LARGEST_FLOAT32:
             raise ValueError(f"loss_scale: must be a float32 number, got {value}")

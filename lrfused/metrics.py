@@ -3,20 +3,15 @@
 from typing import Any
 
 from lrfused.device_state import Field, Reading
-from lrfused.options import Slot
 
 LARGEST_FLOAT16 = 65504.0
 
 
-def metrics(
-    reading: Reading, groups: list[dict[str, Any]], stepped: bool, measured: bool, scaled: bool
-) -> dict[str, Any]:
-    """The dictionary; ``measured`` says whether the last step was, ``stepped`` if there is one."""
+def metrics(reading: Reading, lrs: list[float], measured: bool, scaled: bool) -> dict[str, Any]:
+    """The dictionary; ``measured`` says whether the last step was."""
     largest = float(reading[Field.LARGEST_GRADIENT])
     return {
-        "lr": reading.hyperparameters[:, Slot.LR].tolist()
-        if stepped
-        else [float(group["lr"]) for group in groups],
+        "lr": lrs,
         "grad_norm": reading[Field.GRAD_NORM] if measured else None,
         "clip_coefficient": reading[Field.CLIP_COEFFICIENT],
         "clipped_steps": reading[Field.CLIPPED_STEPS],

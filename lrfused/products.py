@@ -40,7 +40,11 @@ class Recomputed:
         pairs = zip(cells, betas, strict=True)
         products = [_product(cell, beta, first, count) for cell, beta in pairs]
         moving = [cell.source for cell in cells if cell.source is not None]
-        if moving and (count != self._step or any(schedule.inputs for schedule in moving)):
+        if (
+            moving
+            and count
+            and (count != self._step or any(schedule.inputs for schedule in moving))
+        ):
             self._estimated.add(g)
         return products[0], products[1]
 

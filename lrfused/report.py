@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrfused.adamw import AdamW
+from lrfused.schedules import Schedule
 from lrfused.schedules.check import whole
 
 FARTHEST = 2**53  # the counts of calls that are loaded
@@ -62,6 +63,8 @@ class ReportLR(LRScheduler):
 
     def get_last_lr(self) -> list[Any]:
         """The present learning rate of each group, as floats; a Tensor lr is asked for its own."""
+        if any(isinstance(group["lr"], Schedule) for group in self.optimizer.param_groups):
+            self.optimizer.sync_mirrors()  # written there, and no step so far
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def get_lr(self) -> list[Any]:

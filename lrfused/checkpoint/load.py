@@ -34,6 +34,7 @@ def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -
         saved = saved if replaced is None else replaced
     engine = opt._engine
     engine.align(opt.param_groups)
+    engine.hyper.take_schedules(opt.param_groups)
     loaded = check(engine, opt.param_groups, saved, load_schedules)
     taken = [set(schedules) for schedules in loaded.schedules]
     different = differences(engine.hyper.rows, engine.options, loaded.stored, loaded.groups, taken)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lrfused.carried import BY_PLACE, NUMBER
 from lrfused.counts import States
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def state_dict(
         return saved
     ours = known.carried.tensors
     for group in saved["param_groups"]:
+        if NUMBER in group:
+            group[NUMBER] = BY_PLACE
         group.update(
             {key: tensor.clone() for key, tensor in ours.items() if group.get(key) is tensor}
         )

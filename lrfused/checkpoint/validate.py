@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrfused.build import MOMENTS
 from lrfused.carried import KEYS, counters_in
-from lrfused.cells import IN_GROUPS, LIMITS, pair, read_group
+from lrfused.cells import IN_GROUPS, LIMITS, as_number, pair, read_group
 from lrfused.checkpoint.inputs import Inputs, fits, input_values, number
 from lrfused.checkpoint.stored import Stored, schedule_data, stored_in
 from lrfused.counts import PRODUCT_COUNT, PRODUCTS, Pair, States, products_in
@@ -154,7 +154,7 @@ def _new_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[str
 def _check_group(g: int, group: dict[str, Any], new: dict[str, Any], mirrors: set[Slot]) -> None:
     """Refuse values that cannot be; a schedule's mirror is written anew, whatever was stored."""
     for slot in IN_GROUPS:
-        value, name = read_group(new, slot), slot.name.lower()
+        value, name = as_number(read_group(new, slot)), slot.name.lower()
         single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")

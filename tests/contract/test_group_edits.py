@@ -1,0 +1,205 @@
+"""param_groups is the caller's list.
+
+What belongs to a group (schedules, options, counts) belongs to its dictionary, not to its place.
+"""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import lrfused
+from lrfused import schedules
+
+from .edits import EDITS, Edited, copied, own_settings, saved_groups, torchs_settings
+from .helpers import assert_near, assert_same_bits
+
+either = pytest.mark.parametrize("scheduled", [False, True], ids=["numbers", "schedules"])
+every_edit = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+
+
+@either
+@every_edit
+def test_edited_groups_keep_their_own_settings(rng, backend, edit, scheduled):
+    """Groups that are removed, reordered, copied, cleared or added anew, before the first step or
+    in mid-run: each steps in every bit as in an optimizer of its own, with its schedules and
+    options."""
+    for at in (0, 3):
+        made = Edited(rng, own_settings(scheduled), backend)
+        made.step(at)
+        edit(made.opt, made.more)
+        made.step(4)
+        made.assert_right()
+
+
+@every_edit
+def test_an_edited_list_steps_as_torchs(rng, edit):
+    """The same edit of a torch.optim.AdamW: the same parameters, moments and counts."""
+    for at in (0, 3):
+        ours = Edited(rng, torchs_settings())
+        theirs = Edited(rng, torchs_settings(), kind=torch.optim.AdamW)
+        for a, b in zip(theirs.params, ours.params, strict=True):
+            a.data.copy_(b)
+        ours.step(at, theirs)
+        for made in (ours, theirs):
+            edit(made.opt, made.more)
+        ours.step(4, theirs)
+        assert_near(ours.opt, theirs.opt)
+        assert [g["lr"] for g in ours.opt.param_groups] == [
+            g["lr"] for g in theirs.opt.param_groups
+        ]
+
+
+@either
+def test_an_edited_optimizer_is_one_that_was_made_so(rng, backend, scheduled):
+    """Edited before the first step: metrics, repr and checkpoint of an optimizer whose groups were
+    in that form from the beginning, with a clip of all gradients and a loss scale."""
+
+    def make(groups):
+        limit = schedules.linear(0.5, 1.0, 5) if scheduled else 0.5
+        return lrfused.AdamW(groups, max_grad_norm=limit, loss_scale="dynamic", backend=backend)
+
+    settings = own_settings(scheduled)
+    first, second = ([torch.nn.Parameter(torch.ones(4)) for _ in settings] for _ in range(2))
+    opt = make([{"params": [p], **s} for p, s in zip(first, settings, strict=True)])
+    groups = [{"params": [p], **s} for p, s in zip(second, settings, strict=True)]
+    other = make([groups[2], groups[0]])
+    opt.param_groups[:] = [opt.param_groups[2], opt.param_groups[0]]
+    for _ in range(3):
+        values = torch.randn(4, generator=rng.torch)
+        for p in (*first, *second):
+            p.grad = 65536.0 * values
+        for one in (opt, other):
+            one.scale(torch.zeros(()))
+            one.step()
+    assert_same_bits(first, second)
+    assert opt.metrics() == other.metrics() and repr(opt) == repr(other)
+    assert not any(p in opt.state for p in first[1::2])
+    assert saved_groups(opt) == saved_groups(other)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_the_clip_of_all_gradients_counts_who_is_there(rng, backend, at):
+    """Taken out of the list at any place, in mid-run: a gradient has no part in the norm."""
+    made = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    norm = schedules.linear(1.0, 0.5, 20)
+    groups = [{"params": [p]} for p in made]
+    opt = lrfused.AdamW(groups, max_grad_norm=norm, always_measure=True, backend=backend)
+    for taken in (False, True):
+        if taken:
+            opt.param_groups.pop(at)
+        for p in made:
+            p.grad = torch.full((2,), 3.0)
+        opt.step()
+        expected = (9.0 * 2 * (2 if taken else 3)) ** 0.5
+        assert opt.metrics()["grad_norm"] == pytest.approx(expected, rel=1e-6)
+        bound = norm(1 if taken else 0) / (expected + 1e-6)
+        assert opt.metrics()["clip_coefficient"] == pytest.approx(bound, rel=1e-6)
+
+
+@either
+def test_a_group_that_is_put_back_goes_on(rng, backend, scheduled):
+    """Taken out for two steps and put back in another place, by hand or by add_param_group: with
+    its counts, moments, settings, and the schedule at the optimizer's step."""
+    for by_hand in (True, False):
+        made = Edited(rng, own_settings(scheduled), backend)
+        made.step(3)
+        out = [made.opt.param_groups.pop(2), made.opt.param_groups.pop(2)]
+        made.step(2)
+        for group in out:
+            if by_hand:
+                made.opt.param_groups.insert(0, group)
+            else:
+                made.opt.add_param_group(group)
+        made.step(3)
+        made.assert_right()
+        counts = [float(made.opt.state[p]["step"]) for p in made.params[:3]]
+        assert counts == [8.0, 6.0, 6.0]
+
+
+def test_metrics_right_after_an_edit_are_those_of_the_groups(rng):
+    """metrics()["lr"] right after an edit: what the last step used, by group as they stand now; of
+    a new group what the next step will use."""
+    made = Edited(rng, own_settings(True))
+    made.step(2)
+    used = [own["lr"](1) for own in own_settings(True)]
+    default = 1e-3
+    assert made.opt.metrics()["lr"] == [used[0], default, *used[1:3]]
+    made.opt.param_groups.reverse()
+    assert made.opt.metrics()["lr"] == [*used[2:0:-1], default, used[0]]
+    made.opt.param_groups.pop(1)
+    made.opt.add_param_group(made.more)
+    assert made.opt.metrics()["lr"] == [used[2], default, used[0], own_settings(True)[3]["lr"](2)]
+
+
+def load_own(opt):
+    opt.load_state_dict(opt.state_dict())
+
+
+READERS = {
+    "metrics": lambda opt: opt.metrics(),
+    "state_dict": lambda opt: opt.state_dict(),
+    "sync_mirrors": lambda opt: opt.sync_mirrors(),
+    "repr": repr,
+    "load_state_dict": load_own,
+    "scale": lambda opt: opt.scale(torch.ones(())),
+    "push": lambda opt: opt.push(),
+    "report": lambda opt: lrfused.ReportLR(opt).get_last_lr(),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_reading_right_after_an_edit(rng, backend, read):
+    """metrics(), state_dict(), load_state_dict(), sync_mirrors(), repr(), scale() after an edit and
+    before a step: they see the groups as they are, and the next steps are right; also if the groups
+    are then put back as they were."""
+    for scheduled, back in ((True, False), (True, True), (False, True)):
+        for at in (0, 3):
+            made = Edited(rng, own_settings(scheduled), backend)
+            made.step(at)
+            made.opt.param_groups.reverse()
+            if read is not READERS["push"] or at == 0:
+                read(made.opt)
+            if back:
+                made.opt.param_groups.reverse()
+            made.step(3)
+            made.assert_right()
+
+
+def test_an_edited_list_is_saved_as_it_is(rng, backend):
+    """A checkpoint right after an edit goes on, bit-equal, in an optimizer made in that form."""
+    settings = own_settings(True)
+    made, other = (Edited(rng, settings, backend) for _ in range(2))
+    made.step(3)
+    for one in (made, other):
+        one.opt.param_groups.reverse()
+        one.opt.param_groups.pop(2)  # the empty one
+    saved = copy.deepcopy(made.opt.state_dict())
+    assert [len(group["params"]) for group in saved["param_groups"]] == [1, 1, 1]
+    other.opt.load_state_dict(saved)
+    for a, b in zip(other.params, made.params, strict=True):
+        a.data.copy_(b)
+    made.step(3, other)
+    made.assert_right()
+    assert_same_bits(other.params, made.params)
+
+
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda both: pickle.loads(pickle.dumps(both))}
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_copy_of_an_edited_optimizer_goes_on(rng, duplicate, steps):
+    """deepcopy and pickle right after an edit and some steps later."""
+    made = Edited(rng, own_settings(True))
+    made.step(3)
+    made.opt.param_groups.reverse()
+    made.opt.param_groups.append(copied(made.opt.param_groups.pop(1)))
+    made.step(steps)
+    out = made.opt.param_groups.pop()
+    made.opt, out, made.params = duplicate((made.opt, out, made.params))
+    made.step(2)
+    made.opt.param_groups.append(out)
+    made.step(3)
+    made.assert_right()
