@@ -357,7 +357,7 @@ class AdamW(torch.optim.AdamW):
         Raises:
             RuntimeError: a step on a GPU was refused, which the host did not know yet.
         """
-        return save.state_dict(self._engine, self.param_groups, self.state, super().state_dict)
+        return save.state_dict(self, super().state_dict)
 
     @normal_tensors()
     def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lrfused.cells import number_or_nan
 from lrfused.device_state import PERSISTENT, Field, Reading
 from lrfused.grad_mode import normal_tensors
 
@@ -75,10 +76,7 @@ def counters_in(groups: list[dict[str, Any]]) -> dict[Field, float]:
 
 
 def _value(g: int, name: str, stored: Any) -> float:
-    try:
-        value = float(stored)
-    except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError):
-        value = math.nan
+    value = number_or_nan(stored)
     if name == NAMES[Field.LOSS_SCALE]:
         with_sense = value == 0.0 or 2.0**-149 <= value <= torch.finfo(torch.float32).max
         rule = "0 or a positive float32"

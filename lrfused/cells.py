@@ -4,6 +4,7 @@ torch's world reads and writes host numbers in ``param_groups``. A scheduled val
 there; a number that the caller writes over a mirror leads, as long as it differs from it.
 """
 
+import math
 import numbers
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -132,6 +133,14 @@ def written(group: dict[str, Any], slot: Slot, value: Value) -> tuple[str, Any]:
 def as_number(value: Any) -> Any:
     """A NumPy array of one element as its element; anything else as it is."""
     return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+
+
+def number_or_nan(value: Any) -> float:
+    """As a float; nan if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError):
+        return math.nan
 
 
 def checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:

@@ -17,8 +17,8 @@ Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
 Pair = tuple[float, float]
 Recompute = Callable[[int, int], Pair]
-PRODUCTS = ("beta1_product", "beta2_product")
-PRODUCT_COUNT = "count"
+PRODUCTS = ("lrfused_beta1_product", "lrfused_beta2_product")
+PRODUCT_COUNT = "lrfused_count"
 LAST_EXACT = 2**24  # float32 shows every count up to here
 
 
@@ -91,6 +91,8 @@ class Counts:
         them the largest count that is not ours.
         """
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
+        if carries == self.carries and self._are_in_place([p for _, p in params], states):
+            return self, 0
         new = Counts([p for _, p in params], carries, self.counts.device)
         places = {id(p): i for i, p in enumerate(self.params)}
         largest = 0
@@ -115,6 +117,25 @@ class Counts:
         self.carries = carries
         self.renew_views()  # somebody may have pointed one elsewhere
         return self, largest
+
+    def _are_in_place(self, params: list[Tensor], states: States) -> bool:
+        """The same parameters, whose states show our views, with what we know."""
+        if len(params) != len(self.params) or any(
+            p is not q for p, q in zip(params, self.params, strict=True)
+        ):
+            return False
+        idle = []
+        for i, (param, views) in enumerate(zip(params, self.views, strict=True)):
+            state = states.get(param)
+            if not state:
+                idle.append(i)
+                continue
+            if any(state.get(key) is not view for key, view in views.items()):
+                return False
+            if place_of(views["step"]) != self.places[i]:
+                return False
+        is_known = (self.steps == self.counts.float()).all() & (self.counts[idle] == 0).all()
+        return bool(is_known)
 
     def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Pair | None:
         """Products that somebody put into the state; ours, if they are still there."""

@@ -89,7 +89,9 @@ class DeviceState:
             self.words[field] = value
         self.words[Field.ERROR] = Error.NONE
         scale = policy.init if policy else 1.0
-        self.loss_scale[0] = stored_scale if policy and policy.dynamic and stored_scale else scale
+        if policy and policy.dynamic and stored_scale:
+            scale = min(max(stored_scale, policy.minimum), policy.maximum)
+        self.loss_scale[0] = scale
         self.floats[Field.LOSS_SCALE] = float(self.loss_scale[0])
 
     @normal_tensors()

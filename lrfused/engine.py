@@ -9,10 +9,10 @@ from lrfused import arguments
 from lrfused.backends import Choice, checked
 from lrfused.build import Table, is_current, watch
 from lrfused.capture import is_capturing
-from lrfused.cells import Settings
+from lrfused.cells import Settings, as_number
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
-from lrfused.counts import Counts, Groups, States
+from lrfused.counts import Counts, Groups, States, as_count
 from lrfused.cpu import CpuStep
 from lrfused.device_queue import DeviceQueue
 from lrfused.device_state import DeviceState, Field, Reading
@@ -79,13 +79,19 @@ class Engine:
             for g, group in enumerate(groups)
             for _ in group["params"]
         ]
-        recomputed = Recomputed(groups, self.hyper.rows, self.counter())
+        recomputed = Recomputed(groups, self.hyper.rows, self._furthest(groups, states, carries))
         state.tensors, largest = state.tensors.moved(groups, states, carries, recomputed)
         state.tensors.bind(states)
         if largest > self.counter():
             state.words[Field.STEP] = largest
-        recomputed.warn("state")
+        recomputed.warn("optimizer.state")
         return state.tensors
+
+    def _furthest(self, groups: Groups, states: States, carries: list[bool]) -> int:
+        """The counter, or a larger count in the states; those are asked where products need it."""
+        params = [p for group in groups for p in group["params"]] if any(carries) else []
+        shown = [states[p]["step"] for p in params if (states.get(p) or {}).get("step") is not None]
+        return max([self.counter(), *(as_count(step) for step in shown)])
 
     def present_loss_scale(self, groups: Groups, states: States) -> Tensor:
         """What multiplies the loss now."""
@@ -210,8 +216,10 @@ class Engine:
         """What the last step used; of a group that had no part, what the next one will use."""
         used = zip(self._planned, reading.hyperparameters[:, Slot.LR].tolist(), strict=False)
         by_number = {row.number: lr for row, lr in used}
-        rows = zip(self.hyper.rows, groups, strict=True)
-        return [by_number.get(row.number, float(group["lr"])) for row, group in rows]
+        return [
+            by_number[row.number] if row.number in by_number else float(as_number(group["lr"]))
+            for row, group in zip(self.hyper.rows, groups, strict=True)
+        ]
 
     def describe_written(self, groups: Groups) -> None:
         """Schedules that the caller wrote to the groups belong to their texts, too."""

@@ -1,5 +1,6 @@
 """Hyperparameters: numbers, tensors or schedules, and their mirrors in ``param_groups``."""
 
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -174,13 +175,15 @@ class Hyperparameters:
         """
         for g, (group, row) in enumerate(zip(groups, self.rows, strict=True)):
             schedule = row.cells[Slot.LR].schedule
-            if schedule is None or float(group.get("initial_lr", 1.0)) != 0.0:
+            base = group.get("initial_lr")
+            if schedule is None or not isinstance(base, (numbers.Real, Tensor)) or base != 0.0:
                 continue
-            if schedule(0) == 0.0:
+            # SWALR notes a base, too, and never uses it.
+            if schedule(0) == 0.0 and "swa_lr" not in group:
                 raise RuntimeError(
                     f"param_groups[{g}]: an LR scheduler was built over this optimizer, and took "
-                    "initial_lr = 0 from lr's schedule, which starts at 0: it would write lr = 0 "
-                    "for the whole run. Write lrfused.ReportLR(optimizer) in place of the "
+                    "initial_lr = 0 from lr's schedule, which starts at 0: every multiple of it, "
+                    "for the whole run, is 0. Write lrfused.ReportLR(optimizer) in place of the "
                     "scheduler (Trainer(..., optimizers=(optimizer, lrfused.ReportLR(optimizer)))),"
                     " or keep the scheduler and give the optimizer the peak, a number, for lr"
                 )

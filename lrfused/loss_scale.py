@@ -52,9 +52,9 @@ class LossScale:
 
     def __post_init__(self) -> None:
         for name in ("init", "growth_factor", "backoff_factor", "minimum", "maximum"):
-            positive(name, getattr(self, name))
-        whole("growth_interval", self.growth_interval, minimum=1)
-        whole("hysteresis", self.hysteresis, minimum=1)
+            self._set(name, positive(name, getattr(self, name)))
+        for name in ("growth_interval", "hysteresis"):
+            self._set(name, whole(name, getattr(self, name), minimum=1))
         if self.growth_factor <= 1.0:
             raise ValueError(f"growth_factor: must be greater than 1, got {self.growth_factor}")
         if self.backoff_factor >= 1.0:
@@ -66,6 +66,9 @@ class LossScale:
                 f"init: must lie in [minimum, maximum] = [{self.minimum}, {self.maximum}], "
                 f"got {self.init}"
             )
+
+    def _set(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)  # frozen for everybody else
 
     @staticmethod
     def of(value: "LossScale | float | str | None") -> "LossScale | None":

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lrfused.cells import BETAS, Cell, Settings, read_group
+from lrfused.cells import BETAS, Settings, number_or_nan, read_group
 from lrfused.counts import Pair, power
-from lrfused.options import BiasCorrection
+from lrfused.options import BiasCorrection, Slot
+from lrfused.schedules import Schedule
 from lrfused.warn import warn
 
 BLOCK = 65536
@@ -18,35 +20,40 @@ class Recomputed:
 
     A parameter that was updated at each step has met the betas of all steps. One that came late or
     was left out has not, and if betas are scheduled nobody knows which it met: its last ones, say.
+    ``instead`` are schedules that are about to take the place of those in the rows.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], rows: list[Settings], step: int):
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        rows: list[Settings],
+        step: int,
+        instead: list[dict[Slot, Schedule]] | None = None,
+    ):
         self._groups, self._rows, self._step = groups, rows, step
-        self._known: dict[tuple[int, int], Pair] = {}
+        self._instead = [{} for _ in groups] if instead is None else instead
+        self._running: dict[tuple[int, Slot, int], Running] = {}
         self._estimated: set[int] = set()
 
     def __call__(self, g: int, count: int) -> Pair:
         """The products of a parameter of group ``g`` after so many updates."""
-        if (g, count) not in self._known:
-            self._known[g, count] = self._of(g, count)
-        return self._known[g, count]
-
-    def _of(self, g: int, count: int) -> Pair:
-        betas = [_number(read_group(self._groups[g], slot)) for slot in BETAS]
+        betas = [number_or_nan(read_group(self._groups[g], slot)) for slot in BETAS]
         if self._rows[g].options.bias_correction == BiasCorrection.POWER:
             return power(betas[0], count), power(betas[1], count)
-        cells = [self._rows[g].cells[slot] for slot in BETAS]
-        first = max(self._step - count, 0)
-        pairs = zip(cells, betas, strict=True)
-        products = [_product(cell, beta, first, count) for cell, beta in pairs]
-        moving = [cell.source for cell in cells if cell.source is not None]
-        if (
-            moving
-            and count
-            and (count != self._step or any(schedule.inputs for schedule in moving))
-        ):
+        first, second = (self._of(g, s, b, count) for s, b in zip(BETAS, betas, strict=True))
+        return first, second
+
+    def _of(self, g: int, slot: Slot, beta: float, count: int) -> float:
+        if count == 0:
+            return 1.0
+        schedule = self._instead[g].get(slot, self._rows[g].cells[slot].source)
+        if schedule is not None and (count != self._step or schedule.inputs):
             self._estimated.add(g)
-        return products[0], products[1]
+        start = 0 if schedule is None else max(self._step - count, 0)
+        key = (g, slot, start)
+        if key not in self._running:
+            self._running[key] = Running(schedule, beta, start)
+        return self._running[key].after(count)
 
     def warn(self, where: str) -> None:
         """Say what was estimated."""
@@ -59,23 +66,24 @@ class Recomputed:
             )
 
 
-def _product(cell: Cell, beta: float, first: int, count: int) -> float:
-    """One multiplication after the other, as a step does it."""
-    product, end = 1.0, first + min(count, LONGEST)
-    while first < end and product > 0.0:  # nor with a beta that is nan
-        steps = np.arange(first, min(first + BLOCK, end), dtype=np.float64)
-        if cell.source is None:
-            values = np.full_like(steps, beta)
-        else:
-            values = cell.source.program.evaluate(steps, cell.source._input_values())
-        product = float(np.multiply.accumulate(np.concatenate(([product], values)))[-1])
-        first += len(steps)
-    return product if 0.0 <= product <= 1.0 else 0.0
+class Running:
+    """The products after 1, 2, 3, ... steps from a first one on: a multiplication each."""
 
+    def __init__(self, schedule: Schedule | None, beta: float, first: int):
+        self._schedule, self._beta, self._next = schedule, beta, first
+        self._products: NDArray[np.float64] = np.ones(1)
 
-def _number(value: Any) -> float:
-    """As a float; nan if it is none, of which nothing is a power."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError):
-        return float("nan")
+    def after(self, count: int) -> float:
+        """The product of so many betas."""
+        count = min(count, LONGEST)
+        while len(self._products) <= count and self._products[-1] > 0.0:  # nor if it is nan
+            steps = np.arange(self._next, self._next + BLOCK, dtype=np.float64)
+            if self._schedule is None:
+                values = np.full_like(steps, self._beta)
+            else:
+                values = self._schedule.program.evaluate(steps, self._schedule._input_values())
+            more = np.multiply.accumulate(np.concatenate((self._products[-1:], values)))[1:]
+            self._products = np.concatenate((self._products, more))
+            self._next += BLOCK
+        product = float(self._products[min(count, len(self._products) - 1)])
+        return product if 0.0 <= product <= 1.0 else 0.0

@@ -129,5 +129,10 @@ def _with_table(node: list[Any], tables: dict[str, str]) -> list[Any]:
         return node
     if payload not in tables:
         raise ValueError(f"table {payload:.12}... stands in no group of this checkpoint")
-    values = zlib.decompress(base64.b64decode(tables[payload]))
+    try:
+        values = zlib.decompress(base64.b64decode(tables[payload]))
+    except (zlib.error, ValueError) as error:
+        raise ValueError(f"table {payload:.12}... is damaged: {error}") from error
+    if hashlib.sha256(values).hexdigest() != payload:
+        raise ValueError(f"table {payload:.12}... holds other values than it should")
     return [kind, np.frombuffer(values, dtype="<f8").tolist(), places]

@@ -1,7 +1,6 @@
 """The tensors that schedules read: a stored value belongs to a group and a place, not to a name."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,14 +58,6 @@ def input_values(
                     )
                 values.append((tensor, named[name]))
     return values
-
-
-def number(value: Any) -> float:
-    """As a float; nan if it is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError):
-        return math.nan
 
 
 def fits(value: float, tensor: Tensor) -> bool:

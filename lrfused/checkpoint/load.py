@@ -14,12 +14,13 @@ from lrfused.build import MOMENTS
 from lrfused.checkpoint.adopt import restore, set_counters
 from lrfused.checkpoint.differences import differences
 from lrfused.checkpoint.validate import Loaded, check
-from lrfused.counts import States
 from lrfused.distributed import is_distributed, local, placing
 from lrfused.warn import warn
 
 if TYPE_CHECKING:
     from lrfused.adamw import AdamW
+
+Copies = list[tuple[Tensor, Tensor]]  # into what is in use, from what was loaded
 
 
 def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> None:
@@ -38,7 +39,8 @@ def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -
     loaded = check(engine, opt.param_groups, saved, load_schedules)
     taken = [set(schedules) for schedules in loaded.schedules]
     different = differences(engine.hyper.rows, engine.options, loaded.stored, loaded.groups, taken)
-    _uninterrupted(opt, loaded)
+    copies = _prepare(opt, loaded)
+    _uninterrupted(opt, loaded, copies)
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
     loaded.recomputed.warn("load_state_dict")
@@ -46,13 +48,12 @@ def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -
         warn(f"load_state_dict: {different}")
 
 
-def _uninterrupted(opt: "AdamW", loaded: Loaded) -> None:
+def _uninterrupted(opt: "AdamW", loaded: Loaded, copies: Copies) -> None:
     """A keyboard interrupt has to wait; what was done by then is done again, to the same end."""
     waiting = None
-    old_states = {p: dict(s) for p, s in opt.state.items() if isinstance(s, dict)}
     while True:
         try:
-            _commit(opt, loaded, old_states)
+            _commit(opt, loaded, copies)
             break
         except KeyboardInterrupt as interrupt:
             waiting = interrupt
@@ -60,23 +61,42 @@ def _uninterrupted(opt: "AdamW", loaded: Loaded) -> None:
         raise waiting
 
 
-def _commit(opt: "AdamW", loaded: Loaded, old_states: States) -> None:
-    _part_from(old_states, loaded.states)
-    counts = dict(zip(_params(loaded.groups), loaded.counts, strict=True))
-    states: defaultdict[Any, Any] = defaultdict(dict)
-    for key, state in loaded.states.items():
-        states[key] = state
-        if key in counts and state:
-            for name in MOMENTS:
-                if name in state:
-                    state[name] = _in_place(state[name], old_states.get(key, {}).get(name))
-            state["step"] = torch.tensor(float(counts[key]), device=local(key).device)
-    for group, new in zip(opt.param_groups, loaded.groups, strict=True):
+def _prepare(opt: "AdamW", loaded: Loaded) -> Copies:
+    """The states as they will be, with all memory that they need, and what is left to copy.
+
+    Loaded moments whose memory is in use are copied: it will be written over.
+    """
+    old_states = {p: state for p, state in opt.state.items() if isinstance(state, dict)}
+    in_use = {_memory(t) for state in old_states.values() for t in _moments(state)}
+    copies: Copies = []
+    params = zip(_params(loaded.groups), loaded.counts, strict=True)
+    for param, count in params:
+        state = loaded.states.get(param)
+        if not state:
+            continue
+        for name in MOMENTS:
+            new, old = state.get(name), old_states.get(param, {}).get(name)
+            if new is None or new is old:
+                continue
+            stays = old is not None and not old.is_inference() and _form(old) == _form(new)
+            own = new.detach().clone() if not stays or _memory(new) in in_use else new
+            state[name] = old if stays else own
+            if old is not None and stays:
+                copies.append((old, own))
+        state["step"] = torch.tensor(float(count), dtype=torch.float32, device="cpu")
+    return copies
+
+
+def _commit(opt: "AdamW", loaded: Loaded, copies: Copies) -> None:
+    for old, new in copies:
+        local(old).copy_(local(new))
+    for group, new_group in zip(opt.param_groups, loaded.groups, strict=True):
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(float(new["lr"]))
-            new["lr"] = group["lr"]
+            group["lr"].fill_(float(new_group["lr"]))
+            new_group["lr"] = group["lr"]
     for tensor, value in loaded.inputs:
         tensor.fill_(value)
+    states = defaultdict(dict, loaded.states)
     opt.__setstate__({"state": states, "param_groups": loaded.groups})
     engine = opt._engine
     for g, schedules in enumerate(loaded.schedules):
@@ -91,32 +111,12 @@ def _params(groups: list[dict[str, Any]]) -> list[Tensor]:
     return [p for group in groups for p in group["params"]]
 
 
-def _part_from(old_states: States, new_states: States) -> None:
-    """Copies of loaded moments whose memory is in use for another one: it will be overwritten."""
-    in_use = {_memory(t) for state in old_states.values() for t in _moments(state)}
-    for param, state in new_states.items():
-        for key in MOMENTS if isinstance(param, Tensor) else ():
-            new, old = state.get(key), old_states.get(param, {}).get(key)
-            if new is not None and new is not old and _memory(new) in in_use:
-                state[key] = new.detach().clone()
-
-
 def _memory(tensor: Tensor) -> int:
     return local(tensor).untyped_storage().data_ptr()
 
 
 def _moments(state: dict[str, Any]) -> list[Tensor]:
     return [state[key] for key in MOMENTS if isinstance(state.get(key), Tensor)]
-
-
-def _in_place(new: Tensor, old: Tensor | None) -> Tensor:
-    """The loaded moment in the memory that is in use, or in memory of its own."""
-    if new is old:
-        return new
-    if old is None or old.is_inference() or _form(old) != _form(new):
-        return new.detach().clone()
-    local(old).copy_(local(new))
-    return old
 
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:

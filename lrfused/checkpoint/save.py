@@ -4,38 +4,37 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lrfused.carried import BY_PLACE, NUMBER
-from lrfused.counts import States
+from lrfused.grad_mode import normal_tensors
 
 if TYPE_CHECKING:
-    from lrfused.engine import Engine
-
-GroupList = list[dict[str, Any]]
+    from lrfused.adamw import AdamW
 
 
-def state_dict(
-    engine: "Engine", groups: GroupList, states: States, base: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """torch's dictionary; of what is ours it has copies.
+@normal_tensors()
+def state_dict(opt: "AdamW", base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """torch's dictionary; of what is ours it has copies, before any hook of the caller's sees it.
 
     Raises:
         RuntimeError: a step on a GPU was refused, which the host did not know yet.
     """
-    reading = engine.read(groups, states)
-    known = engine.known
-    known.carried.fill(reading, engine.options.loss_scale is not None)
-    known.describe(engine.hyper.rows, groups)
-    saved = base()
-    if "state" not in saved:  # a hook of the caller's made something else of it
-        return saved
-    ours = known.carried.tensors
+    engine, groups = opt._engine, opt.param_groups
+    reading = engine.read(groups, opt.state)
+    engine.known.carried.fill(reading, engine.options.loss_scale is not None)
+    engine.known.describe(engine.hyper.rows, groups)
+    handle = opt.register_state_dict_post_hook(_with_copies, prepend=True)
+    try:
+        return base()
+    finally:
+        handle.remove()
+
+
+def _with_copies(opt: Any, saved: dict[str, Any]) -> None:
+    """Whoever loads the dictionary must not count in our memory, nor see a later state_dict()."""
+    engine = opt._engine
+    copies = {name: tensor.clone() for name, tensor in engine.known.carried.tensors.items()}
     for group in saved["param_groups"]:
-        if NUMBER in group:
-            group[NUMBER] = BY_PLACE
-        group.update(
-            {key: tensor.clone() for key, tensor in ours.items() if group.get(key) is tensor}
-        )
-    counts = engine.counts(groups, states)
-    for index, copies in enumerate(counts.copies(states)):
+        group.update({NUMBER: BY_PLACE, **copies})
+    counts = engine.counts(opt.param_groups, opt.state)
+    for index, own in enumerate(counts.copies(opt.state)):
         if isinstance(saved["state"].get(index), dict):
-            saved["state"][index] = {**saved["state"][index], **copies}
-    return saved
+            saved["state"][index] = {**saved["state"][index], **own}

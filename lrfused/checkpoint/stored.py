@@ -36,6 +36,8 @@ def stored_in(groups: list[dict[str, Any]]) -> list[Stored | None]:
 def _parse(where: str, text: Any) -> Stored | None:
     if text is None or text == "":
         return None
+    if isinstance(text, dict):
+        raise ValueError(f"{where} is of an older development version, which this one cannot read")
     if not isinstance(text, str):
         raise ValueError(f"{where} must be a string, got {text!r:.80}")
     try:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lrfused.build import MOMENTS
 from lrfused.carried import KEYS, counters_in
-from lrfused.cells import IN_GROUPS, LIMITS, as_number, pair, read_group
-from lrfused.checkpoint.inputs import Inputs, fits, input_values, number
+from lrfused.cells import IN_GROUPS, LIMITS, number_or_nan, pair, read_group
+from lrfused.checkpoint.inputs import Inputs, fits, input_values
 from lrfused.checkpoint.stored import Stored, schedule_data, stored_in
-from lrfused.counts import PRODUCT_COUNT, PRODUCTS, Pair, States, products_in
+from lrfused.counts import PRODUCT_COUNT, PRODUCTS, Pair, States, is_count, products_in
 from lrfused.device_state import Field
 from lrfused.gradients import check_moment
 from lrfused.options import Options, Slot
@@ -70,7 +70,7 @@ def check(
         _check_group(g, groups[g], new_groups[g], mirrors)
     counts = _counts(states, groups)
     step = max([int(counters.get(Field.STEP, 0)), *counts])
-    recomputed = Recomputed(new_groups, engine.hyper.rows, step)
+    recomputed = Recomputed(new_groups, engine.hyper.rows, step, schedules)
     products = _products(states, groups, counts, recomputed)
     inputs = input_values(engine.hyper.rows, stored, schedules)
     return Loaded(
@@ -125,8 +125,8 @@ def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
     if missing := {"step", *MOMENTS[:2]} - state.keys():
         raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
     step = state["step"]
-    count = number(step)
-    if not (0 <= count < 2**62 and count == int(count)):
+    count = number_or_nan(step)
+    if not is_count(count) or count != int(count):
         raise ValueError(f"state_dict: step of parameter {key} must be a count, got {step!r:.80}")
     checked: dict[str, Any] = {"step": count}
     for name, value in state.items():
@@ -154,14 +154,14 @@ def _new_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[str
 def _check_group(g: int, group: dict[str, Any], new: dict[str, Any], mirrors: set[Slot]) -> None:
     """Refuse values that cannot be; a schedule's mirror is written anew, whatever was stored."""
     for slot in IN_GROUPS:
-        value, name = as_number(read_group(new, slot)), slot.name.lower()
+        value, name = number_or_nan(read_group(new, slot)), slot.name.lower()
         single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
-        if slot not in mirrors and not usable(slot, number(value)):
+        if slot not in mirrors and not usable(slot, number_or_nan(value)):
             raise ValueError(f"state_dict: {name} of group {g} cannot be {value!r:.80}")
     lr = group["lr"]
-    if isinstance(lr, Tensor) and not fits(number(new["lr"]), lr):
+    if isinstance(lr, Tensor) and not fits(number_or_nan(new["lr"]), lr):
         raise ValueError(f"state_dict: lr of group {g} cannot be {new['lr']!r:.80} in {lr.dtype}")
     for name in ("amsgrad", "maximize"):
         if not isinstance(new[name], bool):

@@ -19,7 +19,7 @@ from .helpers import (
     warmup,
 )
 
-KEYS = ("beta1_product", "beta2_product", "count")
+KEYS = ("lrfused_beta1_product", "lrfused_beta2_product", "lrfused_count")
 
 
 def build(params, backend="auto", constant=False):

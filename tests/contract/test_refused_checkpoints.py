@@ -68,7 +68,7 @@ BROKEN = {
     "a table that is not there": change_text(
         "schedules", "lr", "nodes", to=[["step", None, []], ["table", "abc", [0]]]
     ),
-    "product above 1": change("state", 0, "beta1_product", to=torch.tensor(1.5).double()),
+    "product above 1": change("state", 0, "lrfused_beta1_product", to=torch.tensor(1.5).double()),
     "betas of another kind": change("param_groups", 0, "betas", to=0.9),
     "nan lr": change("param_groups", 1, "lr", to=float("nan")),
     "lr that is no number": change("param_groups", 1, "lr", to="fast"),
