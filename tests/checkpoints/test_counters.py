@@ -6,7 +6,7 @@ import torch
 from .plain import assert_same, resumed, saved, step, trained
 from .scenarios import products, warmup
 
-PRODUCTS = ("beta1_product", "beta2_product", "count")
+PRODUCTS = ("lrfused_beta1_product", "lrfused_beta2_product", "lrfused_count")
 
 
 @pytest.mark.parametrize(("stored", "expected"), [(2, 5), (5, 5), (9, 9)])

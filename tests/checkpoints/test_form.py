@@ -70,7 +70,8 @@ def test_products_of_betas_stand_in_the_state(rng, bias_correction):
     """Beside torch's keys only with bias_correction="product": two float64 products and the count
     that they belong to."""
     _, opt = trained(rng, 3, **{**scheduled(), "bias_correction": bias_correction})
-    ours = {"beta1_product": torch.float64, "beta2_product": torch.float64, "count": torch.int64}
+    ours = dict.fromkeys(("lrfused_beta1_product", "lrfused_beta2_product"), torch.float64)
+    ours["lrfused_count"] = torch.int64
     for state in (*opt.state.values(), *opt.state_dict()["state"].values()):
         found = {key: state[key].dtype for key in state.keys() - {"step", "exp_avg", "exp_avg_sq"}}
         assert found == (ours if bias_correction == "product" else {})
