@@ -66,7 +66,7 @@ class Job:
         if self.setting == "fsdp1whole":
             return name == "everything-measured" and self.carrier in ("memory", "disk", "fsdp-full")
         if self.scenario in scenarios.EVERYTHING:
-            return self.setting == "plain" or not way.endswith("-flattened-partial")
+            return self.setting == "plain" or way == "fsdp2-disk-partial" or "partial" not in way
         if self.scenario in scenarios.EXCHANGED:
             return self.setting in ("plain", "zero") or way == "fsdp2-disk-partial"
         if self.scenario.classes == scenarios.TORCH and name == "everything":

@@ -11,8 +11,6 @@ from .conftest import SEED
 from .launching import OK, launch
 from .limits import BETWEEN, DEADLY, limits_of
 
-pytest.importorskip("torch.distributed")
-
 # After one that leaves ranks apart, which then fails as it is known to.
 NOT_TRIED = "not tried: a cell of the same checkpoint failed before"
 DEADLY_WAYS = ("flattened", "disk-flattened")

@@ -5,8 +5,6 @@ import pytest
 from . import chains
 from .checking import check
 
-pytest.importorskip("torch.distributed")
-
 
 def cells(of):
     return [pytest.param(cell, id=cell) for chain in of for cell in chain.cells]
