@@ -1,0 +1,106 @@
+"""The form in which it travels: a fixed set of numbers and one string in every group."""
+
+import json
+
+import pytest
+import torch
+
+import lrfused
+from lrfused import schedules
+
+from .plain import trained
+from .scenarios import loss_scale, products, scheduled
+
+COUNTERS = {
+    "lrfused_step",
+    "lrfused_skipped_steps",
+    "lrfused_consecutive_skips",
+    "lrfused_clipped_steps",
+    "lrfused_growth_tracker",
+    "lrfused_hysteresis_tracker",
+    "lrfused_loss_scale",
+}
+OPTIONS = {
+    "none": dict,
+    "loss-scale": loss_scale,
+    "schedules": scheduled,
+    "products": products,
+    "clips": lambda: {"max_grad_norm": 1.0, "clip_value": 0.5, "agc": 0.1},
+    "amsgrad": lambda: {"amsgrad": True, "nonfinite": "skip", "accumulation_steps": 2},
+}
+
+
+@pytest.mark.parametrize("make", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_every_group_has_the_same_keys(rng, make, steps):
+    """Whatever the options, before and after the first step, in memory and in state_dict(): a JSON
+    string, an int, and float64 tensors of no dimension on the CPU."""
+    _, opt = trained(rng, steps, **make())
+    theirs = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+    for groups in (opt.param_groups, opt.state_dict()["param_groups"]):
+        own = {key: groups[0][key] for key in groups[0].keys() - theirs.param_groups[0].keys()}
+        assert isinstance(json.loads(own.pop("lrfused")), dict)
+        assert type(own.pop("lrfused_group")) is int
+        assert set(own) == COUNTERS
+        for value in own.values():
+            form = (value.dtype, value.dim(), value.device.type)
+            assert form == (torch.float64, 0, "cpu")
+
+
+def test_a_checkpoint_says_what_metrics_say(rng):
+    """After skipped and clipped steps the numbers in a checkpoint are those of metrics()."""
+    options = {**loss_scale(), "max_grad_norm": 1e-3}
+    model, opt = trained(rng, 0, **options)
+    for gradient in (1.0, torch.inf, torch.inf, 1.0, 1.0):
+        opt.scale(torch.ones(()))
+        for param in model.parameters():
+            param.grad = torch.full_like(param, gradient)
+        opt.step()
+    group, metrics = opt.state_dict()["param_groups"][0], opt.metrics()
+    names = ("skipped_steps", "consecutive_skips", "clipped_steps", "loss_scale")
+    assert {name: float(group[f"lrfused_{name}"]) for name in names} == {
+        name: metrics[name] for name in names
+    }
+    assert float(group["lrfused_step"]) == metrics["steps"] == 3
+    assert metrics["skipped_steps"] == 2 and metrics["clipped_steps"] == 3
+
+
+@pytest.mark.parametrize("bias_correction", ["power", "product"])
+def test_products_of_betas_stand_in_the_state(rng, bias_correction):
+    """Beside torch's keys only with bias_correction="product": two float64 products and the count
+    that they belong to."""
+    _, opt = trained(rng, 3, **{**scheduled(), "bias_correction": bias_correction})
+    ours = dict.fromkeys(("lrfused_beta1_product", "lrfused_beta2_product"), torch.float64)
+    ours["lrfused_count"] = torch.int64
+    for state in (*opt.state.values(), *opt.state_dict()["state"].values()):
+        found = {key: state[key].dtype for key in state.keys() - {"step", "exp_avg", "exp_avg_sq"}}
+        assert found == (ours if bias_correction == "product" else {})
+        assert all(state[key].dim() == 0 for key in found)
+
+
+def text_length(groups: int, lr: object) -> int:
+    params = [{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(groups)]
+    opt = lrfused.AdamW(params, lr=lr)
+    return sum(len(group["lrfused"]) for group in opt.state_dict()["param_groups"])
+
+
+def test_a_long_table_stands_once(rng):
+    """A sampled schedule that 100 groups share: its table is written once, not 100 times."""
+    values = torch.rand(501, generator=rng.torch, dtype=torch.float64).tolist()
+    sampled = schedules.from_function(values.__getitem__, 500)
+    short = schedules.linear(0.1, 0.2, 500)
+    table = text_length(1, sampled) - text_length(1, short)
+    assert table > 4000
+    assert text_length(100, sampled) - text_length(100, short) < 2 * table
+
+
+def test_a_copy_of_the_text_is_no_alias(rng):
+    """What a checkpoint holds stays as it was when the optimizer that wrote it goes on."""
+    model, opt = trained(rng, 2)
+    state = opt.state_dict()
+    before = float(state["param_groups"][0]["lrfused_step"])
+    for param in model.parameters():
+        param.grad = torch.ones_like(param)
+    opt.step()
+    opt.state_dict()
+    assert float(state["param_groups"][0]["lrfused_step"]) == before == 2
