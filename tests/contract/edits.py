@@ -80,14 +80,17 @@ EDITS = {
 
 
 class Alone:
-    """Every group in an optimizer of its own, which counts steps whether it has a part or not."""
+    """Every group in an optimizer of its own, which counts steps whether it has a part or not.
 
-    def __init__(self, settings, values, backend):
+    Over whatever backend is the quickest: all have the same bits.
+    """
+
+    def __init__(self, settings, values):
         self.params = [Parameter(value.clone()) for value in values]
         self.opts = []
         for param, own in zip(self.params, settings, strict=True):
             ticking = {"params": [Parameter(torch.zeros(1))]}
-            self.opts.append(lrfused.AdamW([{"params": [param], **own}, ticking], backend=backend))
+            self.opts.append(lrfused.AdamW([{"params": [param], **own}, ticking]))
 
     def step(self, gradients, is_in):
         """One of all; ``is_in`` says which parameters have a part."""
@@ -109,7 +112,7 @@ class Edited:
         *first, self.more = self.groups
         options = {"backend": backend} if kind is lrfused.AdamW else {}
         self.opt = kind([first[0], {"params": []}, *first[1:]], **options)
-        self.alone = Alone(settings, values, backend) if kind is lrfused.AdamW else None
+        self.alone = Alone(settings, values) if kind is lrfused.AdamW else None
 
     @property
     def is_in(self):

@@ -54,7 +54,7 @@ def test_an_optimizer_of_anothers_groups_follows_their_schedules(rng, backend, s
     pairs = zip(OWN, first.param_groups, strict=True)
     settings = [{**one, "params": group["params"]} for one, group in pairs]
     copy = lrfused.AdamW(with_twins(first.param_groups), backend=backend)
-    wanted = lrfused.AdamW(with_twins(settings), lr=0.02, backend=backend)
+    wanted = lrfused.AdamW(with_twins(settings), lr=0.02)
     assert not copy.state and copy.metrics()["steps"] == 0
     assert_same_settings(rng, copy, wanted)
 
@@ -73,7 +73,8 @@ def test_a_group_of_another_optimizer_may_be_added(rng, backend, add, steps):
     """By add_param_group or by hand, though the group has the place and number of one that is here:
     its own settings, at this optimizer's step."""
     others = made(rng, 2)
-    opt, wanted = (made(rng, own=[{"lr": warmup(), "agc": 0.2}], backend=backend) for _ in "ab")
+    here = [{"lr": warmup(), "agc": 0.2}]
+    opt, wanted = made(rng, own=here, backend=backend), made(rng, own=here)
     for a, b in zip(parameters_of(opt), parameters_of(wanted), strict=True):
         a.data.copy_(b)
     run(rng, steps, opt, wanted)
