@@ -37,6 +37,7 @@ class Carried:
         zero = torch.zeros((), dtype=torch.float64, device="cpu")
         self.tensors = {name: zero.clone() for name in NAMES.values()}
         self.tensors[STEP].fill_(NOTHING)
+        self.taken: torch.Tensor | None = None  # of a checkpoint that counts since the last step
 
     def fill(self, reading: Reading, has_scale: bool) -> None:
         """The present values, in place: whoever holds the tensors sees them."""
@@ -53,9 +54,12 @@ class Carried:
     def were_replaced(self, groups: list[dict[str, Any]]) -> bool:
         """Somebody loaded a checkpoint behind our back: no group has ours any more.
 
-        ZeroRedundancyOptimizer does; a single copy of a group does not count.
+        ZeroRedundancyOptimizer does, and shows it again and again until the next step is done; a
+        single copy of a group does not count.
         """
         own = self.tensors[STEP]
+        if groups and self.taken is not None and groups[0].get(STEP) is self.taken:
+            return False
         return bool(groups) and all(
             isinstance(group, dict) and group.get(STEP, own) is not own for group in groups
         )

@@ -41,6 +41,7 @@ class Cell:
     tensor: Tensor | None = None
     reader: Schedule | None = None
     warned: bool = False
+    loaded: Any = None  # what was loaded over the mirror behind our back, until the next step
 
     @staticmethod
     def of(source: Value, slot: Slot) -> "Cell":
@@ -60,6 +61,12 @@ class Cell:
         """Another tensor in the group, or none any more."""
         reader = None if tensor is None else schedule_input(tensor, slot.name.lower())
         self.tensor, self.reader = tensor, reader
+
+    def is_mirrored(self, host: Any) -> bool:
+        """The caller left the mirrored number alone, and so has whoever loads."""
+        if self.schedule is None:
+            return False
+        return same(host, self.mirror) or (self.loaded is not None and same(host, self.loaded))
 
     def follow(self, schedule: Schedule | None) -> None:
         """Another schedule from here on; what was mirrored of the old one is forgotten."""

@@ -43,9 +43,8 @@ def look_closely(
         engine.counts(groups, states)
         return None, []
     _check_loss_was_scaled(engine)
-    if not capturing and not engine.state(groups).tensors.show_in(states):
-        engine.settled_state(groups)
-        engine.counts(groups, states)  # loaded ones: before what stands in the groups counts
+    if not capturing:
+        engine.count_anew(groups, states)
     engine.collect(groups, states)
     made: list[Tensor] = []
     table = engine._table

@@ -125,10 +125,15 @@ class Counts:
         self.renew_views()  # somebody may have pointed one elsewhere
         return Moved(self, max(foreign), len(foreign) > 1 and not kept)
 
-    def show_in(self, states: States) -> bool:
-        """No state shows another tensor than ours; their values are not asked for."""
-        pairs = zip(self.params, self.views, strict=True)
-        return all(states[p].get("step") is v["step"] for p, v in pairs if states.get(p))
+    def show_in(self, groups: Groups, states: States) -> bool:
+        """No state shows another count than ours; their values are not asked for."""
+        ours = {id(p): views["step"] for p, views in zip(self.params, self.views, strict=True)}
+        return all(
+            state.get("step") is ours.get(id(param))
+            for group in groups
+            for param in group["params"]
+            if (state := states.get(param))
+        )
 
     def _are_in_place(self, params: list[Tensor], states: States) -> bool:
         """The same parameters, whose states show our views, with what we know."""

@@ -86,9 +86,18 @@ class Engine:
         if largest > self.counter():
             state.words[Field.STEP] = largest
             if is_load:  # and so are the numbers in the groups: no caller's writes
-                self.hyper.mirror(groups, largest, reset=True)
+                self.hyper.mirror(groups, largest, reset=True, again=True)
         recomputed.warn("optimizer.state")
         return state.tensors
+
+    def count_anew(self, groups: Groups, states: States) -> None:
+        """Take over counts that somebody put into the states in place of ours, if so.
+
+        Before what stands in the groups is taken for the caller's: it may be loaded, too.
+        """
+        if not self.state(groups).tensors.show_in(groups, states):
+            self.settled_state(groups)
+            self.counts(groups, states)
 
     def _furthest(self, groups: Groups, states: States, carries: list[bool]) -> int:
         """The counter, or a larger count in the states; those are asked where products need it."""
@@ -163,6 +172,8 @@ class Engine:
                 self.forget_table()
             self._raise_latched(work.state.read())
         self.stepped, self.measured, self._planned = True, table.measures, work.rows
+        self.known.carried.taken = None
+        self.hyper.forget_loaded()
         if outcome.step is not None:
             self.hyper.mirror(groups, outcome.step, values=outcome.values)
         else:
@@ -205,6 +216,7 @@ class Engine:
             RuntimeError: one of them was refused, and the host did not know yet.
         """
         self.align(groups)
+        self.count_anew(groups, states)
         adopt(self, groups, states)
         reading = self.state(groups).read()
         if self.readback is not None:

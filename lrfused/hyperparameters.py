@@ -40,6 +40,7 @@ class Hyperparameters:
         self._mirrored: list[Place] = []
         self.mirrored_inputs: list[Tensor] = []
         self._step = 0  # of the last mirror: what the host knows
+        self._may_come_again = False
         self.undescribed = False  # a schedule was written that the groups' texts do not have
 
     def arrange(self, rows: list[Settings]) -> None:
@@ -114,10 +115,12 @@ class Hyperparameters:
         reset: bool = False,
         values: np.ndarray | None = None,
         inputs: dict[int, float] | None = None,
+        again: bool = False,
     ) -> None:
         """Write the schedules' values at ``step`` to the groups, except over a caller's value.
 
-        With ``reset`` over everything: what stands there was loaded, not written by a caller.
+        With ``reset`` over everything: what stands there was loaded, not written by a caller; and
+        with ``again`` it may be written there again before the next step.
         ``values`` is the matrix at ``step``, if the backend has it already; ``inputs`` what the
         schedules' inputs hold, by tensor, where nobody may ask the device.
         """
@@ -130,7 +133,16 @@ class Hyperparameters:
                     value = values.item(g, slot)
                 else:
                     value = value_at(cell.schedule, step, inputs)
+                if again and not same(host := read_group(groups[g], slot), cell.mirror):
+                    cell.loaded, self._may_come_again = host, True
                 _show(groups[g], slot, cell, value)
+
+    def forget_loaded(self) -> None:
+        """A step is done: what stands in the groups from now on is the caller's or ours."""
+        if self._may_come_again:
+            self._may_come_again = False
+            for _, _, cell in self._mirrored:
+                cell.loaded = None
 
     def take_schedules(self, groups: list[dict[str, Any]]) -> None:
         """Schedules that the caller wrote to the groups lead from here on, and are mirrored."""
@@ -161,7 +173,9 @@ class Hyperparameters:
                 tensor = host if isinstance(host, Tensor) else None
                 if tensor is not cell.tensor:
                     cell.read_from(tensor, slot)
-                mirrored = cell.schedule is not None and same(host, cell.mirror)
+                mirrored = cell.is_mirrored(host)
+                if mirrored and cell.mirror is not None and not same(host, cell.mirror):
+                    _show(groups[g], slot, cell, cell.mirror)
                 leads = tensor is not None or mirrored
                 self.given[g, slot] = not leads
                 if not leads:

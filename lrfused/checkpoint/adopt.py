@@ -7,7 +7,7 @@ puts what was saved into its groups and state.
 from typing import TYPE_CHECKING
 
 from lrfused.capture import is_capturing
-from lrfused.carried import counters_in
+from lrfused.carried import STEP, counters_in
 from lrfused.checkpoint.differences import differences
 from lrfused.checkpoint.inputs import input_values
 from lrfused.checkpoint.stored import stored_in
@@ -47,7 +47,9 @@ def adopt(engine: "Engine", groups: Groups, states: States) -> None:
     different = differences(engine.hyper.rows, engine.options, stored, groups, nothing)
     for tensor, value in inputs:
         tensor.fill_(value)
-    set_counters(engine, groups, counters, max(counts, default=0))
+    taken = groups[0].get(STEP)
+    set_counters(engine, groups, counters, max(counts, default=0), again=True)
+    carried.taken = taken
     if different:
         warn(f"param_groups: {different}")
 
@@ -68,7 +70,11 @@ def restore(
 
 
 def set_counters(
-    engine: "Engine", groups: Groups, counters: dict[Field, float], largest_count: int
+    engine: "Engine",
+    groups: Groups,
+    counters: dict[Field, float],
+    largest_count: int,
+    again: bool = False,
 ) -> None:
     """The counters and the loss scale; loaded values are not a caller's, so mirrors are reset."""
     if engine.readback is not None:
@@ -76,4 +82,4 @@ def set_counters(
     engine.state(groups).set_counters(engine.options.loss_scale, counters, largest_count)
     engine.known.carried.put_into(groups)
     engine.known.describe(engine.hyper.rows, groups)
-    engine.hyper.mirror(groups, engine.counter(), reset=True)
+    engine.hyper.mirror(groups, engine.counter(), reset=True, again=again)

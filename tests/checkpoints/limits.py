@@ -57,6 +57,16 @@ LIMITS = (
     ),
 )
 
+# What ours cannot do, either.
+OURS = (
+    Limit(
+        r"-lrfused-zero-consolidated-(input|everything|everything-measured)-",
+        "lr (of group 0 )?is",
+        "ZeroRedundancyOptimizer saves the groups as its last step left them: an input that was "
+        "written since is not in them",
+    ),
+)
+
 # Between the classes: a group of ours has more keys than one of torch's.
 BETWEEN = (
     Limit(
@@ -70,11 +80,12 @@ BETWEEN = (
         "a strict load asks for every key of what loads; allow_partial_load=True does not",
     ),
     Limit(
-        r"-lrfused-(.*-partial|(plain|replicated|fsdp2)-(full|offloaded|broadcast))"
+        r"-lrfused-(.*-partial|(plain|replicated|fsdp2)-(full|offloaded|broadcast)|zero-consolidated)"
         r"-torch-to-ours-used",
-        r"after (the load|step 5): . differ: parameter",
-        "a partial load, and a load of a whole state, leave what they do not find as it was: the "
-        "counter of an optimizer that was used for more steps, and so its schedules, stay ahead",
+        r"after (the load|step 5): (. differ: parameter|lr )",
+        "a partial load, a load of a whole state, and ZeroRedundancyOptimizer leave what they do "
+        "not find as it was: the counter of an optimizer that was used for more steps, and so its "
+        "schedules, stay ahead",
     ),
     Limit(
         r"-torch-(plain|replicated|fsdp2)-(full|offloaded)-ours-to-torch-",

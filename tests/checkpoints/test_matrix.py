@@ -9,7 +9,7 @@ from . import cells
 from .checking import check
 from .conftest import SEED
 from .launching import OK, launch
-from .limits import BETWEEN, DEADLY, limits_of
+from .limits import BETWEEN, DEADLY, LIMITS, OURS, limits_of
 
 # After one that leaves ranks apart, which then fails as it is known to.
 NOT_TRIED = "not tried: a cell of the same checkpoint failed before"
@@ -42,7 +42,7 @@ def test_ours_goes_on(cell, became):
     option of the loading optimizer does otherwise, and without that there is none. Where torch
     cannot carry its own AdamW either, it fails as that does."""
     if became[cell] != OK:
-        check_limits(cell, became, limits_of(cell))
+        check_limits(cell, became, limits_of(cell, (*LIMITS, *OURS)))
 
 
 @pytest.mark.parametrize("cell", parameters(cells.TORCHS))
