@@ -17,18 +17,19 @@ class Limit(NamedTuple):
 
 
 NOT_YET = r"-(products-)?not-yet-"
+UP_TO_2_8 = r"KeyError: '(state\.)?\d\."  # torch's word for it, as for the flattened form
 LIMITS = (
     Limit(
         r"-(plain|replicated|fsdp2|fsdp1|fsdp1flat|fsdp1whole)-(memory|full|offloaded|broadcast)"
         + NOT_YET,
-        "Missing optimizer state for parameter",
+        rf"Missing optimizer state for parameter|{UP_TO_2_8}",
         "set_optimizer_state_dict asks for the state of every parameter, and AdamW has none for "
         "one that never had a gradient",
     ),
     Limit(
         r"-(plain|replicated|fsdp2|fsdp1|fsdp1flat|fsdp1whole)-flattened" + NOT_YET,
         "argument must be a string or a real number, not 'dict'|unhashable type: 'dict'"
-        "|must be a count, got {}",
+        rf"|must be a count, got {{}}|{UP_TO_2_8}",
         "the flattened form loads an empty dictionary for each value that it lacks, which FSDP1 "
         "cannot gather; ours refuses it",
     ),

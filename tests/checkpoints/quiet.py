@@ -9,6 +9,7 @@ TORCHS_OWN = (
     (UserWarning, "Multiple backends are registered with this ProcessGroup"),
     (UserWarning, "`_get_pg_default_device` will be deprecated"),
     (UserWarning, "torch.distributed is disabled, unavailable or uninitialized"),
+    (UserWarning, "TypedStorage is deprecated"),  # torch 2.8
     (FutureWarning, "Please use DTensor instead and we are deprecating ShardedTensor"),
     (FutureWarning, "FSDP.state_dict_type() and FSDP.set_state_dict_type() are being deprecated"),
 )
