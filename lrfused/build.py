@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lrfused import native
 from lrfused.backends import ON_GPUS, Runner, choose_for_all, make_runner
+from lrfused.counting import count
 from lrfused.counts import Groups, States
 from lrfused.distributed import check_is_whole, local
 from lrfused.gradients import PLAIN, check_moment, is_freed
@@ -81,7 +82,7 @@ def build(
     for (g, param), use in zip(params, used, strict=True):
         if use:
             allocate(states[param], param, engine.groups[g].amsgrad)
-    engine.counts(groups, states)
+    count(engine, groups, states)
     state.set_groups(len(groups))
     for index, (g, param) in enumerate(params):
         if used[index]:

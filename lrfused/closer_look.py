@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lrfused.build import Table, allocate, build, holds, is_current
 from lrfused.capture import is_capturing
+from lrfused.counting import count, count_anew
 from lrfused.counts import Groups, States
 from lrfused.distributed import local
 from lrfused.gradients import check_pair
@@ -40,11 +41,11 @@ def look_closely(
                 if param.grad is not None:
                     allocate(states[param], param, group["amsgrad"])
         engine.align(groups)
-        engine.counts(groups, states)
+        count(engine, groups, states)
         return None, []
     _check_loss_was_scaled(engine)
     if not capturing:
-        engine.count_anew(groups, states)
+        count_anew(engine, groups, states)
     engine.collect(groups, states)
     made: list[Tensor] = []
     table = engine._table

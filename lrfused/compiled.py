@@ -16,6 +16,7 @@ from torch.optim import optimizer
 
 from lrfused.adamw import LIVE, AdamW
 from lrfused.build import MOMENTS, Table, allocate, holds
+from lrfused.counting import count
 from lrfused.engine import Engine
 from lrfused.grad_mode import normal_tensors
 from lrfused.gradients import PLAIN
@@ -150,7 +151,7 @@ def _prepare(identity: int, places: tuple[int, ...]) -> bool:
             for param, amsgrad in moving:
                 allocate(opt.state[param], param, amsgrad)
             engine.align(groups)
-            engine.counts(groups, opt.state)
+            count(engine, groups, opt.state)
             engine.state(groups).set_groups(len(groups))
     opt.__dict__["_inner"] = Inner.of(opt)
     return True

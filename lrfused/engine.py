@@ -12,7 +12,8 @@ from lrfused.capture import is_capturing
 from lrfused.cells import Settings, as_number
 from lrfused.checkpoint.adopt import adopt
 from lrfused.closer_look import look_closely
-from lrfused.counts import Counts, Groups, States, as_count
+from lrfused.counting import count_anew
+from lrfused.counts import Groups, States
 from lrfused.cpu import CpuStep
 from lrfused.device_queue import DeviceQueue
 from lrfused.device_state import DeviceState, Field, Reading
@@ -21,8 +22,7 @@ from lrfused.gradients import check_pair
 from lrfused.hyperparameters import Hyperparameters
 from lrfused.known_groups import KnownGroups
 from lrfused.latched import error_of
-from lrfused.options import BiasCorrection, GroupOptions, Options, Slot
-from lrfused.products import Recomputed
+from lrfused.options import GroupOptions, Options, Slot
 from lrfused.readback import Readback, Seen
 from lrfused.staging import run_with_copies
 
@@ -66,44 +66,6 @@ class Engine:
             self.forget_table()  # it has the addresses
             state.move(_home(groups))
         return state
-
-    @normal_tensors()
-    def counts(self, groups: Groups, states: States) -> Counts:
-        """Counts for the present list of parameters.
-
-        Others than ours were loaded behind our back: the schedules' step is not behind them.
-        """
-        state = self.state(groups)
-        correction = [row.options.bias_correction for row in self.hyper.rows]
-        carries = [
-            correction[g] == BiasCorrection.PRODUCT
-            for g, group in enumerate(groups)
-            for _ in group["params"]
-        ]
-        recomputed = Recomputed(groups, self.hyper.rows, self._furthest(groups, states, carries))
-        state.tensors, largest, is_load = state.tensors.moved(groups, states, carries, recomputed)
-        state.tensors.bind(states)
-        if largest > self.counter():
-            state.words[Field.STEP] = largest
-            if is_load:  # and so are the numbers in the groups: no caller's writes
-                self.hyper.mirror(groups, largest, reset=True, again=True)
-        recomputed.warn("optimizer.state")
-        return state.tensors
-
-    def count_anew(self, groups: Groups, states: States) -> None:
-        """Take over counts that somebody put into the states in place of ours, if so.
-
-        Before what stands in the groups is taken for the caller's: it may be loaded, too.
-        """
-        if not self.state(groups).tensors.show_in(groups, states):
-            self.settled_state(groups)
-            self.counts(groups, states)
-
-    def _furthest(self, groups: Groups, states: States, carries: list[bool]) -> int:
-        """The counter, or a larger count in the states; those are asked where products need it."""
-        params = [p for group in groups for p in group["params"]] if any(carries) else []
-        shown = [states[p]["step"] for p in params if (states.get(p) or {}).get("step") is not None]
-        return max([self.counter(), *(as_count(step) for step in shown)])
 
     def present_loss_scale(self, groups: Groups, states: States) -> Tensor:
         """What multiplies the loss now."""
@@ -216,7 +178,7 @@ class Engine:
             RuntimeError: one of them was refused, and the host did not know yet.
         """
         self.align(groups)
-        self.count_anew(groups, states)
+        count_anew(self, groups, states)
         adopt(self, groups, states)
         reading = self.state(groups).read()
         if self.readback is not None:

@@ -11,6 +11,7 @@ from lrfused.carried import STEP, counters_in
 from lrfused.checkpoint.differences import differences
 from lrfused.checkpoint.inputs import input_values
 from lrfused.checkpoint.stored import stored_in
+from lrfused.counting import count
 from lrfused.counts import Counts, Groups, Pair, States, as_count
 from lrfused.device_state import Field
 from lrfused.grad_mode import normal_tensors
@@ -64,9 +65,9 @@ def restore(
     if [id(p) for p in params] != [id(p) for p in state.tensors.params]:
         engine.forget_table()
         state.tensors = Counts(params, [False] * len(params), state.words.device)
-    for index, count in enumerate(counts):
-        state.tensors.set(index, count, products[index])
-    engine.counts(groups, states)
+    for index, (updates, pair) in enumerate(zip(counts, products, strict=True)):
+        state.tensors.set(index, updates, pair)
+    count(engine, groups, states)
 
 
 def set_counters(

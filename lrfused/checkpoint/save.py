@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lrfused.carried import BY_PLACE, NUMBER
+from lrfused.counting import count
 from lrfused.grad_mode import normal_tensors
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _with_copies(opt: Any, saved: dict[str, Any]) -> None:
     copies = {name: tensor.clone() for name, tensor in engine.known.carried.tensors.items()}
     for group in saved["param_groups"]:
         group.update({NUMBER: BY_PLACE, **copies})
-    counts = engine.counts(opt.param_groups, opt.state)
+    counts = count(engine, opt.param_groups, opt.state)
     for index, own in enumerate(counts.copies(opt.state)):
         if isinstance(saved["state"].get(index), dict):
             saved["state"][index] = {**saved["state"][index], **own}
