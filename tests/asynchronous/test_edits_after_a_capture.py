@@ -107,3 +107,21 @@ def test_copies_in_the_same_places_are_no_other_groups(rng, queue, opt):
     opt.push()
     step(rng, opt)
     assert opt.metrics()["steps"] == 4 and opt._engine._table is table
+
+
+def test_a_schedule_that_was_written_shows_its_value_at_the_step_that_is_known(rng, queue):
+    """At once, where the device is late; a capture with it takes a step before."""
+    opt = lrfused.AdamW([Parameter(torch.ones(4))], lr=0.1)
+    for _ in range(3):
+        step(rng, opt)
+    queue.run()  # which was asked after the first step
+    step(rng, opt)
+    lr = schedules.linear(0.5, 0.1, 9)
+    opt.param_groups[0]["lr"] = lr
+    with pytest.raises(RuntimeError, match="step: a new table of addresses is needed"):
+        capture(queue, opt)
+    assert opt.param_groups[0]["lr"] == lr(1)
+    step(rng, opt)
+    give(rng, opt)
+    capture(queue, opt)
+    assert opt.metrics()["lr"] == [lr(5)] and opt.metrics()["steps"] == 6

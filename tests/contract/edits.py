@@ -25,10 +25,10 @@ def own_settings(scheduled):
     ]
 
 
-def torchs_settings():
+def torchs_settings(scheduled):
     """The same in so far as torch has them."""
     known = ("lr", "weight_decay", "betas", "eps", "amsgrad", "maximize")
-    return [{k: v for k, v in own.items() if k in known} for own in own_settings(False)]
+    return [{k: v for k, v in own.items() if k in known} for own in own_settings(scheduled)]
 
 
 def copied(group, copier=copy.deepcopy):
@@ -119,6 +119,18 @@ class Edited:
         """Which of the parameters stand in the list."""
         ids = {id(p) for group in self.opt.param_groups for p in group["params"]}
         return [id(param) in ids for param in self.params]
+
+    def write(self, settings, step):
+        """By hand what the schedules are at a step, into the groups of an optimizer of torch's."""
+        own = {id(p): settings for p, settings in zip(self.params, settings, strict=True)}
+
+        def at(value):
+            return value(step) if isinstance(value, schedules.Schedule) else value
+
+        for group in self.opt.param_groups:
+            for p in group["params"]:
+                group["lr"] = at(own[id(p)]["lr"])
+                group["betas"] = tuple(map(at, own[id(p)].get("betas", group["betas"])))
 
     def step(self, steps=1, *others):
         """Steps of the optimizer, of its groups alone, and of others of this kind."""

@@ -127,8 +127,8 @@ def test_over_a_schedule_that_starts_above_0_it_leads_with_a_warning(rng, backen
 
 
 def test_constant_schedules_at_0_and_frozen_groups_are_no_mistake(rng):
-    """Without a scheduler a group may stand at 0 for as long as it likes; over a number 0, too, a
-    scheduler may be built, as in torch."""
+    """Without a scheduler a group may stand at 0 for as long as it likes; over a number 0 a
+    scheduler may be built, as in torch, and a schedule that starts elsewhere written later."""
     params = make_parameters(rng)
     opt = lrfused.AdamW([{"params": params, "lr": schedules.constant(0.0)}])
     run(rng, 2, opt)
@@ -136,6 +136,9 @@ def test_constant_schedules_at_0_and_frozen_groups_are_no_mistake(rng):
     outside = [L.LambdaLR(o, lambda step: 1.0) for o in (ours, theirs)]
     run(rng, 2, ours, theirs, after=lambda _: [one.step() for one in outside])
     assert_near(ours, theirs)
+    ours.param_groups[0]["lr"] = schedules.linear(0.5, 0.1, 9)
+    run(rng, 1, ours)
+    assert ours.metrics()["lr"] == [schedules.linear(0.5, 0.1, 9)(2)]
 
 
 # timm's lr_scale
@@ -164,8 +167,10 @@ def test_a_layers_factor_multiplies_a_schedule(rng, backend):
     assert_same_run(opt, wanted)
     assert [g["lr"] for g in opt.param_groups] == [lr(3) * factor for factor in factors]
     later = schedules.linear(0.3, 0.2, 9)
-    opt.param_groups[1]["lr"], wanted.param_groups[1]["lr"] = later, later * 0.25
+    opt.param_groups[1].update(lr=later, weight_decay=later)
+    wanted.param_groups[1].update(lr=later * 0.25, weight_decay=later)
     resumed = make(params, [None, later, lr], [{"lr_scale": factor} for factor in factors])
+    resumed.param_groups[1]["weight_decay"] = later
     run(rng, 2, opt, wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,6 +15,8 @@ from lrfused import schedules
 
 from .helpers import assert_same_bits, make_parameters, parameters_of, tensors_of, twin, warmup
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
 
 def options(**others):
     """Everything that has state of its own."""
@@ -173,6 +175,23 @@ def test_a_validation_pass_between_steps_changes_nothing(rng, backend, at):
             opt.scale(model(torch.randn(5, 3)).square().mean()).backward()
             opt.step()
         ends.append([*tensors_of(opt), str(opt.metrics()), ""])
+    assert_same_end(*ends)
+
+
+def test_moments_that_were_made_inside_are_replaced_by_a_load(rng, backend):
+    """Somebody fills the state inside the mode: nobody may write to it outside, and a load does
+    not."""
+    seed, params = int(rng.numpy.integers(2**31)), make_parameters(rng, shapes=[(3, 2), (5,)])
+    ends = []
+    for mode in (True, False):
+        opt = lrfused.AdamW(twin(params), **options(backend=backend))
+        run(seed, 2, opt)
+        saved = copy.deepcopy(opt.state_dict())
+        with torch.inference_mode(mode):
+            for state in opt.state.values():
+                state.update({key: torch.zeros_like(state[key]) for key in MOMENTS})
+        opt.load_state_dict(saved)
+        ends.append(goes_on(seed, opt))
     assert_same_end(*ends)
 
 
