@@ -155,6 +155,13 @@ def number_or_nan(value: Any) -> float:
         return math.nan
 
 
+def is_zero(value: Any) -> bool:
+    """A number that is 0; a Schedule, or what is no number at all, is not."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and float(value) == 0.0
+    return isinstance(value, numbers.Real) and value == 0
+
+
 def checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
     """What stands in a group, if it can be a hyperparameter.
 

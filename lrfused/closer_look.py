@@ -1,12 +1,12 @@
 """The look at everything that a step uses, where a quick one does not do."""
 
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from lrfused.build import Table, allocate, build, holds, is_current
 from lrfused.capture import is_capturing
+from lrfused.cells import is_zero
 from lrfused.counting import count, count_anew
 from lrfused.counts import Groups, States
 from lrfused.distributed import local
@@ -74,16 +74,9 @@ def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor])
     """
     return (
         not any(states.get(p) for group in groups for p in group["params"])
-        and all(_is_zero(group["lr"]) for group in groups)
+        and all(is_zero(group["lr"]) for group in groups)
         and not any(bool(local(p.grad).any()) for p in with_gradient if p.grad is not None)
     )
-
-
-def _is_zero(lr: Any) -> bool:
-    """A Schedule or what is no lr at all has its turn later."""
-    if isinstance(lr, Tensor):
-        return lr.numel() == 1 and float(lr) == 0.0
-    return isinstance(lr, Real) and lr == 0
 
 
 def _check_loss_was_scaled(engine: "Engine") -> None:

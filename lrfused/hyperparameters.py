@@ -1,6 +1,5 @@
 """Hyperparameters: numbers, tensors or schedules, and their mirrors in ``param_groups``."""
 
-import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from lrfused.cells import (
     Settings,
     by_layer,
     checked,
+    is_zero,
     read_group,
     same,
     schedule_in,
@@ -191,8 +191,7 @@ class Hyperparameters:
         """
         for g, (group, row) in enumerate(zip(groups, self.rows, strict=True)):
             schedule = row.cells[Slot.LR].schedule
-            base = group.get("initial_lr")
-            if schedule is None or not isinstance(base, (numbers.Real, Tensor)) or base != 0.0:
+            if schedule is None or not is_zero(group.get("initial_lr")):
                 continue
             # SWALR notes a base, too, and never uses it.
             if schedule(0) == 0.0 and "swa_lr" not in group:

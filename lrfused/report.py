@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrfused.adamw import AdamW
+from lrfused.cells import is_zero
 from lrfused.schedules import Schedule
 from lrfused.schedules.check import whole
 
@@ -26,7 +27,8 @@ class ReportLR(LRScheduler):
     ``Trainer(..., optimizers=(opt, lrfused.ReportLR(opt)))`` the schedule leads. Lightning takes
     a ReportLR from ``configure_optimizers``, accelerate by ``prepare``.
 
-    Nothing is written to ``param_groups`` and ``optimizer.step`` is not wrapped, so it may be
+    An ``initial_lr`` of 0, which a scheduler took that this one replaces, is taken away. Otherwise
+    nothing is written to ``param_groups`` and ``optimizer.step`` is not wrapped, so it may be
     stepped at any time and any number of times: ``last_epoch`` is the number of calls, no more.
     (torch's SequentialLR starts by writing to ``param_groups``: join schedules instead.)
 
@@ -57,6 +59,9 @@ class ReportLR(LRScheduler):
     def __init__(self, optimizer: Optimizer) -> None:
         # LRScheduler.__init__ would write "initial_lr" to the groups and wrap optimizer.step.
         self.optimizer: AdamW = _unwrapped(optimizer)
+        for group in self.optimizer.param_groups:
+            if is_zero(group.get("initial_lr")):
+                del group["initial_lr"]
         self.base_lrs: list[Any] = self.get_last_lr()
         self.last_epoch = 0
         self._step_count = 1

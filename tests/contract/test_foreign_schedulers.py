@@ -74,12 +74,13 @@ def test_both_ways_out_go_on(rng, backend, scheduler):
         opt.step()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        train(rng, opt, lrfused.ReportLR(opt))
         first = lrfused.AdamW(twin(params), lr=warmup(), backend=backend)
         train(rng, first, lrfused.ReportLR(first))
         second = lrfused.AdamW(twin(params), lr=0.1, backend=backend)
         outside = scheduler(second)
         train(rng, second, outside)
-    assert first.param_groups[0]["lr"] == warmup()(6)
+    assert first.param_groups[0]["lr"] == opt.param_groups[0]["lr"] == warmup()(6)
     assert second.param_groups[0]["lr"] == outside.get_last_lr()[0] > 0.0
 
 
