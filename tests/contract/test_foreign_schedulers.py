@@ -35,6 +35,7 @@ SCHEDULERS = {
         opt, [L.LinearLR(opt), L.CosineAnnealingLR(opt, 9)], [4]
     ),
 }
+OF_TORCH_2_8 = "The epoch parameter in `scheduler.step"  # by its SequentialLR, of itself
 each = pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
 
 
@@ -74,6 +75,7 @@ def test_both_ways_out_go_on(rng, backend, scheduler):
         opt.step()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", OF_TORCH_2_8, UserWarning)
         train(rng, opt, lrfused.ReportLR(opt))
         first = lrfused.AdamW(twin(params), lr=warmup(), backend=backend)
         train(rng, first, lrfused.ReportLR(first))
@@ -111,6 +113,7 @@ def test_in_mid_run_too(rng):
 
 
 @each
+@pytest.mark.filterwarnings(f"ignore:{OF_TORCH_2_8}:UserWarning")
 def test_over_a_schedule_that_starts_above_0_it_leads_with_a_warning(rng, backend, scheduler):
     """The mirrors' rule: what the scheduler writes is used from the next step on, with one warning
     for the run, which says who wrote it and names ReportLR."""
@@ -123,7 +126,7 @@ def test_over_a_schedule_that_starts_above_0_it_leads_with_a_warning(rng, backen
             train(rng, opt, outside, steps=1)
             used += opt.metrics()["lr"]
             written.append(opt.param_groups[0]["lr"])
-    assert len(seen) == 1
+    assert sum(OF_TORCH_2_8 not in str(warning.message) for warning in seen) == 1
     assert used == written[:-1] and written[-1] == outside.get_last_lr()[0] != lr(8)
 
 

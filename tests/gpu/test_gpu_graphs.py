@@ -138,6 +138,7 @@ def test_push_makes_room_for_more_captures(rng, target):
 def test_a_checkpoint_is_loaded_in_place_and_replays_go_on(rng, target):
     problem = on(target.device, random_problem(rng, SMALL, WARM_UP + 10, none=0.0))
     options = {"lr": LR, "max_grad_norm": 1.0, "loss_scale": "dynamic"}
+    options["bias_correction"] = "product"  # whose products travel, too
     made, replay = warmed_up(target, problem, **options)
 
     def replay_all(steps):
