@@ -357,7 +357,7 @@ class AdamW(torch.optim.AdamW):
         Raises:
             RuntimeError: a step on a GPU was refused, which the host did not know yet.
         """
-        return save.state_dict(self, super().state_dict)
+        return save.state_dict(self._engine, self, super().state_dict)
 
     @normal_tensors()
     def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
@@ -375,7 +375,7 @@ class AdamW(torch.optim.AdamW):
         Raises:
             ValueError: the checkpoint does not fit or is damaged; nothing was changed.
         """
-        load.load_state_dict(self, state_dict, load_schedules)
+        load.load_state_dict(self._engine, self, state_dict, load_schedules)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_engine", "_torch_defaults", "_step_supports_amp_scaling")

@@ -84,7 +84,7 @@ def described_options(settings: Settings, options: Options) -> dict[str, Any]:
         described["agc_by"] = group.agc.name.lower()
     for slot in LIMITS:
         cell = settings.cells[slot]
-        limit = cell.value if _is_limited(slot, group, options) else None
+        limit = cell.value if is_limited(slot, group, options) else None
         described[slot.name.lower()] = SCHEDULE if cell.schedule is not None else limit
     return described
 
@@ -106,7 +106,7 @@ def optimizer_options(options: Options) -> dict[str, Any]:
     }
 
 
-def _is_limited(slot: Slot, group: GroupOptions, options: Options) -> bool:
+def is_limited(slot: Slot, group: GroupOptions, options: Options) -> bool:
     """The clip is in force, by whatever value."""
     if slot == Slot.MAX_GRAD_NORM:
         return options.clip_norm

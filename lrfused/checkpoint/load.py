@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lrfused.build import MOMENTS
 from lrfused.checkpoint.adopt import restore, set_counters
@@ -18,12 +19,14 @@ from lrfused.distributed import is_distributed, local, placing
 from lrfused.warn import warn
 
 if TYPE_CHECKING:
-    from lrfused.adamw import AdamW
+    from lrfused.engine import Engine
 
 Copies = list[tuple[Tensor, Tensor]]  # into what is in use, from what was loaded
 
 
-def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -> None:
+def load_state_dict(
+    engine: "Engine", opt: Optimizer, saved: dict[str, Any], load_schedules: bool
+) -> None:
     """torch's load_state_dict, with nothing changed unless everything can be loaded."""
     if not isinstance(saved, dict):
         raise TypeError(f"state_dict: must be a dictionary, got {type(saved).__name__}")
@@ -33,14 +36,13 @@ def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -
     for pre_hook in opt._optimizer_load_state_dict_pre_hooks.values():
         replaced = pre_hook(opt, saved)
         saved = saved if replaced is None else replaced
-    engine = opt._engine
     engine.align(opt.param_groups)
     engine.hyper.take_schedules(opt.param_groups)
     loaded = check(engine, opt.param_groups, saved, load_schedules)
     taken = [set(schedules) for schedules in loaded.schedules]
     different = differences(engine.hyper.rows, engine.options, loaded.stored, loaded.groups, taken)
     copies = _prepare(opt, loaded)
-    _uninterrupted(opt, loaded, copies)
+    _uninterrupted(engine, opt, loaded, copies)
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
     loaded.recomputed.warn("load_state_dict")
@@ -48,12 +50,12 @@ def load_state_dict(opt: "AdamW", saved: dict[str, Any], load_schedules: bool) -
         warn(f"load_state_dict: {different}")
 
 
-def _uninterrupted(opt: "AdamW", loaded: Loaded, copies: Copies) -> None:
+def _uninterrupted(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
     """A keyboard interrupt has to wait; what was done by then is done again, to the same end."""
     waiting = None
     while True:
         try:
-            _commit(opt, loaded, copies)
+            _commit(engine, opt, loaded, copies)
             break
         except KeyboardInterrupt as interrupt:
             waiting = interrupt
@@ -61,7 +63,7 @@ def _uninterrupted(opt: "AdamW", loaded: Loaded, copies: Copies) -> None:
         raise waiting
 
 
-def _prepare(opt: "AdamW", loaded: Loaded) -> Copies:
+def _prepare(opt: Optimizer, loaded: Loaded) -> Copies:
     """The states as they will be, with all memory that they need, and what is left to copy.
 
     Loaded moments whose memory is in use are copied: it will be written over.
@@ -87,7 +89,7 @@ def _prepare(opt: "AdamW", loaded: Loaded) -> Copies:
     return copies
 
 
-def _commit(opt: "AdamW", loaded: Loaded, copies: Copies) -> None:
+def _commit(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
     for old, new in copies:
         local(old).copy_(local(new))
     for group, new_group in zip(opt.param_groups, loaded.groups, strict=True):
@@ -98,7 +100,6 @@ def _commit(opt: "AdamW", loaded: Loaded, copies: Copies) -> None:
         tensor.fill_(value)
     states = defaultdict(dict, loaded.states)
     opt.__setstate__({"state": states, "param_groups": loaded.groups})
-    engine = opt._engine
     for g, schedules in enumerate(loaded.schedules):
         for slot, schedule in schedules.items():
             engine.hyper.follow(g, slot, schedule)

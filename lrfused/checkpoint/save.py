@@ -3,35 +3,40 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from torch.optim import Optimizer
+
 from lrfused.carried import BY_PLACE, NUMBER
 from lrfused.counting import count
 from lrfused.grad_mode import normal_tensors
 
 if TYPE_CHECKING:
-    from lrfused.adamw import AdamW
+    from lrfused.engine import Engine
 
 
 @normal_tensors()
-def state_dict(opt: "AdamW", base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def state_dict(
+    engine: "Engine", opt: Optimizer, base: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """torch's dictionary; of what is ours it has copies, before any hook of the caller's sees it.
 
     Raises:
         RuntimeError: a step on a GPU was refused, which the host did not know yet.
     """
-    engine, groups = opt._engine, opt.param_groups
+    groups = opt.param_groups
     reading = engine.read(groups, opt.state)
     engine.known.carried.fill(reading, engine.options.loss_scale is not None)
     engine.known.describe(engine.hyper.rows, groups)
-    handle = opt.register_state_dict_post_hook(_with_copies, prepend=True)
+    handle = opt.register_state_dict_post_hook(
+        lambda _, saved: _put_in_copies(engine, opt, saved), prepend=True
+    )
     try:
         return base()
     finally:
         handle.remove()
 
 
-def _with_copies(opt: Any, saved: dict[str, Any]) -> None:
+def _put_in_copies(engine: "Engine", opt: Optimizer, saved: dict[str, Any]) -> None:
     """Whoever loads the dictionary must not count in our memory, nor see a later state_dict()."""
-    engine = opt._engine
     copies = {name: tensor.clone() for name, tensor in engine.known.carried.tensors.items()}
     for group in saved["param_groups"]:
         group.update({NUMBER: BY_PLACE, **copies})

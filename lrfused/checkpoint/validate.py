@@ -19,12 +19,13 @@ from lrfused.cells import (
     pair,
     read_group,
 )
+from lrfused.checkpoint.describe import is_limited
 from lrfused.checkpoint.inputs import Inputs, fits, input_values
 from lrfused.checkpoint.stored import Stored, schedule_data, stored_in
 from lrfused.counts import PRODUCT_COUNT, PRODUCTS, Pair, States, is_count, products_in
 from lrfused.device_state import Field
 from lrfused.gradients import check_moment
-from lrfused.options import Options, Slot
+from lrfused.options import Slot
 from lrfused.plan import usable
 from lrfused.products import Recomputed
 from lrfused.schedules import Schedule
@@ -182,7 +183,7 @@ def _schedules(g: int, stored: Stored, engine: "Engine", present: Inputs) -> dic
     """The stored schedules, with the inputs that there are, where something follows them."""
     made = {}
     for slot in stored.schedules:
-        if slot in LIMITS and not _is_on(slot, engine.groups[g], engine.options):
+        if slot in LIMITS and not is_limited(slot, engine.groups[g], engine.options):
             continue
         try:
             made[slot] = Schedule.from_dict(schedule_data(stored, slot), present.near(g, slot))
@@ -191,13 +192,6 @@ def _schedules(g: int, stored: Stored, engine: "Engine", present: Inputs) -> dic
                 f"state_dict: schedule of {slot.name.lower()} of group {g}: {error}"
             ) from error
     return made
-
-
-def _is_on(slot: Slot, group: Any, options: Options) -> bool:
-    """The clip is in force, so a schedule of its threshold means something."""
-    if slot == Slot.MAX_GRAD_NORM:
-        return options.clip_norm
-    return bool(group.value_clip if slot == Slot.CLIP_VALUE else group.agc)
 
 
 def _counts(states: States, groups: GroupList) -> list[int]:
