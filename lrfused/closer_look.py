@@ -7,6 +7,7 @@ from torch import Tensor
 from lrfused.build import Table, allocate, build, holds, is_current
 from lrfused.capture import is_capturing
 from lrfused.cells import is_zero
+from lrfused.checkpoint.adopt import adopt
 from lrfused.counting import count, count_anew
 from lrfused.counts import Groups, States
 from lrfused.distributed import local
@@ -45,6 +46,7 @@ def look_closely(
         return None, []
     _check_loss_was_scaled(engine)
     if not capturing:
+        adopt(engine, groups, states)
         count_anew(engine, groups, states)
     engine.collect(groups, states)
     made: list[Tensor] = []

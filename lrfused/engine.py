@@ -178,8 +178,8 @@ class Engine:
             RuntimeError: one of them was refused, and the host did not know yet.
         """
         self.align(groups)
-        count_anew(self, groups, states)
         adopt(self, groups, states)
+        count_anew(self, groups, states)
         reading = self.state(groups).read()
         if self.readback is not None:
             self.readback.forget()

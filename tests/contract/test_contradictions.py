@@ -134,6 +134,27 @@ def test_groups_that_are_replaced_are_loaded_ones(rng, backend):
     assert saved["param_groups"][0]["lrfused_step"] == 3  # what was loaded stays as it is
 
 
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_what_was_loaded_behind_our_back_is_said_truly(rng, is_seen):
+    """A number in the groups that were loaded, a schedule here: one warning names the number that
+    was loaded, and the schedule leads, whether metrics() or the step looks first."""
+    opt = lrfused.AdamW(parameters(rng), lr=0.25)
+    run(rng, 3, opt)
+    saved = copy.deepcopy(opt.state_dict())
+    other = fresh(parameters_of(opt))
+    for index, param in enumerate(parameters_of(other)):
+        other.state[param] = copy.deepcopy(saved["state"][index])
+    loaded = {k: v for k, v in saved["param_groups"][0].items() if k != "params"}
+    other.param_groups[0].update(loaded)
+    with pytest.warns(UserWarning, match=r"lr of group 0 was the number 0\.25 ") as seen:
+        if is_seen:
+            other.metrics()
+            other.param_groups[0].update(loaded)  # as ZeroRedundancyOptimizer does before a step
+        run(rng, 1, other)
+    assert len(seen) == 1
+    assert other.metrics()["lr"] == [warmup()(3)] and other.metrics()["steps"] == 4
+
+
 def test_one_copied_group_is_no_load(rng):
     """A deep copy of one group of two among the groups, taken after a state_dict(): nothing of it
     is taken for newer than it is."""
