@@ -18,7 +18,8 @@ import torch
 from kernels import wait
 
 import lrfused
-from lrfused import backends, schedules
+from lrfused import schedules
+from lrfused.backends import registry
 
 SIZES = (65537, 1000, 64)
 STEPS = 20
@@ -61,7 +62,7 @@ def main() -> int:
         codes = [
             _process(name, options.device, cache, run)
             for name in names
-            if backends.why_missing(name) is None
+            if registry.why_missing(name) is None
             for run in ("empty cache", "full cache")
         ]
     return max(codes, default=0)

@@ -46,9 +46,9 @@ def versions() -> dict[str, Any]:
 def backends() -> dict[str, Any]:
     """Why each backend is missing (None: it is there), and whether the walk can look."""
     sys.path.insert(0, str(ROOT))
-    import lrfused.backends
+    from lrfused.backends import registry
 
-    found = {name: _why_not(lrfused.backends, name) for name in lrfused.backends.NAMES}
+    found = {name: _why_not(registry, name) for name in registry.NAMES}
     print(*(f"{name}: {reason or 'there'}" for name, reason in found.items()), sep="\n")
     known = {"backends": found, "walk": _walks()}
     if "LRFUSED_GPU_DRY_RUN" in os.environ and found["triton"] is None:

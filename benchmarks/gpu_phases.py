@@ -22,7 +22,7 @@ from workloads import GPU_WORKLOADS, Shape
 
 import lrfused
 from lrfused import schedules
-from lrfused.work import APPLY, MEASURE, PLAN, WHOLE_STEP
+from lrfused.backends.work import APPLY, MEASURE, PLAN, WHOLE_STEP
 
 ROUNDS = 30
 # Launches that are a whole step together, so that counters and moments go on; what has no name is

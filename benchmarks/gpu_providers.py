@@ -26,7 +26,8 @@ from providers import (
 from torch.nn import Parameter
 from workloads import Form
 
-from lrfused import backends, native
+from lrfused import native
+from lrfused.backends import registry
 
 Make = Callable[[Parameters, Settings], torch.optim.Optimizer]
 
@@ -108,7 +109,7 @@ def other(name: str, title: str, module: str, make: Make, **facts: object) -> Pr
 
 def unavailable(backend: str) -> str | None:
     """Why a backend of lrfused cannot be timed, if so."""
-    return backends.why_missing(backend)
+    return registry.why_missing(backend)
 
 
 def own(backend: str) -> Provider:

@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING
 
 from lrfused import versions
-from lrfused.info import info
+from lrfused.backends.info import info
 
 __all__ = ["AdamW", "LossScale", "ReportLR", "info", "schedules"]
 
 if TYPE_CHECKING or versions.why_unusable() is None:
     from lrfused import schedules
-    from lrfused.adamw import AdamW
-    from lrfused.loss_scale import LossScale
-    from lrfused.report import ReportLR
+    from lrfused.optim.adamw import AdamW
+    from lrfused.optim.report import ReportLR
+    from lrfused.settings.loss_scale import LossScale
 else:
 
     def __getattr__(name: str) -> None:

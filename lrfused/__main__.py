@@ -1,5 +1,5 @@
 """`python -m lrfused`: which backends there are, and why not the others."""
 
-from lrfused.info import info
+from lrfused.backends.info import info
 
 print(info())

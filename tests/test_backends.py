@@ -11,7 +11,8 @@ from interpreting import interpreted
 from torch.nn import Parameter
 
 import lrfused
-from lrfused import backends, native, versions
+from lrfused import native, versions
+from lrfused.backends import registry
 
 CPU, NVIDIA, INTEL = torch.device("cpu"), torch.device("cuda", 0), torch.device("xpu", 1)
 SECOND = torch.device("cuda", 1)
@@ -46,8 +47,8 @@ def machine(monkeypatch):
         monkeypatch.setattr(native, "cuda", module if "cuda" in there else None)
         monkeypatch.setattr(native, "why_not_cuda", "no nvcc here")
         monkeypatch.setattr(versions, "installed", version)
-        monkeypatch.setattr(backends, "interprets", lambda: "interpreted" in there)
-        monkeypatch.setattr(backends, "gpus", lambda: list(devices))
+        monkeypatch.setattr(registry, "interprets", lambda: "interpreted" in there)
+        monkeypatch.setattr(registry, "gpus", lambda: list(devices))
         monkeypatch.setattr(torch.version, "hip", hip)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         properties = SimpleNamespace(has_fp64=fp64)
@@ -93,13 +94,13 @@ def backend_of(opt: lrfused.AdamW) -> str:
 )
 def test_auto_chooses_by_device(machine, there, options, device, name):
     machine(there, [NVIDIA, INTEL], **options)
-    assert backends.choose("auto", device) == name
+    assert registry.choose("auto", device) == name
 
 
 def test_a_device_without_float64_is_refused(machine):
     machine(["cpu", "triton"], [NVIDIA])
     with pytest.raises(ValueError, match=r"'reference' does not take .* mps: mps has no float64"):
-        backends.choose("auto", torch.device("mps"))
+        registry.choose("auto", torch.device("mps"))
 
 
 def test_auto_is_the_default_and_steps_on_the_cpu():
@@ -138,10 +139,10 @@ def test_triton_without_any_gpu_is_missing(machine):
 def test_a_triton_that_is_too_old_is_named(machine, version):
     machine(["triton", "cpu"], [NVIDIA], triton=version)
     reason = f"Triton {version} is not supported: 3.4 or newer is needed"
-    assert backends.why_missing("triton") == reason
+    assert registry.why_missing("triton") == reason
     with pytest.raises(RuntimeError, match="'triton' is not available: " + re.escape(reason)):
         lrfused.AdamW([parameter()], backend="triton")
-    assert backends.choose("auto", NVIDIA) == "reference"
+    assert registry.choose("auto", NVIDIA) == "reference"
 
 
 def test_a_triton_that_does_not_take_the_kernels_is_missing(machine, monkeypatch):
@@ -149,11 +150,11 @@ def test_a_triton_that_does_not_take_the_kernels_is_missing(machine, monkeypatch
         raise AttributeError("no such thing in the language")
 
     machine(["triton"], [NVIDIA], triton="9.0")
-    monkeypatch.setattr(backends, "interprets", interprets)
-    assert backends.why_missing("triton") == (
+    monkeypatch.setattr(registry, "interprets", interprets)
+    assert registry.why_missing("triton") == (
         "Triton 9.0 does not take the kernels (AttributeError: no such thing in the language)"
     )
-    assert backends.choose("auto", NVIDIA) == "reference"
+    assert registry.choose("auto", NVIDIA) == "reference"
 
 
 @pytest.mark.parametrize(
@@ -180,16 +181,16 @@ def test_a_backend_that_does_not_take_a_device_says_so(machine, name, options, d
     machine(["cpu", "triton", "cuda"], [NVIDIA, INTEL], **options)
     where = f"backend: '{name}' does not take parameters on {device}: {reason}"
     with pytest.raises(ValueError, match=where):
-        backends.choose(name, device)
+        registry.choose(name, device)
     with pytest.raises(ValueError, match=where):
-        backends.choose_for_all(name, [device, device])
+        registry.choose_for_all(name, [device, device])
 
 
 def test_interpreted_triton_does_not_take_a_gpu(machine):
     machine(["triton", "interpreted"], [NVIDIA])
     with pytest.raises(ValueError, match="of the CPU only, and it is set"):
-        backends.choose("triton", NVIDIA)
-    assert backends.choose("triton", CPU) == "triton"
+        registry.choose("triton", NVIDIA)
+    assert registry.choose("triton", CPU) == "triton"
 
 
 def test_the_refusal_comes_before_anything_has_changed(machine):
@@ -212,10 +213,10 @@ def test_a_name_that_is_none(backend):
 
 def test_a_name_for_each_device_type(machine):
     machine(["cpu", "triton", "cuda"], [NVIDIA])
-    choice = backends.checked({"cuda": "triton", "cpu": "reference"})
-    assert backends.choose(choice, NVIDIA) == "triton"
-    assert backends.choose(choice, CPU) == "reference"
-    assert backends.choose(choice, INTEL) == "triton"  # not named: as "auto"
+    choice = registry.checked({"cuda": "triton", "cpu": "reference"})
+    assert registry.choose(choice, NVIDIA) == "triton"
+    assert registry.choose(choice, CPU) == "reference"
+    assert registry.choose(choice, INTEL) == "triton"  # not named: as "auto"
     assert backend_of(lrfused.AdamW([parameter()], backend={"cpu": "reference"})) == "reference"
 
 
@@ -285,26 +286,26 @@ def test_several_devices_of_one_type_have_one_backend(machine, monkeypatch):
         ({"cpu": "cpu"}, "cuda"),
         ("reference", "reference"),
     ):
-        assert backends.choose_for_all(choice, [SECOND, NVIDIA, SECOND]) == name
+        assert registry.choose_for_all(choice, [SECOND, NVIDIA, SECOND]) == name
     capabilities = {NVIDIA: (9, 0), SECOND: (7, 0)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.get)
-    assert backends.choose_for_all("auto", [NVIDIA, SECOND]) == "triton"
+    assert registry.choose_for_all("auto", [NVIDIA, SECOND]) == "triton"
     with pytest.raises(ValueError, match="'cuda' does not take parameters on cuda:1: it was not"):
-        backends.choose_for_all("cuda", [NVIDIA, SECOND])
+        registry.choose_for_all("cuda", [NVIDIA, SECOND])
     machine(["cpu", "cuda"], [NVIDIA, SECOND])
     monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.get)
-    assert backends.choose_for_all("auto", [NVIDIA, SECOND]) == "reference"
+    assert registry.choose_for_all("auto", [NVIDIA, SECOND]) == "reference"
 
 
 def test_only_the_reference_steps_devices_of_several_types_together(machine):
     machine(["cpu", "triton", "cuda"], [NVIDIA])
-    assert backends.choose_for_all("auto", [CPU, NVIDIA]) == "reference"
-    assert backends.choose_for_all("reference", [CPU, NVIDIA]) == "reference"
+    assert registry.choose_for_all("auto", [CPU, NVIDIA]) == "reference"
+    assert registry.choose_for_all("reference", [CPU, NVIDIA]) == "reference"
     for choice in ("cuda", {"cuda": "cuda", "cpu": "cpu"}):
         with pytest.raises(ValueError, match=r"of different types together \(cpu, cuda:0\)"):
-            backends.choose_for_all(choice, [NVIDIA, CPU])
+            registry.choose_for_all(choice, [NVIDIA, CPU])
     with pytest.raises(ValueError, match=r"'reference' does not take .* mps: mps has no float64"):
-        backends.choose_for_all("auto", [CPU, torch.device("mps")])
+        registry.choose_for_all("auto", [CPU, torch.device("mps")])
 
 
 # Imports
@@ -317,7 +318,7 @@ def test_importing_and_stepping_on_the_cpu_imports_no_triton():
         "assert 'triton' not in sys.modules, 'imported'\n"
         "p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)\n"
         "opt = lrfused.AdamW([p]); opt.step(); opt.metrics(); opt.state_dict()\n"
-        "assert not [m for m in sys.modules if m.startswith('lrfused.triton')], 'ours'\n"
+        "assert not [m for m in sys.modules if m.startswith('lrfused.backends.triton')], 'ours'\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")

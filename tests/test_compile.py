@@ -200,7 +200,7 @@ def test_importing_lrfused_brings_no_compiler():
         param = torch.nn.Parameter(torch.ones(3))
         param.grad = torch.ones(3)
         lrfused.AdamW([param]).step()
-        assert "lrfused.compiled" not in sys.modules
+        assert "lrfused.optim.torch_compile" not in sys.modules
         assert not hasattr(torch.ops.lrfused, "step")
     """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from lrfused import backends, native
+from lrfused import native
 from lrfused._version import __version__
-from lrfused.backends_found import Backend
-from lrfused.info import info
+from lrfused.backends import registry
+from lrfused.backends.found import Backend
+from lrfused.backends.info import info
 
 BACKENDS = ["reference", "cpu", "triton", "cuda"]
 
@@ -69,11 +70,11 @@ def test_a_missing_gpu_backend_says_why(monkeypatch: pytest.MonkeyPatch, name: s
 
 def test_triton_without_a_gpu_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pose(monkeypatch, "triton", "3.8.0")
-    monkeypatch.setattr(backends, "interprets", lambda: False)
-    monkeypatch.setattr(backends, "gpus", lambda: [])
+    monkeypatch.setattr(registry, "interprets", lambda: False)
+    monkeypatch.setattr(registry, "gpus", lambda: [])
     assert info()["triton"] == Backend(False, "Triton 3.8.0 is there, but no GPU is seen")
-    monkeypatch.setattr(backends, "gpus", lambda: [torch.device("cuda", 3)])
-    monkeypatch.setattr(backends, "why_not_on", lambda name, device: None)
+    monkeypatch.setattr(registry, "gpus", lambda: [torch.device("cuda", 3)])
+    monkeypatch.setattr(registry, "why_not_on", lambda name, device: None)
     assert info()["triton"] == Backend(True, "3.8.0, cuda:3")
     assert info().chosen["cuda:3"] in ("triton", "cuda")
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from lrfused import backends, versions
-from lrfused.info import info
+from lrfused import versions
+from lrfused.backends import registry
+from lrfused.backends.info import info
 
 try:
     import tomllib
@@ -134,5 +135,5 @@ def test_without_a_triton_the_command_says_why(tmp_path, text, reason) -> None:
 
 def test_a_broken_installation_of_triton_leaves_the_others(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    assert "Triton cannot be imported" in backends.why_missing("triton")
-    assert backends.choose("auto", torch.device("cpu")) in ("cpu", "reference")
+    assert "Triton cannot be imported" in registry.why_missing("triton")
+    assert registry.choose("auto", torch.device("cpu")) in ("cpu", "reference")

@@ -1,4 +1,4 @@
-// exp, log, cos, pow: the operations of lrfused/elementary.py, one for one, so that host,
+// exp, log, cos, pow: the operations of lrfused/numerics/elementary.py, one for one, so that host,
 // device and Python agree in every bit. No libm, no fma, no slow path.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The options of a step: lrfused/options.py in C++, with the same numbers.
+// The options of a step: lrfused/settings/options.py in C++, with the same numbers.
 #pragma once
 
 #include <cstdint>

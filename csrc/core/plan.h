@@ -1,5 +1,5 @@
 // Plan, in pieces that know nothing of each other's order: hyperparameters of a group, scalars
-// of a tensor, counters, loss scale. The order of operations is that of lrfused/reference/.
+// of a tensor, counters, loss scale. The order of operations is that of lrfused/backends/reference/.
 #pragma once
 
 #include "core/elementary.h"

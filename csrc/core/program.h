@@ -1,4 +1,4 @@
-// The evaluator of schedule programs: lrfused/program.py in C++, for host and device.
+// The evaluator of schedule programs: lrfused/schedules/bytecode.py in C++, for host and device.
 // Registers are the caller's: step, constants, inputs, then one an instruction.
 #pragma once
 

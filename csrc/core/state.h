@@ -1,4 +1,4 @@
-// What an optimizer remembers beside the moments: lrfused/device_state.py in C++.
+// What an optimizer remembers beside the moments: lrfused/state/device_state.py in C++.
 #pragma once
 
 #include "core/common.h"

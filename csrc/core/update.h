@@ -1,5 +1,5 @@
 // The arithmetic of one element: clip its gradient, then AdamW. Nothing is contracted, so the
-// order of these operations is the definition; lrfused/reference/ has the same.
+// order of these operations is the definition; lrfused/backends/reference/ has the same.
 #pragma once
 
 #include "core/common.h"

@@ -1,5 +1,5 @@
 // The step: what runs before, between and after the two parallel loops. Every formula is in
-// csrc/core/; the order of the phases is that of lrfused/reference/.
+// csrc/core/; the order of the phases is that of lrfused/backends/reference/.
 #include "cpu/step.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // Plan, by one block: groups, programs, tensors and spans side by side. The formulas are
-// those of core/plan.h, their order that of lrfused/reference/.
+// those of core/plan.h, their order that of lrfused/backends/reference/.
 #pragma once
 
 #include "cuda/tickets.cuh"

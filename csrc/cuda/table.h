@@ -1,7 +1,7 @@
 // What the kernels read and write on the device, as host and device see it.
 //
 // The table is laid out once, in one block of memory, and never changes; the room is what the
-// kernels hand to each other. Both belong to whoever launches (lrfused/cuda.py).
+// kernels hand to each other. Both belong to whoever launches (lrfused/backends/cuda/step.py).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// What Python hands over to a native module (lrfused/cpu.py, description), as C++ has it.
+// What Python hands over to a native module (lrfused/backends/cpu/step.py, description), as C++ has it.
 #pragma once
 
 #include <pybind11/numpy.h>

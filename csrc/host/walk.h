@@ -1,5 +1,5 @@
 // The walk before a step: is everything still what the table was built from, and where are the
-// gradients? Whatever it does not know it leaves to lrfused/engine.py, which knows everything.
+// gradients? Whatever it does not know it leaves to lrfused/engine/, which knows everything.
 #pragma once
 
 #include <pybind11/numpy.h>

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lrfused.build import MOMENTS
-from lrfused.checkpoint.adopt import restore, set_counters
-from lrfused.checkpoint.differences import differences
 from lrfused.checkpoint.validate import Loaded, check
-from lrfused.distributed import is_distributed, local, placing
+from lrfused.engine.adopt import restore, set_counters
+from lrfused.engine.bound_table import MOMENTS
+from lrfused.groups.differences import differences
+from lrfused.memory.dtensor import is_distributed, local, placing
 from lrfused.warn import warn
 
 if TYPE_CHECKING:
-    from lrfused.engine import Engine
+    from lrfused.engine.engine import Engine
 
 Copies = list[tuple[Tensor, Tensor]]  # into what is in use, from what was loaded
 

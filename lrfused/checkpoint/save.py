@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from lrfused.carried import BY_PLACE, NUMBER
-from lrfused.counting import count
-from lrfused.grad_mode import normal_tensors
+from lrfused.engine.counting import count
+from lrfused.groups.carried import BY_PLACE, NUMBER
+from lrfused.memory.normal_tensors import normal_tensors
 
 if TYPE_CHECKING:
-    from lrfused.engine import Engine
+    from lrfused.engine.engine import Engine
 
 
 @normal_tensors()

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lrfused.build import MOMENTS
-from lrfused.carried import KEYS, counters_in
-from lrfused.cells import (
+from lrfused.backends.reference.scalars import usable
+from lrfused.engine.bound_table import MOMENTS
+from lrfused.engine.products import Recomputed
+from lrfused.groups.carried import KEYS, counters_in
+from lrfused.groups.inputs import Inputs, fits, input_values
+from lrfused.groups.stored import Stored, schedule_data, stored_in
+from lrfused.groups.text import is_limited
+from lrfused.memory.checks import check_moment
+from lrfused.schedules import Schedule
+from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.settings.cells import (
     IN_GROUPS,
     LIMITS,
     argument_name,
@@ -19,20 +27,12 @@ from lrfused.cells import (
     pair,
     read_group,
 )
-from lrfused.checkpoint.describe import is_limited
-from lrfused.checkpoint.inputs import Inputs, fits, input_values
-from lrfused.checkpoint.stored import Stored, schedule_data, stored_in
-from lrfused.counts import PRODUCT_COUNT, PRODUCTS, Pair, States, is_count, products_in
-from lrfused.device_state import Field
-from lrfused.gradients import check_moment
-from lrfused.options import Slot
-from lrfused.plan import usable
-from lrfused.products import Recomputed
-from lrfused.schedules import Schedule
-from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.settings.options import Slot
+from lrfused.state.device_state import Field
+from lrfused.state.step_counts import PRODUCT_COUNT, PRODUCTS, Pair, States, is_count, products_in
 
 if TYPE_CHECKING:
-    from lrfused.engine import Engine
+    from lrfused.engine.engine import Engine
 
 GroupList = list[dict[str, Any]]
 

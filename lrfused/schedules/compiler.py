@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrfused.program import MAX_INSTRUCTIONS, Op, Program
+from lrfused.schedules.bytecode import MAX_INSTRUCTIONS, Op, Program
 from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
 
 if TYPE_CHECKING:

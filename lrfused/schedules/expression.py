@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lrfused.evaluate import evaluate_one
-from lrfused.program import ARITY, FUNCTIONS, Op, Program
+from lrfused.schedules.bytecode import ARITY, FUNCTIONS, Op, Program
 from lrfused.schedules.check import whole
 from lrfused.schedules.compiler import compile_schedule
+from lrfused.schedules.evaluate import evaluate_one
 from lrfused.schedules.formula import formula
 from lrfused.schedules.nodes import (
     CONSTANT,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
-from lrfused.program import Op
+from lrfused.schedules.bytecode import Op
 from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
 
 if TYPE_CHECKING:

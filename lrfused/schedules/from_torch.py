@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from lrfused.program import MAX_INSTRUCTIONS
+from lrfused.schedules.bytecode import MAX_INSTRUCTIONS
 from lrfused.schedules.check import one_of, whole
 from lrfused.schedules.expression import Schedule
 from lrfused.schedules.torch_copies import rows, sampled

@@ -1,6 +1,6 @@
 """The functions of schedules: comparisons, a choice, roots, exponentials, the cosine."""
 
-from lrfused.program import Op
+from lrfused.schedules.bytecode import Op
 from lrfused.schedules.expression import Schedule, apply, as_schedule
 
 

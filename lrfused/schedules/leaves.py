@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from lrfused.program import Op
+from lrfused.schedules.bytecode import Op
 from lrfused.schedules.check import finite, whole
 from lrfused.schedules.expression import INPUT_DTYPES, Schedule, step
 from lrfused.schedules.nodes import INPUT

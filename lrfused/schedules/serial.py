@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrfused.program import ARITY, Op
+from lrfused.schedules.bytecode import ARITY, Op
 from lrfused.schedules.expression import Schedule, apply
 from lrfused.schedules.leaves import input, table
 from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order

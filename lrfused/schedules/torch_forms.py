@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.optim import lr_scheduler
 
-from lrfused.program import MAX_INSTRUCTIONS
+from lrfused.schedules.bytecode import MAX_INSTRUCTIONS
 from lrfused.schedules.check import positive, whole
 from lrfused.schedules.cycles import cosine_restarts
 from lrfused.schedules.expression import MAX_STEP, Schedule, as_schedule, step

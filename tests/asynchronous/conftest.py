@@ -3,7 +3,9 @@
 import pytest
 from threads import one_thread  # noqa: F401 (a fixture)
 
-from lrfused import build, capture, closer_look, engine, native
+from lrfused import native
+from lrfused.device import graph_capture
+from lrfused.engine import bound_table, engine, slow_path
 
 from .posing import LateQueue, PosingStep
 
@@ -14,9 +16,9 @@ def queue(monkeypatch):
     if native.cpu is None:
         pytest.skip(f"no C++ backend: {native.why_not_cpu}")
     queue = LateQueue()
-    monkeypatch.setattr(build, "choose_for_all", lambda choice, devices: "triton")
-    monkeypatch.setattr(build, "make_runner", lambda name, work, _: PosingStep(work))
+    monkeypatch.setattr(bound_table, "choose_for_all", lambda choice, devices: "triton")
+    monkeypatch.setattr(bound_table, "make_runner", lambda name, work, _: PosingStep(work))
     monkeypatch.setattr(engine, "DeviceQueue", lambda device: queue)
-    for module in (engine, closer_look, capture):
+    for module in (engine, slow_path, graph_capture):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
     return queue

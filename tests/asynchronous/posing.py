@@ -5,10 +5,10 @@ from contextlib import contextmanager
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lrfused.cpu import CpuStep
-from lrfused.device_queue import DeviceQueue
-from lrfused.device_state import Field
-from lrfused.work import UNKNOWN
+from lrfused.backends.cpu.step import CpuStep
+from lrfused.backends.work import UNKNOWN
+from lrfused.device.async_copy import DeviceQueue
+from lrfused.state.device_state import Field
 
 ERROR_WORDS = [field for field in Field if field.name.startswith("ERROR")]
 

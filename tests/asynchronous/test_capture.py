@@ -9,9 +9,9 @@ import torch
 from step.helpers import FEW, assert_same_bits, random_problem, set_gradients, start
 
 import lrfused
-from lrfused import build
 from lrfused import schedules as S
-from lrfused.backends import run_reference
+from lrfused.backends.registry import run_reference
+from lrfused.engine import bound_table
 
 from .posing import NothingWaits
 
@@ -49,7 +49,7 @@ def addresses(made):
     state = engine.state(made.opt.param_groups)
     found = [getattr(state, name).data_ptr() for name in ADDRESSED]
     found += [getattr(state.tensors, n).data_ptr() for n in ("counts", "steps", "products")]
-    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in build.MOMENTS[:2]]
+    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in bound_table.MOMENTS[:2]]
 
 
 def test_a_capture_asks_nothing_and_nothing_is_asked_of_it(made, queue):
@@ -97,8 +97,8 @@ def test_a_first_step_cannot_be_captured(rng, queue):
 
 
 def test_the_reference_cannot_be_captured(rng, made, queue, monkeypatch):
-    monkeypatch.setattr(build, "choose_for_all", lambda choice, devices: "reference")
-    monkeypatch.setattr(build, "make_runner", lambda name, work, _: run_reference)
+    monkeypatch.setattr(bound_table, "choose_for_all", lambda choice, devices: "reference")
+    monkeypatch.setattr(bound_table, "make_runner", lambda name, work, _: run_reference)
     opt = lrfused.AdamW(made.params)
     opt.step()
     with pytest.raises(RuntimeError, match=r"'reference' asks the device .* cannot be captured"):

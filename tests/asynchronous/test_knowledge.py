@@ -8,7 +8,7 @@ import torch
 from step.helpers import FEW, advance, assert_same_bits, random_problem, set_gradients, start
 
 from lrfused import schedules as S
-from lrfused.readback import LONGEST_PAUSE
+from lrfused.device.readback import LONGEST_PAUSE
 
 NAN = float("nan")
 LR = S.warmup_cosine(1e-2, 3, 20)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrfused.uploads import SPARES, Upload
+from lrfused.device.host_to_device import SPARES, Upload
 
 from .posing import LateQueue, NothingIsAllocated
 
@@ -126,7 +126,7 @@ def test_a_change_in_a_capture_is_there_at_once_where_it_was(late):
 @pytest.fixture
 def stuck(late, monkeypatch):
     """Copies beside a capture come when the device is waited for, as what is there then."""
-    monkeypatch.setattr("lrfused.uploads.PATIENCE", 0.01)
+    monkeypatch.setattr("lrfused.device.host_to_device.PATIENCE", 0.01)
     late.beside_capture = lambda after=None: nullcontext()
     late.copy = lambda target, source: late.waiting.append((target, source))
     return late

@@ -10,8 +10,8 @@ from torch.distributed.checkpoint import default_planner, state_dict
 
 import lrfused
 from lrfused import schedules
-from lrfused.carried import KEYS
-from lrfused.counts import PRODUCT_COUNT, PRODUCTS
+from lrfused.groups.carried import KEYS
+from lrfused.state.step_counts import PRODUCT_COUNT, PRODUCTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import lrfused
-from lrfused import distributed, schedules
+from lrfused import schedules
+from lrfused.memory import dtensor
 
 from .helpers import (
     assert_same_bits,
@@ -117,7 +118,7 @@ def test_a_parameter_spread_over_ranks_needs_their_gradients(rng, backend, optio
             return self.detach().as_subclass(torch.Tensor)
 
     param = make_parameters(rng, shapes=[(4,)])[0].detach().as_subclass(DTensor)
-    assert distributed.is_distributed(param)
+    assert dtensor.is_distributed(param)
     param.grad = torch.ones(4).as_subclass(DTensor)
     message = r"spread over 2 ranks; max_grad_norm, agc, loss_scale"
     with pytest.raises(ValueError, match=message):

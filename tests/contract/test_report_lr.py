@@ -265,7 +265,7 @@ def test_copies_report_their_own_optimizer(rng):
     [
         (lambda p: torch.optim.AdamW(p), "torch.optim.adamw.AdamW"),
         (lambda p: Wrapper(torch.optim.SGD(p)), r"torch.optim.sgd.SGD inside .*Wrapper"),
-        (lambda p: lrfused.ReportLR(lrfused.AdamW(p)), "lrfused.report.ReportLR"),
+        (lambda p: lrfused.ReportLR(lrfused.AdamW(p)), "lrfused.optim.report.ReportLR"),
         (lambda p: p, "builtins.list"),
     ],
 )

@@ -9,7 +9,8 @@ from step.helpers import needs_cpp
 from torch.nn import Parameter
 
 import lrfused
-from lrfused import engine, native
+from lrfused import native
+from lrfused.engine import engine
 
 from .helpers import assert_same_run, give_gradients, make_parameters, parameters_of, run, twin
 

@@ -21,8 +21,8 @@ from step.helpers import (
 
 import lrfused
 from lrfused import schedules as S
-from lrfused.device_state import Field
-from lrfused.options import Error
+from lrfused.settings.options import Error
+from lrfused.state.device_state import Field
 
 INF = float("inf")
 

@@ -6,7 +6,7 @@ from asynchronous.posing import LateQueue
 from step.helpers import FEW, SMALL, assert_as_reference, assert_same_run, random_problem, run
 
 from lrfused import schedules as S
-from lrfused.uploads import SPARES, Upload
+from lrfused.device.host_to_device import SPARES, Upload
 
 pytestmark = pytest.mark.usefixtures("cuda")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.adamw import adamw
 
-import lrfused.adamw
+import lrfused.optim.adamw
 from lrfused import schedules
 
 from .both import OURS, TORCH, ones, parameter, step, stepped
@@ -141,7 +141,7 @@ def test_torchs_inner_functions_are_not_called():
 
         stepped(Derived)
         assert len(calls) == expected
-    assert callable(adamw) and not hasattr(lrfused.adamw, "adamw")
+    assert callable(adamw) and not hasattr(lrfused.optim.adamw, "adamw")
 
 
 def test_hooks_see_the_closure_as_a_keyword():

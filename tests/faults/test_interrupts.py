@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import lrfused
-from lrfused.cpu import CpuStep
-from lrfused.work import Outcome
+from lrfused.backends.cpu.step import CpuStep
+from lrfused.backends.work import Outcome
 
 from .helpers import Training, accepting, assert_same_state, needs_cpp
 

@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 from step import helpers  # noqa: E402
 from step.test_equality import DYNAMIC, LR  # noqa: E402
 
-from lrfused.backends import why_missing  # noqa: E402
+from lrfused.backends.registry import why_missing  # noqa: E402
 
 SIZES = [(), (0,), (63,), (5, 13), (513,), (3, 43691)]
 CASES = {

@@ -5,7 +5,7 @@ import torch
 from step.helpers import FEW, assert_same_bits, assert_same_contents, random_problem
 
 from lrfused import schedules as S
-from lrfused.readback import LONGEST_PAUSE
+from lrfused.device.readback import LONGEST_PAUSE
 
 from .helpers import fill, left, on, start_on
 from .target import wait

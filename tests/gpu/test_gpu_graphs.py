@@ -10,7 +10,7 @@ from step.test_equality import LR, poison
 
 import lrfused
 from lrfused import schedules as S
-from lrfused.uploads import SPARES
+from lrfused.device.host_to_device import SPARES
 
 from .helpers import another_stream, assert_same_end, captured, fill, on, start_on, step_with
 

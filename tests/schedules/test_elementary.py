@@ -8,8 +8,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from lrfused import elementary
 from lrfused.native import cpu, why_not_cpu
+from lrfused.numerics import elementary
 
 from .comparing import assert_same_bits, ulp_error
 from .random_schedules import SPECIAL, WORST_FOR_COS

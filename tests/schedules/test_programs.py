@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lrfused.evaluate
+import lrfused.schedules.evaluate
 from lrfused import schedules as S
 from lrfused.native import cpu, why_not_cpu
-from lrfused.program import ARITY, MAX_INSTRUCTIONS, Op, Program
+from lrfused.schedules.bytecode import ARITY, MAX_INSTRUCTIONS, Op, Program
 
 from .comparing import assert_same_bits
 from .random_schedules import SPECIAL, input_values, schedules, steps
@@ -74,7 +74,7 @@ def test_one_value_by_either_evaluator(monkeypatch, evaluator):
     if evaluator == "C++" and cpu is None:
         pytest.skip(f"no C++ evaluator: {why_not_cpu}")
     if evaluator == "Python":
-        monkeypatch.setattr(lrfused.evaluate, "cpu", None)
+        monkeypatch.setattr(lrfused.schedules.evaluate, "cpu", None)
     schedule = S.warmup_cosine(1e-3, 7, 61) * S.input(torch.tensor(1 / 3), "third") + S.table([2.5])
     for t in (0, 3, 7, 60, 61, 2**53):
         value = schedule(t)

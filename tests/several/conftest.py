@@ -5,8 +5,8 @@ from emulating import cuda, emulated, emulation  # noqa: F401 (two of them are f
 from interpreting import interpreted
 from threads import one_thread  # noqa: F401 (a fixture)
 
-from lrfused import several
-from lrfused.cuda import CudaStep
+from lrfused.backends import multi_device
+from lrfused.backends.cuda.step import CudaStep
 
 from .posing import fill_with_garbage, posed_device_of
 
@@ -21,14 +21,14 @@ def backend(request, monkeypatch):
     """
     if request.param == "cuda":
         request.getfixturevalue("cuda")
-    step = several.StepTogether.__call__
+    step = multi_device.StepTogether.__call__
 
     def spoiled(together, work):
         fill_with_garbage(together)
         return step(together, work)
 
-    monkeypatch.setattr(several.StepTogether, "__call__", spoiled)
-    monkeypatch.setattr(several, "device_of", posed_device_of)
+    monkeypatch.setattr(multi_device.StepTogether, "__call__", spoiled)
+    monkeypatch.setattr(multi_device, "device_of", posed_device_of)
     return request.param
 
 
@@ -37,7 +37,7 @@ def launches(request, monkeypatch, backend):
     """(device, whether it is apply) of every launch."""
     seen = []
     if backend == "triton":
-        from lrfused.triton import step as triton_step
+        from lrfused.backends.triton import step as triton_step
 
         launch = triton_step.launch
 

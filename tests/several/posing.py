@@ -6,8 +6,8 @@ The memory is the CPU's throughout; a step that used what lies elsewhere would r
 import torch
 from step.helpers import Run, advance, assert_same_run, run, start
 
-from lrfused.build import devices_of
-from lrfused.several import StepTogether
+from lrfused.backends.multi_device import StepTogether
+from lrfused.engine.bound_table import devices_of
 
 LEAD, FIRST, SECOND = torch.device("cpu"), torch.device("cpu", 1), torch.device("cpu", 2)
 DEVICES = (LEAD, FIRST, SECOND)

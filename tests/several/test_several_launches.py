@@ -9,10 +9,11 @@ from interpreting import interpreted
 from step.helpers import FEW, advance, assert_same_bits, random_problem, run, set_gradients
 from torch.overrides import TorchFunctionMode
 
-from lrfused import build, several
 from lrfused import schedules as S
-from lrfused.backends import choose_for_all
-from lrfused.work import UNKNOWN
+from lrfused.backends import multi_device
+from lrfused.backends.registry import choose_for_all
+from lrfused.backends.work import UNKNOWN
+from lrfused.engine import bound_table
 
 from .posing import DEVICES, FIRST, LEAD, SECOND, run_apart, start_apart
 
@@ -46,7 +47,7 @@ def test_one_device_is_stepped_as_ever(rng, backend, launches):
         gradients[1] = None
     made = run_apart(problem, backend, (LEAD, FIRST, LEAD), max_grad_norm=1.0)
     assert launches == [(LEAD, False), (LEAD, True)] * 2
-    assert not isinstance(made.opt._engine._table.run, several.StepTogether)
+    assert not isinstance(made.opt._engine._table.run, multi_device.StepTogether)
 
 
 def test_the_backend_has_to_take_every_device(rng, backend, monkeypatch):
@@ -57,7 +58,7 @@ def test_the_backend_has_to_take_every_device(rng, backend, monkeypatch):
         seen.append(list(devices))
         return choose_for_all(choice, devices)
 
-    monkeypatch.setattr(build, "choose_for_all", choose)
+    monkeypatch.setattr(bound_table, "choose_for_all", choose)
     problem = random_problem(rng, FEW, 1, none=0.0)
     problem.gradients[0][0] = problem.gradients[0][3] = None
     run_apart(problem, backend, (LEAD, SECOND, FIRST, torch.device("cpu", 3)))
@@ -67,7 +68,7 @@ def test_the_backend_has_to_take_every_device(rng, backend, monkeypatch):
 @interpreted
 @pytest.mark.parametrize("kind", ["cuda", "xpu"])
 def test_triton_launches_where_the_memory_is(monkeypatch, kind):
-    from lrfused.triton.launch import _on
+    from lrfused.backends.triton.launch import _on
 
     module = torch.get_device_module(kind)
     monkeypatch.setattr(module, "current_device", lambda: 1)
@@ -176,7 +177,7 @@ def test_a_capture_of_several_devices_is_refused(rng, backend, launches, monkeyp
     advance(made, problem.gradients[0])
     del launches[:]
     before = [p.detach().clone() for p in made.params]
-    monkeypatch.setattr(several, "is_capturing", lambda device: True)
+    monkeypatch.setattr(multi_device, "is_capturing", lambda device: True)
     set_gradients(made.params, problem.gradients[1])
     devices = r"\(cpu, cpu:1, cpu:2\) and a CUDA graph belongs to one"
     with pytest.raises(RuntimeError, match=f"step: the parameters are on several .*{devices}"):

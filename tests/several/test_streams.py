@@ -7,9 +7,9 @@ import torch
 from step.helpers import FEW, advance, random_problem
 
 from lrfused import schedules as S
-from lrfused import streams
-from lrfused.several import Peer, Share
-from lrfused.uploads import Upload
+from lrfused.backends.multi_device import Peer, Share
+from lrfused.device import streams
+from lrfused.device.host_to_device import Upload
 
 from .posing import DEVICES, LEAD, start_apart
 

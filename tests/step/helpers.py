@@ -10,7 +10,7 @@ import torch
 
 import lrfused
 from lrfused import native
-from lrfused.device_state import FIRST_FLOAT
+from lrfused.state.device_state import FIRST_FLOAT
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FEW = [(), (3,), (5, 13), (65,)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrfused.norm import combine, sums_of_squares
+from lrfused.numerics.norm import combine, sums_of_squares
 
 from .helpers import EDGES, advance, assert_same_bits, random_problem, run, start
 
@@ -20,7 +20,7 @@ def random_vector(rng, size, dtype, exponents=(0, 0)):
     return torch.from_numpy(rng.numpy.standard_normal(size) * powers).to(dtype)
 
 
-# The definition, number by number: an own reading of the docstring of lrfused/norm.py.
+# The definition, number by number: an own reading of the docstring of lrfused/numerics/norm.py.
 
 
 def neighbours_first(numbers):

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import lrfused
-from lrfused import native, options
-from lrfused.device_state import Field
-from lrfused.program import Op
+from lrfused import native
+from lrfused.schedules.bytecode import Op
+from lrfused.settings import options
+from lrfused.state.device_state import Field
 
 from .helpers import needs_cpp
 

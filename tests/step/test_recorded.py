@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from step.recorded import CASES, FILE, digest, run
 
 

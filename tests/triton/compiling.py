@@ -23,12 +23,12 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from lrfused import schedules as S  # noqa: E402
-from lrfused.options import Slot  # noqa: E402
-from lrfused.triton import shapes  # noqa: E402
-from lrfused.triton import words as w  # noqa: E402
-from lrfused.triton.apply import apply_kernel  # noqa: E402
-from lrfused.triton.measure import measure_kernel  # noqa: E402
-from lrfused.triton.plan import plan_kernel  # noqa: E402
+from lrfused.backends.triton import shapes  # noqa: E402
+from lrfused.backends.triton import words as w  # noqa: E402
+from lrfused.backends.triton.apply import apply_kernel  # noqa: E402
+from lrfused.backends.triton.measure import measure_kernel  # noqa: E402
+from lrfused.backends.triton.plan import plan_kernel  # noqa: E402
+from lrfused.settings.options import Slot  # noqa: E402
 
 FLOATS = {"samples", "numbers", "raw", "clipped", "param", "matrix", "records", "factors"}
 FLOATS |= {"scalars", "products"}

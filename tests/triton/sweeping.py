@@ -20,12 +20,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
 from lrfused import schedules as S
-from lrfused.options import Slot
-from lrfused.triton import shapes
-from lrfused.triton import words as w
-from lrfused.triton.apply import apply_kernel
-from lrfused.triton.measure import measure_kernel
-from lrfused.triton.plan import plan_kernel
+from lrfused.backends.triton import shapes
+from lrfused.backends.triton import words as w
+from lrfused.backends.triton.apply import apply_kernel
+from lrfused.backends.triton.measure import measure_kernel
+from lrfused.backends.triton.plan import plan_kernel
+from lrfused.settings.options import Slot
 
 F64, F32, BF16, F16 = 0, 1, 2, 3
 # Codes of the parameter's dtype, its gradient's and its moments'.

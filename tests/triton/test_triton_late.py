@@ -6,15 +6,15 @@ from asynchronous.posing import LateQueue, NothingWaits
 from interpreting import is_there
 from step.helpers import FEW, assert_same_bits, give_gradient, random_problem, set_gradients, start
 
-from lrfused import closer_look, engine
 from lrfused import schedules as S
+from lrfused.engine import engine, slow_path
 
 if not is_there:
     pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)
 
-from lrfused import uploads
-from lrfused.triton import launch
-from lrfused.triton import step as triton_step
+from lrfused.backends.triton import launch
+from lrfused.backends.triton import step as triton_step
+from lrfused.device import host_to_device
 
 NAN = float("nan")
 
@@ -24,10 +24,10 @@ def queue(monkeypatch):
     """What a step asks of the device; but for kernels and uploads, which are done at once."""
     queue = LateQueue()
     monkeypatch.setattr(engine, "DeviceQueue", lambda device: queue)
-    for module in (engine, closer_look, launch, triton_step):
+    for module in (engine, slow_path, launch, triton_step):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
     monkeypatch.setattr(
-        triton_step, "Upload", lambda *where, **how: uploads.Upload(*where, Direct(), **how)
+        triton_step, "Upload", lambda *where, **how: host_to_device.Upload(*where, Direct(), **how)
     )
     original = triton_step.launch
 
@@ -124,7 +124,7 @@ def test_a_capture_keeps_its_own_gradients_and_sees_pushed_numbers(rng, queue):
     run._gradients._spares.clear()
     made.opt.push()
     assert 0.25 in numbers and run._numbers._tensor is numbers
-    assert len(run._gradients._spares) == uploads.SPARES
+    assert len(run._gradients._spares) == host_to_device.SPARES
 
 
 def test_what_has_to_be_compiled_is_refused_before_anything_is_launched(rng, queue, monkeypatch):

@@ -10,11 +10,11 @@ from schedules.comparing import assert_same_bits
 from schedules.random_schedules import SPECIAL, input_values, schedules, steps
 from schedules.test_programs import single
 
-from lrfused import elementary
 from lrfused import schedules as S
-from lrfused.options import Slot
-from lrfused.program import ARITY, Op
+from lrfused.numerics import elementary
+from lrfused.schedules.bytecode import ARITY, Op
 from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.settings.options import Slot
 
 if not is_there:
     pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)
@@ -22,8 +22,8 @@ if not is_there:
 import triton
 import triton.language as tl
 
-from lrfused.triton import shapes
-from lrfused.triton.program import evaluate
+from lrfused.backends.triton import shapes
+from lrfused.backends.triton.program import evaluate
 
 WIDTH = 64
 DIGITS = torch.from_numpy(elementary.TWO_OVER_PI.astype(np.int64))

@@ -13,12 +13,12 @@ from lrfused import schedules as S
 if not is_there:
     pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)
 
-from lrfused.device_state import Field
-from lrfused.norm import CHUNK, combine
-from lrfused.plan import agc_coefficient, clip_coefficient
-from lrfused.triton import words as w
-from lrfused.triton.step import TritonStep
-from lrfused.work import PLAN
+from lrfused.backends.reference.scalars import agc_coefficient, clip_coefficient
+from lrfused.backends.triton import words as w
+from lrfused.backends.triton.step import TritonStep
+from lrfused.backends.work import PLAN
+from lrfused.numerics.norm import CHUNK, combine
+from lrfused.state.device_state import Field
 
 INF = float("inf")
 INVERSE = 0.25

@@ -23,8 +23,8 @@ if not is_there:
 
 import triton.language as tl
 
-from lrfused.triton import hyperparameters, plan
-from lrfused.triton import step as triton_step
+from lrfused.backends.triton import hyperparameters, plan
+from lrfused.backends.triton import step as triton_step
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+"""Versions, which backends there are, and why not the others."""
+
+from __future__ import annotations  # this file is read by a Python that is too old, too
+
+import platform
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lrfused import versions
+from lrfused._version import __version__
+
+if TYPE_CHECKING:
+    from lrfused.backends.found import Backend
+
+
+@dataclass(frozen=True, repr=False)
+class Info:
+    """What `info()` found: text when printed; `info()["cpu"].available` asks for one backend.
+
+    ``chosen`` is the backend that "auto" takes, by device. Where ``problem`` says why nothing can
+    be used, there are none.
+    """
+
+    version: str
+    python: str
+    torch: str
+    numpy: str
+    backends: dict[str, Backend]
+    chosen: dict[str, str]
+    problem: str | None = None
+
+    def __getitem__(self, name: str) -> Backend:
+        return self.backends[name]
+
+    def __str__(self) -> str:
+        rows = [("lrfused", self.version)]
+        rows += [(name, getattr(self, name)) for name in ("python", "torch", "numpy")]
+        for name, backend in self.backends.items():
+            rows.append((name, f"{'yes' if backend.available else 'no'}: {backend.detail}"))
+        rows.append(("auto", ", ".join(f"{on}: {name}" for on, name in self.chosen.items())))
+        if self.problem:
+            rows[-1] = ("unusable", self.problem)
+        ranges = (f"{title} {floor} to {new}" for title, floor, new in versions.SUPPORTED.values())
+        rows.append(("tested", ", ".join(ranges)))
+        return "\n".join(f"{label:<10} {value}" for label, value in rows)
+
+    __repr__ = __str__
+
+
+def info() -> Info:
+    """The versions in use, every backend with the reason where one is missing, and what is chosen.
+
+    >>> info()["reference"].available
+    True
+    """
+    problem = versions.why_unusable()
+    if problem is None:
+        from lrfused.backends import found  # of which nothing can be imported otherwise
+
+        backends, chosen = found.found(), found.chosen()
+    else:
+        backends, chosen = {}, {}
+    return Info(
+        version=__version__,
+        python=f"{_version('python')}, {sys.platform} {platform.machine()}",
+        torch=_version("torch"),
+        numpy=_version("numpy"),
+        backends=backends,
+        chosen=chosen,
+        problem=problem,
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return versions.described(name, versions.installed(name))
+    except ImportError as error:
+        return f"cannot be imported ({error})"

@@ -1,0 +1,122 @@
+"""Plan: refuse, skip or proceed; what each gradient is multiplied by; the counters."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from lrfused.backends.reference.arithmetic import inverse_scale
+from lrfused.backends.reference.measure import Measured
+from lrfused.backends.reference.norms import agc_coefficients, norms, overflows
+from lrfused.backends.reference.scalars import (
+    GroupPlan,
+    clip_coefficient,
+    count_step,
+    count_update,
+    group_plan,
+    update_loss_scale,
+    usable,
+)
+from lrfused.backends.work import Work
+from lrfused.settings.options import Error, Slot
+from lrfused.state.device_state import Field
+from lrfused.state.step_counts import is_count
+
+
+@dataclass
+class Move:
+    """How one parameter moves."""
+
+    before: np.ndarray  # multiplier of g by unit, before the value clip
+    after: np.ndarray  # and after it
+    step_size: float
+    inverse_root: float
+
+
+@dataclass
+class Plan:
+    """What apply is told; moves by the parameter's place in the table."""
+
+    proceed: bool
+    groups: list[GroupPlan]
+    moves: dict[int, Move] = field(default_factory=dict)
+
+
+def begin(work: Work) -> list[GroupPlan] | None:
+    """The hyperparameters at this step; None if one is not usable (then nothing changes)."""
+    state = work.state
+    now = int(state.words[Field.STEP])
+    values = work.hyperparameters(now)
+    state.words[Field.ERROR] = Error.NONE
+    for g, options in enumerate(work.groups):
+        for slot in Slot:
+            if now >= options.start_step and not usable(slot, values[g, slot]):
+                state.words[Field.ERROR_SLOT] = slot
+                _refuse(work, Error.HYPERPARAMETER, g, values[g, slot])
+                return None
+    plans = [group_plan(values[g], options, now) for g, options in enumerate(work.groups)]
+    for index in work.gradients:
+        shown = float(state.tensors.steps[index])
+        if plans[work.entries[index].group].active and not is_count(shown):
+            _refuse(work, Error.COUNT, index, shown)
+            return None
+    state.floats[len(Field) :] = torch.from_numpy(values.reshape(-1)).to(state.words.device)
+    return plans
+
+
+def _refuse(work: Work, error: Error, place: int, value: float) -> None:
+    """Latch what is wrong, where and when."""
+    words = work.state.words
+    words[Field.ERROR] = error
+    words[Field.ERROR_PLACE] = place
+    words[Field.ERROR_STEP] = words[Field.STEP]
+    work.state.floats[Field.ERROR_VALUE] = value
+
+
+def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> Plan:
+    """Decide: proceed or skip, the multipliers, the bias corrections, the next loss scale."""
+    options, state = work.options, work.state
+    agc = {
+        i: agc_coefficients(work, groups[work.entries[i].group], sums)
+        for i, sums in measured.items()
+    }
+    nonfinite, coefficient = False, 1.0
+    if options.measures(work.groups):
+        norm, seen, largest = norms(work, groups, measured, agc)
+        nonfinite = any(overflows(work, i, sums) for i, sums in measured.items())
+        if nonfinite and options.raises_on_gradients and not work.found_inf:
+            state.words[Field.ERROR] = Error.GRADIENT
+            state.words[Field.ERROR_STEP] = state.words[Field.STEP]
+            return Plan(False, groups)
+        if options.clip_norm:
+            coefficient = clip_coefficient(work.max_grad_norm(), seen)
+        state.floats[Field.GRAD_NORM] = norm
+        state.floats[Field.LARGEST_GRADIENT] = largest
+    state.floats[Field.CLIP_COEFFICIENT] = coefficient
+    skip = (nonfinite and options.checks_gradients) or work.found_inf
+    decision = Plan(not skip, groups)
+    if not skip:
+        for index in work.gradients:
+            group = groups[work.entries[index].group]
+            if group.active:
+                factors = agc.get(index, np.ones(1))
+                decision.moves[index] = _move(work, index, group, factors, coefficient)
+    count_step(state, skip, coefficient, options.advance_schedule_on_skip)
+    if options.loss_scale is not None and options.loss_scale.dynamic:
+        update_loss_scale(state, options.loss_scale, skip)
+    return decision
+
+
+def _move(
+    work: Work, index: int, group: GroupPlan, factors: np.ndarray, coefficient: float
+) -> Move:
+    """Multipliers and bias corrections of one parameter, whose update is counted."""
+    options = work.groups[work.entries[index].group]
+    inverse = inverse_scale(work)
+    sign = -1.0 if options.maximize else 1.0
+    if options.value_clip:
+        before, after = np.full(len(factors), sign * inverse), factors * coefficient
+    else:
+        before, after = sign * ((inverse * factors) * coefficient), np.ones(len(factors))
+    corrections = count_update(work.state.tensors, index, group, options.bias_correction)
+    return Move(before, after, *corrections)

@@ -1,0 +1,232 @@
+"""The table on the device, fixed once it is built, and room for what kernels hand to each other."""
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lrfused.backends.triton import words as w
+from lrfused.backends.triton.shapes import Programs
+from lrfused.backends.work import Work
+from lrfused.memory.operands import Entry, Operand
+from lrfused.numerics.elementary import TWO_OVER_PI
+from lrfused.numerics.norm import CHUNK, SPAN
+from lrfused.settings.options import GroupOptions, Slot
+
+Words = NDArray[np.int64]
+
+EARLY = ((Slot.CLIP_VALUE, int(w.GROUP_CLIP_SHAPE)), (Slot.AGC, int(w.GROUP_AGC_SHAPE)))
+
+
+def int64(values: object, device: torch.device) -> Tensor:
+    """Words on the device; never none, so that they have an address."""
+    array = np.asarray(values, dtype=np.int64).reshape(-1)
+    return torch.from_numpy(array if array.size else np.zeros(1, np.int64)).to(device)
+
+
+def float64(values: object, device: torch.device) -> Tensor:
+    """Numbers on the device; never none."""
+    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    return torch.from_numpy(array if array.size else np.zeros(1)).to(device)
+
+
+def _units(entry: Entry) -> tuple[int, int]:
+    """(number of units, their length); a tensor without units is one."""
+    count = entry.p.flat.numel()
+    return (count // entry.unit, entry.unit) if entry.unit else (1, count)
+
+
+def _parts(entries: list[Entry], size: int) -> Words:
+    """Every tensor cut into parts of at most ``size`` elements, none across two units."""
+    parts = [np.zeros((0, int(w.PART_SIZE)), dtype=np.int64)]
+    first_unit = 0
+    for t, entry in enumerate(entries):
+        units, length = _units(entry)
+        starts = np.arange(0, length, size, dtype=np.int64)
+        unit = np.repeat(np.arange(units, dtype=np.int64), len(starts))
+        within = np.tile(starts, units)
+        part = np.zeros((len(unit), int(w.PART_SIZE)), dtype=np.int64)
+        part[:, w.PART_TENSOR] = t
+        part[:, w.PART_UNIT] = first_unit + unit
+        part[:, w.PART_OFFSET] = unit * length + within
+        part[:, w.PART_COUNT] = np.minimum(size, length - within)
+        parts.append(part)
+        first_unit += units
+    return np.concatenate(parts)
+
+
+def _here(entries: list[Entry], parts: Words) -> NDArray[np.bool_]:
+    """Which parts have memory on this device: what lies on another has rows and chunks only."""
+    is_here = np.array([not entry.p.flat.is_meta for entry in entries], dtype=bool)
+    return is_here[parts[:, w.PART_TENSOR]]
+
+
+def _halves(chunks: Words, is_here: NDArray[np.bool_]) -> Words:
+    """What the programs of measure do; the second half of a short chunk has nothing in it."""
+    rows = np.zeros((len(chunks), 2, int(w.HALF_SIZE)), dtype=np.int64)
+    rows[:, :, w.HALF_CHUNK] = np.arange(len(chunks))[:, None]
+    rows[:, 1, w.HALF_SECOND] = 1
+    needed = np.stack([is_here, is_here & (chunks[:, w.PART_COUNT] > int(w.HALF))], 1)
+    return rows[needed]
+
+
+def _unit_rows(entries: list[Entry]) -> Words:
+    rows = [np.zeros((0, int(w.UNIT_SIZE)), dtype=np.int64)]
+    first = 0
+    for entry in entries:
+        units, length = _units(entry)
+        chunks = -(-length // CHUNK)
+        row = np.zeros((units, int(w.UNIT_SIZE)), dtype=np.int64)
+        row[:, w.UNIT_FIRST] = first + chunks * np.arange(units)
+        row[:, w.UNIT_CHUNKS] = chunks
+        row[:, w.UNIT_GROUP] = entry.group
+        rows.append(row)
+        first += units * chunks
+    return np.concatenate(rows)
+
+
+def _spans(halves: Words, chunks: int) -> Words:
+    """How many programs measure each span; one span at least."""
+    return np.bincount(halves[:, w.HALF_CHUNK] // SPAN, minlength=span_count(chunks))
+
+
+def _are_long(units: Words, groups: list[GroupOptions]) -> NDArray[np.bool_]:
+    """The units whose factor nobody knows before all of several chunks are measured."""
+    adapts = np.array([bool(group.agc) for group in groups], dtype=bool)
+    return adapts[units[:, w.UNIT_GROUP]] & (units[:, w.UNIT_CHUNKS] > 1)
+
+
+def _spans_of(units: Words, chosen: NDArray[np.bool_]) -> Words:
+    """The spans that hold chunks of the chosen units."""
+    return np.unique(np.flatnonzero(np.repeat(chosen, units[:, w.UNIT_CHUNKS])) // SPAN)
+
+
+def span_count(chunks: int) -> int:
+    """One at least, which then is empty."""
+    return max(1, -(-chunks // SPAN))
+
+
+def _address(operand: Operand | None) -> int:
+    return 0 if operand is None else operand.flat.data_ptr()
+
+
+def _tensor_rows(work: Work) -> Words:
+    rows = np.zeros((len(work.entries), int(w.TENSOR_SIZE)), dtype=np.int64)
+    for row, entry in zip(rows, work.entries, strict=True):
+        row[w.TENSOR_P] = _address(entry.p)
+        row[w.TENSOR_M] = _address(entry.m)
+        row[w.TENSOR_V] = _address(entry.v)
+        row[w.TENSOR_X] = _address(entry.x)
+        row[w.TENSOR_GROUP] = entry.group
+    return rows
+
+
+def _group_rows(groups: list[GroupOptions], programs: Programs) -> Words:
+    rows = np.zeros((len(groups), int(w.GROUP_SIZE)), dtype=np.int64)
+    for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
+        row[w.GROUP_START] = group.start_step
+        row[w.GROUP_DECAY_MODE] = group.decay_mode
+        row[w.GROUP_PEAK_LR] = np.float64(group.peak_lr).view(np.int64)
+        row[w.GROUP_CORRECTION] = group.bias_correction
+        row[w.GROUP_AGC] = group.agc
+        row[w.GROUP_MAXIMIZE] = group.maximize
+        for slot, place in EARLY:
+            row[place : place + 2] = programs.early.get((slot, index), (-1, -1))
+    return rows
+
+
+def _numbers(work: Work) -> NDArray[np.float64]:
+    numbers = np.zeros(int(w.NUMBERS))
+    numbers[w.ACCUMULATION_STEPS] = work.options.accumulation_steps
+    policy = work.options.loss_scale
+    if policy is not None:
+        numbers[w.GROWTH_FACTOR] = policy.growth_factor
+        numbers[w.BACKOFF_FACTOR] = policy.backoff_factor
+        numbers[w.SMALLEST_SCALE] = policy.minimum
+        numbers[w.LARGEST_SCALE] = policy.maximum
+        numbers[w.GROWTH_INTERVAL] = policy.growth_interval
+        numbers[w.HYSTERESIS] = policy.hysteresis
+    return numbers
+
+
+def make_table(work: Work, programs: Programs) -> w.Table:
+    """All that does not change from step to step."""
+    device = work.state.words.device
+    chunks, units = _parts(work.entries, CHUNK), _unit_rows(work.entries)
+    stretches = _parts(work.entries, int(w.STRETCH))
+    halves = _halves(chunks, _here(work.entries, chunks))
+    spans, are_long = _spans(halves, len(chunks)), _are_long(units, work.groups)
+    long_units, long_spans = np.flatnonzero(are_long), _spans_of(units, are_long)
+    long = (len(long_units), len(long_spans))
+    sizes = (len(work.groups), len(work.entries), len(chunks), len(spans), *long)
+    return w.Table(
+        sizes=int64(sizes, device),
+        chunks=int64(chunks, device),
+        halves=int64(halves, device),
+        stretches=int64(stretches[_here(work.entries, stretches)], device),
+        tensors=int64(_tensor_rows(work), device),
+        units=int64(units, device),
+        spans=int64(spans, device),
+        long_units=int64(long_units, device),
+        long_spans=int64(long_spans, device),
+        groups=int64(_group_rows(work.groups, programs), device),
+        shapes=int64(programs.spans, device),
+        rows=int64(programs.rows, device),
+        samples=float64(programs.samples, device),
+        digits=int64(TWO_OVER_PI.astype(np.int64), device),
+        numbers=float64(_numbers(work), device),
+    )
+
+
+def make_measured(chunks: int, device: torch.device) -> tuple[Tensor, w.Measured]:
+    """Room for what measure finds: of chunks as rows of one tensor, and all of it by name."""
+    rows = torch.zeros((6, max(2 * chunks, 2)), dtype=torch.int64, device=device)
+    raw, clipped, param = rows[:3].view(torch.float64)
+    largest, seen, findings = rows[3:]
+    count = span_count(chunks)
+    spans = torch.zeros((count, int(w.SPAN_SIZE)), dtype=torch.int64, device=device)
+    tickets = torch.zeros(1 + count, dtype=torch.int32, device=device)
+    return rows, w.Measured(raw, clipped, param, largest, seen, findings, spans, tickets)
+
+
+def make_decided(work: Work, units: int) -> tuple[Tensor, w.Decided]:
+    """Room for what plan decides: as one tensor, and by name.
+
+    All of it at multiples of 16 bytes, whatever the sizes: else Triton would compile again.
+    """
+    groups, tensors = len(work.groups) * len(Slot), 2 * len(work.entries)
+    numbers = [groups, tensors, max(units + units % 2, 2), int(w.DECIDED_SCALARS)]
+    size = sum(numbers) + int(w.DECIDED_WORDS)
+    room = torch.zeros(size, dtype=torch.int64, device=work.state.words.device)
+    floats, words = room[: sum(numbers)].view(torch.float64), room[sum(numbers) :]
+    matrix, records, factors, scalars = torch.split(floats, numbers)
+    factors.fill_(1.0)
+    return room, w.Decided(matrix, records, factors, scalars, words)
+
+
+def state_of(work: Work) -> w.State:
+    """The tensors that a step changes beside the parameters and their moments."""
+    state = work.state
+    counts = state.tensors
+    return w.State(state.words, state.loss_scale, counts.counts, counts.steps, counts.products)
+
+
+def flags_of(work: Work) -> int:
+    """The options that kernels are compiled for."""
+    options, groups = work.options, work.groups
+    policy = options.loss_scale
+    chosen = (
+        (w.MEASURES, options.measures(groups)),
+        (w.CLIP_NORM, options.clip_norm),
+        (w.INFINITY_NORM, options.infinity_norm),
+        (w.CHECKS_GRADIENTS, options.checks_gradients),
+        (w.RAISES, options.raises_on_gradients),
+        (w.ADVANCES_ON_SKIP, options.advance_schedule_on_skip),
+        (w.DYNAMIC_SCALE, policy is not None and policy.dynamic),
+        (w.WRITE_GRADS, options.write_grads),
+        (w.CLIPS_BEFORE_NORM, any(g.value_clip or g.agc for g in groups)),
+        (w.ADAPTIVE, any(g.agc for g in groups)),
+    )
+    return cast(int, sum(int(flag) for flag, is_set in chosen if is_set))

@@ -1,0 +1,293 @@
+# mypy: ignore-errors
+"""Plan: one program that decides everything of a step; lrfused/plan.py's arithmetic in lanes."""
+
+import triton
+import triton.language as tl
+
+from lrfused.backends.triton.elementary import power_integer
+from lrfused.backends.triton.hyperparameters import (
+    NOWHERE,
+    evaluate_hyperparameters,
+    first_unusable,
+    publish,
+)
+from lrfused.backends.triton.memory import as_bits
+from lrfused.backends.triton.norms import measured_norms
+from lrfused.backends.triton.scalars import inverse_scale
+from lrfused.backends.triton.spans import finish_span
+from lrfused.backends.triton.tickets import is_last
+from lrfused.backends.triton.words import (
+    ADVANCES_ON_SKIP,
+    BACKOFF_FACTOR,
+    BAD_COUNT,
+    BAD_GRADIENT,
+    BAD_HYPERPARAMETER,
+    BETA1,
+    BETA2,
+    BIAS_PRODUCT,
+    CHECKS_GRADIENTS,
+    CLIP_COEFFICIENT,
+    CLIP_NORM,
+    CLIPPED_STEPS,
+    COEFFICIENT,
+    CONSECUTIVE_SKIPS,
+    DYNAMIC_SCALE,
+    END_OF_COUNTS,
+    ERROR,
+    ERROR_PLACE,
+    ERROR_SLOT,
+    ERROR_STEP,
+    ERROR_VALUE,
+    FOUND_INF,
+    GRAD_NORM,
+    GRADIENT_KIND,
+    GRADIENT_SIZE,
+    GROUP_CORRECTION,
+    GROUP_SIZE,
+    GROUP_START,
+    GROWTH_FACTOR,
+    GROWTH_INTERVAL,
+    GROWTH_TRACKER,
+    HYSTERESIS,
+    HYSTERESIS_TRACKER,
+    INVERSE,
+    LARGEST_FLOAT32,
+    LARGEST_GRADIENT,
+    LARGEST_SCALE,
+    LOSS_SCALE,
+    LR,
+    MAX_GRAD_NORM,
+    MEASURES,
+    NO_ERROR,
+    NOW,
+    PROCEED,
+    RAISES,
+    SKIPPED_STEPS,
+    SLOTS,
+    SMALLEST_SCALE,
+    STEP,
+    TENSOR_GROUP,
+    TENSOR_SIZE,
+    TENSORS,
+    WIDTH,
+    Call,
+)
+
+
+@triton.jit
+def add_to(place, value):
+    """One more here, one less there."""
+    tl.store(place, tl.load(place) + value)
+
+
+@triton.jit
+def latch(state, error, now):
+    """Note an error, and say that it is noted: unless there is one that the host has not seen.
+
+    (To be used as a mask: what is asked in a branch might be another answer for other warps.)
+    """
+    is_first = tl.load(state.words + ERROR) == NO_ERROR
+    tl.store(state.words + ERROR, error, mask=is_first)
+    tl.store(state.words + ERROR_STEP, now, mask=is_first)
+    return is_first
+
+
+@triton.jit
+def active_tensors(table, call, tensor, tensors, now):
+    """(groups of some tensors, whether they have a gradient and their group has started)."""
+    present = tensor < tensors
+    kind = tl.load(call.gradients + tensor * GRADIENT_SIZE + GRADIENT_KIND, mask=present, other=-1)
+    group = tl.load(table.tensors + tensor * TENSOR_SIZE + TENSOR_GROUP, mask=present, other=0)
+    start = tl.load(table.groups + group * GROUP_SIZE + GROUP_START, mask=present, other=0)
+    return group, (kind >= 0) & (start <= now)
+
+
+@triton.jit
+def first_miscounted(table, call, state, now):
+    """The first active tensor whose state["step"] cannot be a count; -1 if none."""
+    tensors = tl.load(table.sizes + TENSORS)
+    first = tl.full((), NOWHERE, tl.int64)
+    for start in range(0, tensors, WIDTH):
+        tensor = start + tl.arange(0, WIDTH)
+        _group, active = active_tensors(table, call, tensor, tensors, now)
+        shown = tl.load(state.steps + tensor, mask=active, other=0.0)
+        is_count = (shown >= 0.0) & (shown < END_OF_COUNTS)
+        here = tl.min(tl.where(is_count, NOWHERE, tensor.to(tl.int64)), 0)
+        first = tl.where(here < first, here, first)
+    return tl.where(first == NOWHERE, -1, first)
+
+
+@triton.jit
+def count_updates(table, call, state, decided, now):
+    """Count each parameter's update: lr / (1 - beta1**count), 1 / sqrt(1 - beta2**count)."""
+    tensors = tl.load(table.sizes + TENSORS)
+    for start in range(0, tensors, WIDTH):
+        tensor = start + tl.arange(0, WIDTH)
+        group, active = active_tensors(table, call, tensor, tensors, now)
+        row = table.groups + group * GROUP_SIZE
+        values = decided.matrix + group * SLOTS
+        lr = tl.load(values + LR, mask=active, other=0.0)
+        beta1 = tl.load(values + BETA1, mask=active, other=0.0)
+        beta2 = tl.load(values + BETA2, mask=active, other=0.0)
+        count = tl.load(state.counts + tensor, mask=active, other=0)
+        shown = tl.load(state.steps + tensor, mask=active, other=0.0)
+        # Somebody wrote state["step"]: it counts.
+        count = tl.where(shown != count.to(tl.float32), shown.to(tl.int64), count) + 1
+        tl.store(state.counts + tensor, count, mask=active)
+        tl.store(state.steps + tensor, count.to(tl.float32), mask=active)
+        products = state.products + 2 * tensor
+        product1 = tl.load(products, mask=active, other=1.0) * beta1
+        product2 = tl.load(products + 1, mask=active, other=1.0) * beta2
+        tl.store(products, product1, mask=active)
+        tl.store(products + 1, product2, mask=active)
+        by_product = tl.load(row + GROUP_CORRECTION, mask=active, other=0) == BIAS_PRODUCT
+        exponent = tl.where(active & (by_product == 0), count, 0)
+        power1 = tl.where(by_product, product1, power_integer(beta1, exponent))
+        power2 = tl.where(by_product, product2, power_integer(beta2, exponent))
+        record = decided.records + 2 * tensor
+        tl.store(record, lr / (1.0 - power1), mask=active)
+        tl.store(record + 1, 1.0 / tl.sqrt(1.0 - power2), mask=active)
+
+
+@triton.jit
+def count_step(state, skip, coefficient, FLAGS: tl.constexpr):
+    """Move the counters: a skipped step leaves the schedule where it is, unless told otherwise."""
+    words = state.words
+    if skip:
+        add_to(words + SKIPPED_STEPS, 1)
+        add_to(words + CONSECUTIVE_SKIPS, 1)
+        if ADVANCES_ON_SKIP & FLAGS:
+            add_to(words + STEP, 1)
+    else:
+        tl.store(words + CONSECUTIVE_SKIPS, 0)
+        add_to(words + CLIPPED_STEPS, (coefficient < 1.0).to(tl.int64))
+        add_to(words + STEP, 1)
+
+
+@triton.jit
+def update_loss_scale(table, state, skip):
+    """Growth and backoff; every product is rounded to float32, as GradScaler's are."""
+    numbers = table.numbers
+    words = state.words
+    scale = tl.load(state.loss_scale).to(tl.float64)
+    growth = tl.load(words + GROWTH_TRACKER) + 1
+    hysteresis = tl.load(words + HYSTERESIS_TRACKER) - 1
+    if skip:
+        tl.store(words + GROWTH_TRACKER, 0)
+        tl.store(words + HYSTERESIS_TRACKER, hysteresis)
+        lower = scale * tl.load(numbers + BACKOFF_FACTOR)
+        smallest = tl.load(numbers + SMALLEST_SCALE)
+        scale = tl.where(hysteresis <= 0, tl.where(lower > smallest, lower, smallest), scale)
+    else:
+        tl.store(words + HYSTERESIS_TRACKER, tl.load(numbers + HYSTERESIS).to(tl.int64))
+        grows = growth >= tl.load(numbers + GROWTH_INTERVAL).to(tl.int64)
+        tl.store(words + GROWTH_TRACKER, tl.where(grows, 0, growth))
+        higher = scale * tl.load(numbers + GROWTH_FACTOR)
+        largest = tl.load(numbers + LARGEST_SCALE)
+        held = tl.where(higher < largest, higher, largest)
+        scale = tl.where(grows & (higher <= LARGEST_FLOAT32), held, scale)
+    rounded = scale.to(tl.float32)
+    tl.store(state.loss_scale, rounded)
+    tl.store(words + LOSS_SCALE, as_bits(rounded.to(tl.float64)))
+
+
+@triton.jit
+def conclude(table, call, state, decided, now, inverse, skip, coefficient, FLAGS: tl.constexpr):
+    """Skip or proceed; the counts, the counters and the next loss scale."""
+    tl.store(state.words + CLIP_COEFFICIENT, as_bits(coefficient))
+    if skip == 0:
+        count_updates(table, call, state, decided, now)
+        tl.store(decided.words + PROCEED, 1)
+        tl.store(decided.words + NOW, now)
+        tl.store(decided.scalars + INVERSE, inverse)
+        tl.store(decided.scalars + COEFFICIENT, coefficient)
+    count_step(state, skip, coefficient, FLAGS)
+    if DYNAMIC_SCALE & FLAGS:
+        update_loss_scale(table, state, skip)
+
+
+@triton.jit
+def decide(table, call, state, measured, decided, now, FLAGS: tl.constexpr):
+    """From what was measured to a decision."""
+    inverse = inverse_scale(table, call, state)
+    coefficient = tl.full((), 1.0, tl.float64)
+    found_inf = (tl.load(call.numbers + FOUND_INF) != 0.0) | (tl.load(call.found_inf) != 0.0)
+    if MEASURES & FLAGS:
+        norm, seen, largest, nonfinite = measured_norms(table, measured, decided, inverse, FLAGS)
+        if ((RAISES & FLAGS) != 0) & nonfinite & (found_inf == 0):
+            latch(state, BAD_GRADIENT, now)
+        else:
+            if CLIP_NORM & FLAGS:
+                ratio = tl.load(decided.matrix + MAX_GRAD_NORM) / (seen + 1e-6)
+                coefficient = tl.where((ratio < 1.0) | (ratio != ratio), ratio, 1.0)
+            tl.store(state.words + GRAD_NORM, as_bits(norm))
+            tl.store(state.words + LARGEST_GRADIENT, as_bits(largest))
+            skip = found_inf
+            if CHECKS_GRADIENTS & FLAGS:
+                skip = found_inf | nonfinite
+            conclude(table, call, state, decided, now, inverse, skip, coefficient, FLAGS)
+    else:
+        conclude(table, call, state, decided, now, inverse, found_inf, coefficient, FLAGS)
+
+
+@triton.jit(noinline=True)
+def plan(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.constexpr):
+    """The decision about a step, for apply; state as it is after the step."""
+    now = tl.load(state.words + STEP)
+    tl.store(decided.words + PROCEED, 0)
+    evaluate_hyperparameters(table, call, decided, now, SHAPES)
+    tl.debug_barrier()
+    place = first_unusable(table, decided, now)
+    if place >= 0:
+        value = tl.load(decided.matrix + place)
+        noted = latch(state, BAD_HYPERPARAMETER, now)
+        tl.store(state.words + ERROR_PLACE, place // SLOTS, mask=noted)
+        tl.store(state.words + ERROR_SLOT, place % SLOTS, mask=noted)
+        tl.store(state.words + ERROR_VALUE, as_bits(value), mask=noted)
+    else:
+        tensor = first_miscounted(table, call, state, now)
+        if tensor >= 0:
+            shown = tl.load(state.steps + tensor).to(tl.float64)
+            noted = latch(state, BAD_COUNT, now)
+            tl.store(state.words + ERROR_PLACE, tensor, mask=noted)
+            tl.store(state.words + ERROR_VALUE, as_bits(shown), mask=noted)
+        else:
+            publish(table, state, decided)
+            decide(table, call, state, measured, decided, now, FLAGS)
+
+
+@triton.jit(noinline=True)
+def finish_and_plan(
+    table, call, state, measured, decided, span, spans, SHAPES: tl.constexpr, FLAGS: tl.constexpr
+):
+    """Sum up a span that has been measured; who does that for the last one plans.
+
+    A function that is called: measure's other half, of which the compiler need not think here.
+    """
+    finish_span(table, call, state, measured, decided, span, SHAPES, FLAGS)
+    if is_last(measured.tickets, spans):
+        plan(table, call, state, measured, decided, SHAPES, FLAGS)
+
+
+@triton.jit(do_not_specialize=["gradients", "numbers", "grad_scale", "found_inf"])
+def plan_kernel(
+    table,
+    gradients,
+    numbers,
+    grad_scale,
+    found_inf,
+    state,
+    measured,
+    decided,
+    SHAPES: tl.constexpr,
+    FLAGS: tl.constexpr,
+):
+    """Plan by itself: nothing has to be measured; or several devices have, and it is a program a
+    span."""
+    call = Call(gradients, numbers, grad_scale, found_inf)
+    if MEASURES & FLAGS:
+        span = tl.program_id(0).to(tl.int64)
+        spans = tl.num_programs(0)
+        finish_and_plan(table, call, state, measured, decided, span, spans, SHAPES, FLAGS)
+    else:
+        plan(table, call, state, measured, decided, SHAPES, FLAGS)

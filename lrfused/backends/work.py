@@ -1,0 +1,97 @@
+"""Work: everything that one step reads and writes, as the backends see it."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from lrfused.groups.matrix import Hyperparameters
+from lrfused.memory.operands import Entry, Operand
+from lrfused.numerics.norm import CHUNK
+from lrfused.schedules import Schedule
+from lrfused.settings.cells import Settings
+from lrfused.settings.options import Error, GroupOptions, Options, Slot
+from lrfused.state.device_state import DeviceState
+
+
+class Outcome(NamedTuple):
+    """What the host knows after a step: an error code, the counter, perhaps the values there.
+
+    Of a GPU it knows nothing before the GPU has come that far: that is ``UNKNOWN``.
+    """
+
+    error: int
+    step: int | None
+    values: np.ndarray | None = None
+
+
+UNKNOWN = Outcome(Error.NONE, None)
+
+# What a GPU backend is asked to do of a step; as csrc/cuda/table.h has it.
+MEASURE, PLAN, APPLY, WHOLE_STEP = 1, 2, 4, 7
+
+
+@dataclass(eq=False)
+class Work:
+    """The table with its options (fixed), and what changes from step to step.
+
+    ``gradients`` maps a parameter's place in the table to its gradient, where that is not in
+    ``addresses`` already: rows of (address, dtype's place in DTYPES; -1: no gradient), filled by
+    the walk. ``moving`` are the parameters with a gradient; ``grad_scale`` and ``found_inf`` those
+    of an outside GradScaler, perhaps tensors where the backend reads them on the device.
+    ``mirrors`` stand for the schedules' inputs, by id, on a device that has not the inputs.
+    """
+
+    entries: list[Entry]
+    groups: list[GroupOptions]
+    options: Options
+    state: DeviceState
+    hyper: Hyperparameters
+    watched: list[tuple[Tensor, int]]  # other tensors that it uses, with their addresses then
+    gradients: dict[int, Operand] = field(default_factory=dict)
+    grad_scale: Any = 1.0
+    found_inf: Any = False
+    addresses: np.ndarray = field(init=False)
+    moving: list[Tensor] = field(default_factory=list)
+    values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))
+    mirrors: dict[int, Tensor] = field(default_factory=dict)
+
+    rows: list[Settings] = field(init=False)  # of the groups, when the table was built
+    sources: list[Schedule | None] = field(init=False)  # and of their hyperparameters
+
+    def __post_init__(self) -> None:
+        self.rows, self.sources = self.hyper.rows, self.hyper.sources
+        self.addresses = np.full((len(self.entries), 2), -1, dtype=np.int64)
+
+    @property
+    def chunks(self) -> list[int]:
+        """The number of chunks of each parameter."""
+        counts = []
+        for entry in self.entries:
+            length = entry.unit or entry.p.flat.numel()
+            units = entry.p.flat.numel() // entry.unit if entry.unit else 1
+            counts.append(units * -(-length // CHUNK))
+        return counts
+
+    @property
+    def memory(self) -> list[Tensor]:
+        """What every step uses besides the caller's tensors."""
+        state, counts = self.state, self.state.tensors
+        mirrors = [tensor for tensor in self.mirrors.values() if not tensor.is_meta]
+        tensors = [state.words, state.loss_scale, counts.counts, counts.steps, counts.products]
+        return tensors + mirrors
+
+    def input(self, node: Schedule) -> Tensor:
+        """The tensor that the kernels read for a schedule's input."""
+        tensor: Tensor = node._payload[0]
+        return self.mirrors.get(id(tensor), tensor)
+
+    def hyperparameters(self, step: int) -> np.ndarray:
+        """(groups, slots) in float64; remembered for this step."""
+        self.values = self.hyper.evaluate(step)
+        return self.values
+
+    def max_grad_norm(self) -> float:
+        """The threshold of the global clip: one for all groups."""
+        return float(self.values[0, Slot.MAX_GRAD_NORM])

@@ -1,0 +1,1 @@
+"""What is asked of a device without waiting: streams, copies, captures."""

@@ -1,0 +1,89 @@
+"""Products of betas that did not travel with a parameter: computed again, or estimated."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrfused.schedules import Schedule
+from lrfused.settings.cells import BETAS, Settings, number_or_nan, read_group
+from lrfused.settings.options import BiasCorrection, Slot
+from lrfused.state.step_counts import Pair, power
+from lrfused.warn import warn
+
+BLOCK = 65536
+LONGEST = 2**24  # steps that are multiplied; no beta in use has a product other than 0 after them
+
+
+class Recomputed:
+    """The products of groups with a bias correction by product, and whether they are certain.
+
+    A parameter that was updated at each step has met the betas of all steps. One that came late or
+    was left out has not, and if betas are scheduled nobody knows which it met: its last ones, say.
+    ``instead`` are schedules that are about to take the place of those in the rows.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        rows: list[Settings],
+        step: int,
+        instead: list[dict[Slot, Schedule]] | None = None,
+    ):
+        self._groups, self._rows, self._step = groups, rows, step
+        self._instead = [{} for _ in groups] if instead is None else instead
+        self._running: dict[tuple[int, Slot, int], Running] = {}
+        self._estimated: set[int] = set()
+
+    def __call__(self, g: int, count: int) -> Pair:
+        """The products of a parameter of group ``g`` after so many updates."""
+        betas = [number_or_nan(read_group(self._groups[g], slot)) for slot in BETAS]
+        if self._rows[g].options.bias_correction == BiasCorrection.POWER:
+            return power(betas[0], count), power(betas[1], count)
+        first, second = (self._of(g, s, b, count) for s, b in zip(BETAS, betas, strict=True))
+        return first, second
+
+    def _of(self, g: int, slot: Slot, beta: float, count: int) -> float:
+        if count == 0:
+            return 1.0
+        schedule = self._instead[g].get(slot, self._rows[g].cells[slot].source)
+        if schedule is not None and (count != self._step or schedule.inputs):
+            self._estimated.add(g)
+        start = 0 if schedule is None else max(self._step - count, 0)
+        key = (g, slot, start)
+        if key not in self._running:
+            self._running[key] = Running(schedule, beta, start)
+        return self._running[key].after(count)
+
+    def warn(self, where: str) -> None:
+        """Say what was estimated."""
+        if self._estimated:
+            groups = ", ".join(map(str, sorted(self._estimated)))
+            warn(
+                f"{where}: the products of betas (bias_correction='product') of parameters in "
+                f"group {groups} are not there, and their counts or inputs do not tell which betas "
+                "they met: estimated from the schedules' values in their last steps"
+            )
+
+
+class Running:
+    """The products after 1, 2, 3, ... steps from a first one on: a multiplication each."""
+
+    def __init__(self, schedule: Schedule | None, beta: float, first: int):
+        self._schedule, self._beta, self._next = schedule, beta, first
+        self._products: NDArray[np.float64] = np.ones(1)
+
+    def after(self, count: int) -> float:
+        """The product of so many betas."""
+        count = min(count, LONGEST)
+        while len(self._products) <= count and self._products[-1] > 0.0:  # nor if it is nan
+            steps = np.arange(self._next, self._next + BLOCK, dtype=np.float64)
+            if self._schedule is None:
+                values = np.full_like(steps, self._beta)
+            else:
+                values = self._schedule.program.evaluate(steps, self._schedule._input_values())
+            more = np.multiply.accumulate(np.concatenate((self._products[-1:], values)))[1:]
+            self._products = np.concatenate((self._products, more))
+            self._next += BLOCK
+        product = float(self._products[min(count, len(self._products) - 1)])
+        return product if 0.0 <= product <= 1.0 else 0.0

@@ -1,0 +1,53 @@
+"""A step over tensors of which some cannot be used where they lie."""
+
+import torch
+
+from lrfused.backends.cpu.step import CODES
+from lrfused.backends.work import Outcome
+from lrfused.engine.bound_table import Table
+from lrfused.memory.operands import Operand
+
+
+@torch.no_grad()
+def run_with_copies(table: Table, places: list[int]) -> Outcome:
+    """The step; what it cannot use where it lies is carried to copies and back.
+
+    ``places`` are those of the gradients that the walk did not take.
+    """
+    work = table.work
+    copies: list[Operand] = []
+    for index in places:
+        entry = work.entries[index]
+        assert entry.param.grad is not None
+        gradient = Operand.of(entry.param.grad, entry.order)
+        work.gradients[index] = gradient
+        work.addresses[index] = (gradient.flat.data_ptr(), CODES[gradient.flat.dtype])
+        copies += [operand for operand in entry.operands if operand.staged is not None]
+        if work.options.write_grads:
+            copies.append(gradient)
+    for operand in copies:
+        operand.refresh()
+    try:
+        try:
+            return table.run(work)
+        finally:
+            _write_back(copies)
+    except KeyboardInterrupt:  # on the way into _write_back, perhaps
+        _write_back(copies)
+        raise
+    finally:
+        work.gradients = {}
+
+
+def _write_back(operands: list[Operand]) -> None:
+    """Carry results from copies to the tensors: all of them, an interrupt has to wait."""
+    left, waiting = list(operands), None
+    while left:
+        try:
+            while left:
+                left[-1].write_back()
+                left.pop()
+        except KeyboardInterrupt as interrupt:
+            waiting = interrupt
+    if waiting is not None:
+        raise waiting

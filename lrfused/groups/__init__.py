@@ -1,0 +1,1 @@
+"""Parameter groups: their arguments, hyperparameters, and what their dictionaries carry."""

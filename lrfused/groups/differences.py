@@ -1,0 +1,104 @@
+"""What a checkpoint was written with and this optimizer does otherwise, and what counts."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from lrfused.groups.stored import Stored
+from lrfused.groups.text import COMMON, SCHEDULE, Describer, described_options
+from lrfused.schedules import Schedule
+from lrfused.settings.cells import IN_GROUPS, Settings, argument_name, limit_of, read_group
+from lrfused.settings.loss_scale import LossScale
+from lrfused.settings.options import Options, Slot
+
+SHOWN = 12
+Found = Iterator[tuple[str, str]]  # a setting, and what it was
+
+
+def differences(
+    rows: list[Settings],
+    options: Options,
+    stored: list[Stored | None],
+    groups: list[dict[str, Any]],
+    taken: list[set[Slot]],
+) -> str:
+    """A sentence; empty where nothing differs.
+
+    ``groups`` are the checkpoint's; schedules at the places in ``taken`` are taken over.
+    """
+    comparison = _Comparison(options)
+    found: list[str] = []
+    for g, (settings, one, group) in enumerate(zip(rows, stored, groups, strict=True)):
+        if one is None:
+            continue
+        if not comparison.is_common_done:
+            found += [
+                f"{name} was {how}" for name, how in comparison.common(settings, one, taken[g])
+            ]
+        own = [*comparison.schedules(settings, one, group, taken[g])]
+        own += comparison.options_of(settings, one, taken[g], common=False)
+        found += [f"{name} of group {g} was {how}" for name, how in own]
+    if not found:
+        return ""
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "the checkpoint was written with other settings: " + "; ".join(found[:SHOWN] + more)
+
+
+class _Comparison:
+    """Of an optimizer with what is stored of its groups."""
+
+    def __init__(self, options: Options):
+        self._options, self._describer = options, Describer()
+        self.is_common_done = False
+
+    def common(self, settings: Settings, stored: Stored, taken: set[Slot]) -> Found:
+        """What all groups have in common: said once."""
+        self.is_common_done = True
+        return self.options_of(settings, stored, taken, common=True)
+
+    def schedules(
+        self, settings: Settings, stored: Stored, group: dict[str, Any], taken: set[Slot]
+    ) -> Found:
+        """Hyperparameters that are scheduled otherwise."""
+        for slot in IN_GROUPS:
+            schedule = settings.cells[slot].schedule
+            if slot in taken or self._is_stored(schedule, stored, slot):
+                continue
+            name, value = argument_name(slot), read_group(group, slot)
+            if schedule is None:
+                yield name, f"a schedule (its value then, {value}, is taken as a number)"
+            elif slot not in stored.schedules:
+                yield name, f"the number {value} (this optimizer's schedule is kept)"
+            else:
+                yield name, "another schedule (this optimizer's is kept)"
+
+    def options_of(
+        self, settings: Settings, stored: Stored, taken: set[Slot], *, common: bool
+    ) -> Found:
+        """Options and thresholds that differ."""
+        for name, mine in described_options(settings, self._options).items():
+            limit = limit_of(name)
+            if (name in COMMON) != common or name not in stored.options or limit in taken:
+                continue
+            then = stored.options[name]
+            if then == mine == SCHEDULE and limit is not None:
+                if not self._is_stored(settings.cells[limit].schedule, stored, limit):
+                    yield name, "another schedule (this optimizer's is kept)"
+            elif then != mine:
+                kept = f"{_shown(name, mine)} is kept"
+                if name == "loss_scale" and isinstance(mine, dict) and then is not None:
+                    kept += ", from the stored scale on"
+                yield name, f"{_shown(name, then)} ({kept})"
+
+    def _is_stored(self, schedule: Schedule | None, stored: Stored, slot: Slot) -> bool:
+        mine = None if schedule is None else self._describer.schedule(schedule)
+        return json.dumps(mine) == json.dumps(stored.schedules.get(slot))
+
+
+def _shown(name: str, value: Any) -> str:
+    """As a user writes it."""
+    if name == "loss_scale" and isinstance(value, dict):
+        usual = vars(LossScale())
+        other = [f"{k}={v}" for k, v in value.items() if k in usual and usual[k] != v]
+        return f"LossScale({', '.join(other)})"
+    return value if value == SCHEDULE else repr(value)

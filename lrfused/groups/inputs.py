@@ -1,0 +1,71 @@
+"""The tensors that schedules read: a stored value belongs to a group and a place, not to a name."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lrfused.groups.stored import Stored
+from lrfused.schedules import Schedule
+from lrfused.settings.cells import Settings
+from lrfused.settings.options import Slot
+
+
+class Inputs:
+    """The inputs of an optimizer's schedules, by name near a place."""
+
+    def __init__(self, rows: list[Settings]):
+        self._all = [
+            (g, slot, node._payload[1], node._payload[0])
+            for g, settings in enumerate(rows)
+            for slot, cell in zip(Slot, settings.cells, strict=True)
+            if cell.schedule is not None
+            for node in cell.schedule.inputs
+        ]
+
+    def near(self, g: int, slot: Slot) -> dict[str, Tensor]:
+        """For a schedule at this place: those of the place itself, else of its group, else the one
+        tensor that has the name everywhere."""
+        everywhere: dict[str, dict[int, Tensor]] = {}
+        for _, _, name, tensor in self._all:
+            everywhere.setdefault(name, {})[id(tensor)] = tensor
+        found = {n: next(iter(ts.values())) for n, ts in everywhere.items() if len(ts) == 1}
+        found |= {name: tensor for h, _, name, tensor in self._all if h == g}
+        found |= {name: tensor for h, s, name, tensor in self._all if (h, s) == (g, slot)}
+        return found
+
+
+def input_values(
+    rows: list[Settings], stored: list[Stored | None], schedules: list[dict[Slot, Schedule]]
+) -> list[tuple[Tensor, float]]:
+    """The tensors of the schedules that will be in force, with the values stored for them.
+
+    Raises:
+        ValueError: a tensor cannot hold its value.
+    """
+    values = []
+    for g, (settings, one) in enumerate(zip(rows, stored, strict=True)):
+        for slot, named in one.inputs.items() if one else ():
+            schedule = schedules[g].get(slot, settings.cells[slot].schedule)
+            for node in schedule.inputs if schedule is not None else ():
+                tensor, name = node._payload
+                if name not in named:
+                    continue
+                if not fits(named[name], tensor):
+                    raise ValueError(
+                        f"state_dict: input {name} of {slot.name.lower()} of group {g} cannot be "
+                        f"{named[name]} in {tensor.dtype}"
+                    )
+                values.append((tensor, named[name]))
+    return values
+
+
+def fits(value: float, tensor: Tensor) -> bool:
+    """The tensor can be filled with the value."""
+    if not (tensor.dtype.is_floating_point or math.isfinite(value)):
+        return False
+    try:
+        torch.empty(1, dtype=tensor.dtype, device="cpu").fill_(value)
+    except RuntimeError:
+        return False
+    return not tensor.is_inference()

@@ -1,0 +1,247 @@
+"""The groups of an optimizer: whose settings does a dictionary in ``param_groups`` have?
+
+The list is the user's: dictionaries may be removed, put in another order, copied, or stand there
+for the first time. A number in each, which goes along with its copies, says which settings it has;
+it is drawn at random, so that no other optimizer's group has it.
+"""
+
+import numbers
+import secrets
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from lrfused.groups import arguments
+from lrfused.groups.carried import BY_PLACE, KEYS, NUMBER, TEXT, Carried
+from lrfused.groups.stored import Stored, schedule_data, stored_in
+from lrfused.groups.text import SCHEDULE, USUAL, Describer
+from lrfused.memory.dtensor import check_is_whole
+from lrfused.schedules import Schedule
+from lrfused.settings.cells import (
+    IN_GROUPS,
+    LIMITS,
+    Cell,
+    Settings,
+    argument_name,
+    by_layer,
+    key_of,
+    read_group,
+    same,
+    written,
+)
+from lrfused.settings.options import GroupOptions, Options, Slot
+
+GroupList = list[dict[str, Any]]
+TORCH_KEYS = ("params", "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
+
+
+class KnownGroups:
+    """The settings of every group that there has been, and what new ones start from."""
+
+    def __init__(self, defaults: dict[str, Any], max_grad_norm: Any, options: Options):
+        self.defaults, self._max_grad_norm, self._options = defaults, max_grad_norm, options
+        self._known: dict[int, Settings] = {}
+        self._seen: GroupList = []  # the dictionaries as they stood the last time
+        self._describer = Describer()
+        self.tables: dict[str, str] = {}  # of groups of another optimizer
+        self.carried = Carried()
+
+    def checked(self, own: dict[str, Any]) -> arguments.Group:
+        """A group's arguments, with the defaults for those that are missing.
+
+        Raises:
+            TypeError, ValueError: an argument has the wrong type or is out of its range.
+        """
+        whole = {**self.defaults, **own}
+        if isinstance(whole["lr"], Schedule):
+            whole["lr"] = by_layer(whole["lr"], own)
+        return arguments.group(whole, self._max_grad_norm)
+
+    def check_params(self, group: arguments.Group, params: Iterable[Any]) -> None:
+        """Refuse parameters of which this process holds a part only, where all must be known.
+
+        Raises:
+            ValueError: there is one.
+        """
+        if self._options.measures([group.options]):
+            for named in params:
+                param = named[-1] if isinstance(named, tuple) and named else named
+                if isinstance(param, Tensor):  # torch refuses the rest
+                    check_is_whole(param, self._options.sharded)
+
+    def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
+        """Remember a new group; its dictionary gets what it carries."""
+        cells = [Cell.of(made.sources.get(slot, float("inf")), slot) for slot in Slot]
+        self._seen = [*self._seen, group]
+        return self._remember(group, made.options, cells)
+
+    def _remember(
+        self, group: dict[str, Any], options: GroupOptions, cells: list[Cell]
+    ) -> Settings:
+        settings = Settings(secrets.randbits(52), options, cells)
+        self._known[settings.number] = settings
+        group[TEXT] = self._describer.text(settings, self._options)
+        group[NUMBER] = settings.number
+        group.update(self.carried.tensors)
+        return settings
+
+    def are_as_before(self, groups: GroupList, before: list[Settings]) -> bool:
+        """The same dictionaries with the same settings."""
+        return len(groups) == len(before) and all(
+            group is seen and group.get(NUMBER) == settings.number
+            for group, seen, settings in zip(groups, self._seen, before, strict=True)
+        )
+
+    def rows(self, groups: GroupList, before: list[Settings]) -> list[Settings]:
+        """The settings of the groups as they stand; ``before`` those of the last time, in order.
+
+        Raises:
+            TypeError, ValueError: something stands there that is no group; nothing was changed.
+        """
+        places = {id(seen): g for g, seen in enumerate(self._seen)}
+        found = [self._found(g, group, places, before) for g, group in enumerate(groups)]
+        new = {g: self._new(g, groups[g]) for g, settings in enumerate(found) if settings is None}
+        rows: list[Settings] = []
+        taken: set[int] = set()
+        for g, (group, settings) in enumerate(zip(groups, found, strict=True)):
+            if settings is None:
+                settings = self._put_in(group, new[g])
+            elif settings.number in taken:  # a copy beside the original
+                cells = [replace(cell) for cell in settings.cells]
+                settings = self._remember(group, settings.options, cells)
+            elif id(group) not in places and group.get(NUMBER) == settings.number:
+                group.update(self.carried.tensors)  # a copy, perhaps of the tensors, too
+            group[NUMBER] = settings.number
+            if TEXT not in group:
+                group[TEXT] = self._describer.text(settings, self._options)
+            taken.add(settings.number)
+            rows.append(settings)
+        self._seen = list(groups)
+        return rows
+
+    def settings_of(self, group: dict[str, Any]) -> Settings | None:
+        """Of a dictionary, wherever it stands; None if it is none of ours (yet)."""
+        return self._known.get(group.get(NUMBER, BY_PLACE))
+
+    def _found(
+        self, g: int, group: Any, places: dict[int, int], before: list[Settings]
+    ) -> Settings | None:
+        """The settings of what stands in the list; None of a group that is new."""
+        if not isinstance(group, dict):
+            raise TypeError(f"param_groups[{g}]: must be a dict, got {type(group).__name__}")
+        if id(group) in places:  # ZeroRedundancyOptimizer, say, loads another number into it
+            return self.settings_of(group) or before[places[id(group)]]
+        if missing := [key for key in TORCH_KEYS if key not in group]:
+            raise ValueError(
+                f"param_groups[{g}]: has no {missing[0]!r}; add_param_group fills in the rest"
+            )
+        if group.get(NUMBER) == BY_PLACE and g < len(before):
+            return before[g]
+        if NUMBER not in group and g < len(before) and self._has_the_parameters_of(g, group):
+            return before[g]  # somebody made the dictionary anew, of what he knows
+        return self.settings_of(group)
+
+    def _has_the_parameters_of(self, g: int, group: dict[str, Any]) -> bool:
+        """The list that stood at the place has the same parameters."""
+        now, then = list(group["params"]), list(self._seen[g]["params"])
+        return len(now) == len(then) > 0 and all(p is q for p, q in zip(now, then, strict=True))
+
+    def _new(self, g: int, group: dict[str, Any]) -> arguments.Group:
+        """A group that was put into the list by hand."""
+        try:
+            found = from_group(group, None, self.tables)
+            made = self.checked({k: found[k] for k in arguments.GROUP_KEYS if k in found})
+            self.check_params(made, group["params"])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"param_groups[{g}]: {error}") from error
+        return made
+
+    def _put_in(self, group: dict[str, Any], made: arguments.Group) -> Settings:
+        """Remember it; the numbers in it are what another optimizer mirrored."""
+        settings = self.add(group, made)
+        for name in arguments.GROUP_ARGUMENTS:
+            group.pop(name, None)
+        for slot in IN_GROUPS:
+            host = read_group(group, slot)
+            if isinstance(host, numbers.Real):
+                settings.cells[slot].mirror = float(host)
+        return settings
+
+    def describe(self, rows: list[Settings], groups: GroupList) -> None:
+        """Bring the texts in the groups up to date."""
+        self._describer = Describer(self._describer)
+        for settings, group in zip(rows, groups, strict=True):
+            group[TEXT] = self._describer.text(settings, self._options)
+
+
+def without_ours(group: dict[str, Any]) -> dict[str, Any]:
+    """A group without what an optimizer of this package put there."""
+    return {key: value for key, value in group.items() if key not in KEYS}
+
+
+def parameters_in(group: dict[str, Any]) -> Any:
+    """The parameters of a group as a list, so that they can be looked at more than once.
+
+    Raises:
+        KeyError: there are none, as torch has it.
+    """
+    params = group["params"]
+    if isinstance(params, Tensor):
+        return [params]
+    return params if isinstance(params, set) else list(params)  # torch refuses a set
+
+
+def from_group(
+    group: dict[str, Any], settings: Settings | None, tables: dict[str, str]
+) -> dict[str, Any]:
+    """A group's arguments; of a copy of another group also what the optimizer has of that one.
+
+    ``settings`` are those of a group of this optimizer; ``tables`` has those that stood in texts so
+    far, and gets those of this one.
+
+    Raises:
+        ValueError: a schedule of another optimizer reads a tensor, which no copy brings along.
+    """
+    stored = stored_in([group])[0]
+    if stored is None:
+        return group
+    tables |= stored.tables
+    stored.tables = tables
+    options = {k: v for k, v in stored.options.items() if k in arguments.GROUP_ARGUMENTS}
+    found = {k: v for k, v in options.items() if v not in (SCHEDULE, USUAL.get(k))} | group
+    for slot in Slot:
+        if slot == Slot.MAX_GRAD_NORM or _is_given(group, slot, settings):
+            continue
+        schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
+        if schedule is None:
+            continue
+        if slot == Slot.LR:  # it has the factor of the layer already
+            found.pop("lr_scale", None)
+        key, value = written(found, slot, schedule)
+        found[key] = value
+    return found
+
+
+def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> bool:
+    """The caller says what it is: not what the copy had, or the default."""
+    if slot in LIMITS:
+        return key_of(slot) in group
+    if key_of(slot) not in group:
+        return True
+    value = read_group(group, slot)
+    # Of another optimizer nobody knows which number was mirrored.
+    is_known = settings is not None and not same(value, settings.cells[slot].mirror)
+    return isinstance(value, Schedule) or is_known
+
+
+def _schedule(stored: Stored, slot: Slot) -> Schedule | None:
+    if slot in stored.inputs:
+        raise ValueError(
+            f"{argument_name(slot)}: its schedule reads {', '.join(stored.inputs[slot])}, which a "
+            "copy of the group does not bring along; write the schedule into the group"
+        )
+    if slot not in stored.schedules:
+        return None
+    return Schedule.from_dict(schedule_data(stored, slot))

@@ -1,0 +1,242 @@
+"""Hyperparameters: numbers, tensors or schedules, and their mirrors in ``param_groups``."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lrfused.groups.carried import NUMBER, STEP
+from lrfused.schedules import Schedule
+from lrfused.settings.cells import (
+    IN_GROUPS,
+    Cell,
+    Settings,
+    by_layer,
+    checked,
+    is_zero,
+    read_group,
+    same,
+    schedule_in,
+    value_at,
+    written,
+)
+from lrfused.settings.options import Slot
+from lrfused.warn import warn
+
+# What a caller may write to a group and the step has to know.
+WATCHED = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", NUMBER, STEP)
+
+Place = tuple[int, Slot, Cell]
+
+
+class Hyperparameters:
+    """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`."""
+
+    def __init__(self) -> None:
+        self.rows: list[Settings] = []
+        self.values = np.zeros((0, len(Slot)))
+        self.given = np.ones((0, len(Slot)), dtype=bool)
+        self._mirrored: list[Place] = []
+        self.mirrored_inputs: list[Tensor] = []
+        self._step = 0  # of the last mirror: what the host knows
+        self._may_come_again = False
+        self.undescribed = False  # a schedule was written that the groups' texts do not have
+
+    def arrange(self, rows: list[Settings]) -> None:
+        """Other groups, or the same in another order."""
+        if rows == self.rows:
+            return
+        self.rows = rows
+        cells = [cell for row in rows for cell in row.cells]
+        self.values = np.array([cell.value for cell in cells]).reshape(-1, len(Slot))
+        given = np.array([cell.source is None for cell in cells], dtype=bool)
+        self.given = given.reshape(-1, len(Slot))
+        self._list_mirrored()
+
+    def append(self, row: Settings, group: dict[str, Any]) -> None:
+        """One more group, whose schedules are mirrored in it."""
+        values = [[cell.value for cell in row.cells]]
+        given = [[cell.source is None for cell in row.cells]]
+        self.rows = [*self.rows, row]
+        self.values = np.vstack([self.values, values])
+        self.given = np.vstack([self.given, given])
+        new = self._mirrored_in(len(self.rows) - 1, row)
+        self._mirrored = self._mirrored + new
+        self._list_inputs(new)
+        for _, slot, cell in new:
+            if cell.schedule is not None and cell.tensor is None:
+                _show(group, slot, cell, cell.schedule(self._step))
+
+    def follow(self, g: int, slot: Slot, schedule: Schedule | None) -> None:
+        """Another schedule for one place."""
+        self.rows[g].cells[slot].follow(schedule)
+        self.given[g, slot] = schedule is None
+        self._list_mirrored()
+
+    def _list_mirrored(self) -> None:
+        self._mirrored = [
+            place for g, row in enumerate(self.rows) for place in self._mirrored_in(g, row)
+        ]
+        self.mirrored_inputs = []
+        self._list_inputs(self._mirrored)
+
+    @staticmethod
+    def _mirrored_in(g: int, row: Settings) -> list[Place]:
+        cells = zip(IN_GROUPS, (row.cells[slot] for slot in IN_GROUPS), strict=True)
+        return [(g, slot, cell) for slot, cell in cells if cell.schedule is not None]
+
+    def _list_inputs(self, places: list[Place]) -> None:
+        schedules = [cell.schedule for _, _, cell in places if cell.schedule is not None]
+        inputs = [node._payload[0] for schedule in schedules for node in schedule.inputs]
+        known = {id(tensor): tensor for tensor in (*self.mirrored_inputs, *inputs)}
+        self.mirrored_inputs = list(known.values())
+
+    def cells(self) -> Iterator[tuple[int, Slot, Cell]]:
+        """Every cell with its place."""
+        for g, row in enumerate(self.rows):
+            for slot, cell in zip(Slot, row.cells, strict=True):
+                yield g, slot, cell
+
+    @property
+    def sources(self) -> list[Schedule | None]:
+        """The schedule of every place, or None."""
+        return [cell.source for row in self.rows for cell in row.cells]
+
+    @property
+    def programs(self) -> list[tuple[int, Slot, Schedule]]:
+        """The places that a program fills."""
+        return [(g, s, c.source) for g, s, c in self.cells() if c.source is not None]
+
+    def mirror(
+        self,
+        groups: list[dict[str, Any]],
+        step: int,
+        reset: bool = False,
+        values: np.ndarray | None = None,
+        inputs: dict[int, float] | None = None,
+        again: bool = False,
+    ) -> None:
+        """Write the schedules' values at ``step`` to the groups, except over a caller's value.
+
+        With ``reset`` over everything: what stands there was loaded, not written by a caller; and
+        with ``again`` it may be written there again before the next step.
+        ``values`` is the matrix at ``step``, if the backend has it already; ``inputs`` what the
+        schedules' inputs hold, by tensor, where nobody may ask the device.
+        """
+        self._step = step
+        for g, slot, cell in self._mirrored:
+            if cell.schedule is None or cell.tensor is not None:
+                continue
+            if reset or cell.mirror is None or same(read_group(groups[g], slot), cell.mirror):
+                if values is not None:
+                    value = values.item(g, slot)
+                else:
+                    value = value_at(cell.schedule, step, inputs)
+                if again and not same(host := read_group(groups[g], slot), cell.mirror):
+                    cell.loaded, self._may_come_again = host, True
+                _show(groups[g], slot, cell, value)
+
+    def forget_loaded(self) -> None:
+        """A step is done: what stands in the groups from now on is the caller's or ours."""
+        if self._may_come_again:
+            self._may_come_again = False
+            for _, _, cell in self._mirrored:
+                cell.loaded = None
+
+    def take_schedules(self, groups: list[dict[str, Any]]) -> None:
+        """Schedules that the caller wrote to the groups lead from here on, and are mirrored."""
+        written = [
+            (g, slot, by_layer(schedule, group) if slot == Slot.LR else schedule)
+            for g, group in enumerate(groups)
+            for slot in IN_GROUPS
+            if (schedule := schedule_in(group, slot)) is not None
+        ]
+        for g, slot, schedule in written:
+            self.follow(g, slot, schedule)
+            _show(groups[g], slot, self.rows[g].cells[slot], schedule(self._step))
+            self.undescribed = True
+
+    def collect(self, groups: list[dict[str, Any]]) -> None:
+        """Take in what the caller wrote; a tensor in place of another changes ``sources``.
+
+        Raises:
+            TypeError: something that is not a number, a tensor or a schedule stands in a group.
+        """
+        hosts = _hosts(groups)
+        if any(isinstance(host, Schedule) for row in hosts for host in row):
+            self.take_schedules(groups)
+            hosts = _hosts(groups)
+        for g, row in enumerate(self.rows):
+            for slot, host in zip(IN_GROUPS, hosts[g], strict=True):
+                cell = row.cells[slot]
+                tensor = host if isinstance(host, Tensor) else None
+                if tensor is not cell.tensor:
+                    cell.read_from(tensor, slot)
+                mirrored = cell.is_mirrored(host)
+                if mirrored and cell.mirror is not None and not same(host, cell.mirror):
+                    _show(groups[g], slot, cell, cell.mirror)
+                leads = tensor is not None or mirrored
+                self.given[g, slot] = not leads
+                if not leads:
+                    self.values[g, slot] = host
+                if cell.schedule is not None and not mirrored:
+                    _warn(cell, g, slot, host, groups[g])
+
+    def check_bases(self, groups: list[dict[str, Any]]) -> None:
+        """Refuse a scheduler that took the first value of a schedule, 0, for the base of its lrs.
+
+        Raises:
+            RuntimeError: nothing would ever be learned.
+        """
+        for g, (group, row) in enumerate(zip(groups, self.rows, strict=True)):
+            schedule = row.cells[Slot.LR].schedule
+            if schedule is None or not is_zero(group.get("initial_lr")):
+                continue
+            # SWALR notes a base, too, and never uses it.
+            if schedule(0) == 0.0 and "swa_lr" not in group:
+                raise RuntimeError(
+                    f"param_groups[{g}]: an LR scheduler was built over this optimizer, and took "
+                    "initial_lr = 0 from lr's schedule, which starts at 0: every multiple of it, "
+                    "for the whole run, is 0. Write lrfused.ReportLR(optimizer) in place of the "
+                    "scheduler (Trainer(..., optimizers=(optimizer, lrfused.ReportLR(optimizer)))),"
+                    " or keep the scheduler and give the optimizer the peak, a number, for lr"
+                )
+
+    def evaluate(self, step: int) -> np.ndarray:
+        """The matrix at a step, by the NumPy evaluator."""
+        matrix = self.values.copy()
+        for g, slot, schedule in self.programs:
+            if not self.given[g, slot]:
+                steps = np.array([step], dtype=np.float64)
+                value = schedule.program.evaluate(steps, schedule._input_values())
+                matrix[g, slot] = value[0]
+        return matrix
+
+
+def _hosts(groups: list[dict[str, Any]]) -> list[list[Any]]:
+    """The caller's side of everything that stands in groups."""
+    return [[checked(g, slot, group) for slot in IN_GROUPS] for g, group in enumerate(groups)]
+
+
+def _show(group: dict[str, Any], slot: Slot, cell: Cell, value: float) -> None:
+    key, stored = written(group, slot, value)
+    # Together: an interrupt between the two would look like a caller's value.
+    cell.mirror, group[key] = value, stored
+
+
+def _warn(cell: Cell, g: int, slot: Slot, host: Any, group: dict[str, Any]) -> None:
+    if cell.warned:
+        return
+    cell.warned = True
+    name = slot.name.lower()
+    hint = ""
+    if slot == Slot.LR and "initial_lr" in group:
+        hint = (
+            "; its initial_lr says that an LR scheduler was built over this optimizer: use "
+            "lrfused.ReportLR(optimizer) in its place, or give the optimizer a number for lr"
+        )
+    warn(
+        f"param_groups[{g}]: {name} was set to {host} and overrides its schedule until the "
+        f"mirrored value {cell.mirror} is written back{hint}"
+    )

@@ -1,0 +1,82 @@
+"""What a checkpoint says of a group beside torch's keys, read and checked."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from lrfused.groups.carried import TEXT
+from lrfused.groups.text import VERSION, with_tables
+from lrfused.settings.options import Slot
+
+
+@dataclass
+class Stored:
+    """The text of a group: schedules as plain data, values of their inputs by name, options."""
+
+    schedules: dict[Slot, dict[str, Any]] = field(default_factory=dict)
+    inputs: dict[Slot, dict[str, float]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, str] = field(default_factory=dict)
+
+
+def stored_in(groups: list[dict[str, Any]]) -> list[Stored | None]:
+    """Of each group; None where torch alone wrote it.
+
+    Raises:
+        ValueError: a text that ``state_dict`` did not write, or that is damaged.
+    """
+    found = [_parse(f"{TEXT!r} of group {g}", group.get(TEXT)) for g, group in enumerate(groups)]
+    tables = {k: data for stored in found if stored for k, data in stored.tables.items()}
+    for stored in found:
+        if stored is not None:
+            stored.tables = tables
+    return found
+
+
+def _parse(where: str, text: Any) -> Stored | None:
+    if text is None or text == "":
+        return None
+    if isinstance(text, dict):
+        raise ValueError(f"{where} is of an older development version, which this one cannot read")
+    if not isinstance(text, str):
+        raise ValueError(f"{where} must be a string, got {text!r:.80}")
+    try:
+        data = json.loads(text)
+        version = data["version"]
+        if version != VERSION:
+            raise ValueError(f"must have version {VERSION}, got {version!r:.80}")
+        return Stored(
+            {_slot(name): dict(schedule) for name, schedule in data["schedules"].items()},
+            {_slot(name): _values(values) for name, values in data["inputs"].items()},
+            dict(data["options"]),
+            {str(name): str(table) for name, table in data["tables"].items()},
+        )
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise ValueError(f"{where} is damaged: {error!r:.200}") from error
+
+
+def _slot(name: str) -> Slot:
+    return Slot[name.upper()]
+
+
+def _values(values: dict[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in values.items()}
+
+
+def schedule_data(stored: Stored, slot: Slot) -> dict[str, Any]:
+    """The stored schedule of a slot, as ``Schedule.from_dict`` takes it.
+
+    Raises:
+        ValueError: it is damaged, or a table is missing.
+    """
+    try:
+        return with_tables(stored.schedules[slot], stored.tables)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"is damaged: {error!r}") from error

@@ -1,0 +1,151 @@
+"""The text that a parameter group carries: schedules, their inputs' values, and options, as JSON.
+
+A long table of a schedule stands once among the groups of an optimizer, under its hash: one sampled
+schedule in 100 groups is one table.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lrfused.schedules import Schedule
+from lrfused.settings.cells import LIMITS, Cell, Settings
+from lrfused.settings.options import Agc, GroupOptions, Options, Slot
+
+VERSION = 2
+SCHEDULE = "a schedule"
+
+
+Plain = tuple[Schedule, dict[str, Any], dict[str, str]]  # as data, and the tables in it
+
+
+class Describer:
+    """Writes the texts of an optimizer's groups, one after another."""
+
+    def __init__(self, before: "Describer | None" = None):
+        self._tables: set[str] = set()  # that stand in a text already
+        # By identity, with the schedule: 100 groups often have the same one. ``before`` knows those
+        # of the last time.
+        self._plain: dict[int, Plain] = {}
+        self._before = {} if before is None else before._plain
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_plain": {}, "_before": {}}  # a copy's objects have other ids
+
+    def text(self, settings: Settings, options: Options) -> str:
+        """The text of a group."""
+        tables: dict[str, str] = {}
+        schedules, inputs = {}, {}
+        for slot, cell in zip(Slot, settings.cells, strict=True):
+            if cell.schedule is not None:
+                schedules[slot.name.lower()] = self.schedule(cell.schedule, tables)
+                values = {n._payload[1]: float(n._payload[0]) for n in cell.schedule.inputs}
+                if values:
+                    inputs[slot.name.lower()] = values
+        tables = {name: data for name, data in tables.items() if name not in self._tables}
+        self._tables |= tables.keys()
+        described = {
+            "version": VERSION,
+            "schedules": schedules,
+            "inputs": inputs,
+            "options": described_options(settings, options),
+            "tables": tables,
+        }
+        return json.dumps(described, separators=(",", ":"))
+
+    def schedule(self, schedule: Schedule, tables: dict[str, str] | None = None) -> dict[str, Any]:
+        """``to_dict`` with long tables taken out, under their hash."""
+        known = self._plain.get(id(schedule)) or self._before.get(id(schedule))
+        if known is None:
+            known = (schedule, *_plain(schedule))
+        self._plain[id(schedule)] = known
+        _, data, found = known
+        if tables is not None:
+            tables |= found
+        return data
+
+
+def described_options(settings: Settings, options: Options) -> dict[str, Any]:
+    """The options of a group and of its optimizer, under the names of the arguments."""
+    group = settings.options
+    described: dict[str, Any] = {
+        "weight_decay_mode": group.decay_mode.name.lower(),
+        "peak_lr": group.peak_lr,
+        "bias_correction": group.bias_correction.name.lower(),
+        "start_step": group.start_step,
+        **optimizer_options(options),
+    }
+    if group.agc != Agc.OFF:
+        described["agc_by"] = group.agc.name.lower()
+    for slot in LIMITS:
+        cell = settings.cells[slot]
+        limit = cell.value if is_limited(slot, group, options) else None
+        described[slot.name.lower()] = SCHEDULE if cell.schedule is not None else limit
+    return described
+
+
+def optimizer_options(options: Options) -> dict[str, Any]:
+    """Those that all groups have in common."""
+    policy = options.loss_scale
+    scale: Any = None
+    if policy is not None:
+        scale = dict(vars(policy)) if policy.dynamic else policy.init
+    return {
+        "norm_type": "inf" if options.infinity_norm else 2.0,
+        "nonfinite": options.nonfinite.name.lower(),
+        "accumulation_steps": options.accumulation_steps,
+        "loss_scale": scale,
+        "advance_schedule_on_skip": options.advance_schedule_on_skip,
+        "write_grads": options.write_grads,
+        "always_measure": options.always_measure,
+    }
+
+
+def is_limited(slot: Slot, group: GroupOptions, options: Options) -> bool:
+    """The clip is in force, by whatever value."""
+    if slot == Slot.MAX_GRAD_NORM:
+        return options.clip_norm
+    return group.value_clip if slot == Slot.CLIP_VALUE else group.agc != Agc.OFF
+
+
+USUAL = described_options(Settings(0, GroupOptions(), [Cell() for _ in Slot]), Options())
+COMMON = {*optimizer_options(Options()), "max_grad_norm"}  # to all groups
+
+
+def _plain(schedule: Schedule) -> tuple[dict[str, Any], dict[str, str]]:
+    data, tables = schedule.to_dict(), dict[str, str]()
+    for node in data["nodes"]:
+        if isinstance(node[1], Tensor):
+            values = node[1].numpy().astype("<f8").tobytes()
+            name = node[1] = hashlib.sha256(values).hexdigest()
+            tables[name] = base64.b64encode(zlib.compress(values)).decode("ascii")
+    return data, tables
+
+
+def with_tables(data: dict[str, Any], tables: dict[str, str]) -> dict[str, Any]:
+    """What ``Schedule.from_dict`` takes, of a schedule as it stands in a text.
+
+    Raises:
+        ValueError: a table stands in the text of another group that is not there, or is damaged.
+    """
+    return {**data, "nodes": [_with_table(node, tables) for node in data["nodes"]]}
+
+
+def _with_table(node: list[Any], tables: dict[str, str]) -> list[Any]:
+    kind, payload, places = node
+    if kind != "table" or not isinstance(payload, str):
+        return node
+    if payload not in tables:
+        raise ValueError(f"table {payload:.12}... stands in no group of this checkpoint")
+    try:
+        values = zlib.decompress(base64.b64decode(tables[payload]))
+    except (zlib.error, ValueError) as error:
+        raise ValueError(f"table {payload:.12}... is damaged: {error}") from error
+    if hashlib.sha256(values).hexdigest() != payload:
+        raise ValueError(f"table {payload:.12}... holds other values than it should")
+    return [kind, np.frombuffer(values, dtype="<f8").tolist(), places]

@@ -1,0 +1,204 @@
+"""The table of a step: every parameter of an optimizer as flat memory, in a fixed order.
+
+Kernels walk memory, not shapes. A tensor whose elements lie densely in the parameter's own
+memory order is used where it is; any other is staged: copied before the step into a buffer
+in that order and, if the step wrote it, copied back after.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrfused.memory.dtensor import local
+from lrfused.settings.options import Agc
+
+Place = tuple[Any, ...]
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """A conjugate or a sign that torch has not carried out: memory and values differ."""
+    return bool(tensor.is_conj() or tensor.is_neg())
+
+
+def real_view(tensor: Tensor) -> Tensor:
+    """Complex numbers as pairs of reals; a copy where the tensor is lazy."""
+    if is_lazy(tensor):
+        tensor = tensor.resolve_conj().resolve_neg()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _dense_order(tensor: Tensor) -> bool:
+    """True if the elements fill a stretch of memory, each place once, in some order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected = stride * size
+    return True
+
+
+def _same_order(tensor: Tensor, other: Tensor) -> bool:
+    if tensor.stride() == other.stride():
+        return True
+    strides = zip(tensor.stride(), other.stride(), tensor.shape, strict=True)
+    return all(a == b or size == 1 for a, b, size in strides)
+
+
+def place_of(tensor: Tensor) -> Place:
+    """Where and how a tensor lies in memory; nothing for one that does not."""
+    if tensor.layout != torch.strided:
+        return ()
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+@dataclass(eq=False)
+class Operand:
+    """One tensor of a step as a flat vector; ``staged`` if that vector is a copy of it."""
+
+    tensor: Tensor
+    flat: Tensor
+    staged: Tensor | None = None
+    place: Place = ()
+
+    @staticmethod
+    def of(tensor: Tensor, order: Tensor) -> "Operand":
+        """The tensor as a vector in the memory order of ``order``, which is dense."""
+        tensor = local(tensor)
+        real, place = real_view(tensor), place_of(tensor)
+        aligned = real.data_ptr() % real.element_size() == 0
+        if _same_order(real, order) and aligned and not is_lazy(tensor):
+            return Operand(tensor, real.as_strided((real.numel(),), (1,)), place=place)
+        staged = torch.empty_strided(
+            order.shape, order.stride(), dtype=real.dtype, device=real.device
+        )
+        staged.copy_(real)
+        return Operand(tensor, staged.as_strided((staged.numel(),), (1,)), staged, place)
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Made from this tensor, and its memory is where and as it was."""
+        return place_of(local(tensor)) == self.place
+
+    def refresh(self) -> None:
+        """Bring the copy up to date."""
+        if self.staged is not None:
+            self.staged.copy_(real_view(self.tensor))
+
+    def write_back(self) -> None:
+        """Carry what the step wrote to the tensor itself."""
+        if self.staged is not None:
+            pairs = self.tensor.is_complex()
+            self.tensor.copy_(torch.view_as_complex(self.staged) if pairs else self.staged)
+
+
+@dataclass(eq=False)
+class Entry:
+    """A parameter with its state. ``unit`` is the length of an output unit, 0 without units."""
+
+    param: Tensor
+    group: int
+    unit: int
+    order: Tensor
+    p: Operand
+    m: Operand | None = None
+    v: Operand | None = None
+    x: Operand | None = None
+    is_idle: bool = False  # neither gradient nor state: whatever it is, it is not looked at
+
+    @property
+    def is_plain(self) -> bool:
+        """Its memory is used as it is: a gradient of the same layout can be, too."""
+        copied = any(operand.staged is not None for operand in self.operands)
+        return not copied and not self.p.tensor.is_complex()
+
+    @property
+    def operands(self) -> list[Operand]:
+        """Those that exist: without a gradient so far there is no state."""
+        return [o for o in (self.p, self.m, self.v, self.x) if o is not None]
+
+
+def idle_entry(param: Tensor, group: int) -> Entry:
+    """The entry of a parameter that has neither a gradient nor state."""
+    nothing = torch.empty(0, device="cpu")
+    return Entry(param, group, 0, nothing, Operand(nothing, nothing), is_idle=True)
+
+
+def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) -> Entry:
+    """The entry of a parameter.
+
+    Raises:
+        ValueError: two elements of the parameter share memory.
+    """
+    data = local(param).detach()
+    real = real_view(data)
+    if overlaps_itself(real):
+        raise ValueError(
+            f"params: elements of a parameter of shape {tuple(param.shape)} share memory "
+            f"(strides {param.stride()})"
+        )
+    by_unit = agc == Agc.UNIT and real.dim() > 1 and not (param.is_complex() and param.dim() < 2)
+    # A unit must be a stretch of memory: then the first dimension has to be the outermost.
+    outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
+    order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
+    unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
+    entry = Entry(param, group, unit, order, Operand.of(data, order))
+    for name, key in (("m", "exp_avg"), ("v", "exp_avg_sq"), ("x", "max_exp_avg_sq")):
+        if key in state:
+            setattr(entry, name, Operand.of(state[key], order))
+    return entry
+
+
+def overlaps_itself(tensor: Tensor) -> bool:
+    """Two elements may share memory; False for every slice of a dense tensor."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First byte and the byte after the last."""
+    strides = zip(tensor.stride(), tensor.shape, strict=True)
+    last = sum(stride * (size - 1) for stride, size in strides)
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def _share_memory(x: Tensor, y: Tensor) -> bool:
+    """Some byte belongs to both: the bytes of x marked, then looked at through y's strides."""
+    start = min(_span(x)[0], _span(y)[0])
+    marks = torch.zeros(max(_span(x)[1], _span(y)[1]) - start, dtype=torch.bool, device="cpu")
+
+    def bytes_of(tensor: Tensor) -> Tensor:
+        size = tensor.element_size()
+        strides = [stride * size for stride in tensor.stride()]
+        return marks.as_strided((*tensor.shape, size), (*strides, 1), tensor.data_ptr() - start)
+
+    bytes_of(x).fill_(True)
+    return bool(bytes_of(y).any())
+
+
+def check_no_shared_memory(what: str, tensors: list[Tensor]) -> None:
+    """Refuse tensors that overlap in memory.
+
+    Raises:
+        ValueError: two of them do.
+    """
+    real = [real_view(tensor.detach()) for tensor in tensors if tensor.numel()]
+    real.sort(key=lambda tensor: (str(tensor.device), _span(tensor)))
+    open_spans: list[Tensor] = []
+    for tensor in real:
+        start = _span(tensor)[0]
+        open_spans = [x for x in open_spans if x.device == tensor.device and _span(x)[1] > start]
+        for other in open_spans:
+            if _share_memory(other, tensor):
+                raise ValueError(
+                    f"{what} share memory, of shapes {tuple(other.shape)} and "
+                    f"{tuple(tensor.shape)}; pass the tensor once"
+                )
+        open_spans.append(tensor)

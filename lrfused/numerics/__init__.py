@@ -1,0 +1,1 @@
+"""Arithmetic that every backend follows: elementary functions, the norm."""

@@ -1,0 +1,1 @@
+"""What users construct: the optimizers, their arguments, metrics, torch.compile, ReportLR."""

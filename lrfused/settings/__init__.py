@@ -1,0 +1,1 @@
+"""Options, hyperparameters and where their values come from."""
