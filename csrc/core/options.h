@@ -1,21 +1,23 @@
-// The options of a step: lrfused/settings/options.py in C++, with the same numbers.
+// The options of a step: lrfused/settings/options.py and slots.py in C++, with the same numbers.
 #pragma once
 
 #include <cstdint>
 
+#include "core/scalars.h"
+
 namespace lrfused {
 
-enum Slot { LR, WEIGHT_DECAY, BETA1, BETA2, EPS, CLIP_VALUE, AGC, MAX_GRAD_NORM, SLOTS };
-enum DecayMode { DECAY_LR, DECAY_INDEPENDENT, DECAY_LR_RATIO };
-enum BiasCorrection { BIAS_POWER, BIAS_PRODUCT };
+// The hyperparameters that plan knows; those of the rules come after them.
+enum Slot { MAX_GRAD_NORM, CLIP_VALUE, AGC, FIRST_OF_RULES };
+enum Range { RANGE_FINITE, RANGE_BELOW_ONE, RANGE_LIMIT, RANGE_POSITIVE, RANGE_ZERO, RANGES };
 enum AgcMode { AGC_OFF, AGC_UNIT, AGC_TENSOR };
 enum ErrorCode { ERROR_NONE, ERROR_HYPERPARAMETER, ERROR_GRADIENT, ERROR_COUNT };
 
 struct GroupOptions {
-    bool amsgrad, maximize, value_clip;
-    int decay_mode, bias_correction, agc;
+    bool maximize, value_clip;
+    int agc, operands;  // of the rule's state
     int64_t start_step;
-    double peak_lr;
+    uint8_t ranges[MAX_SLOTS];
 };
 
 struct LossScalePolicy {
@@ -25,6 +27,7 @@ struct LossScalePolicy {
 };
 
 struct Options {
+    int rule, slots, carried;  // place in the list; columns of hyperparameters, of carried numbers
     bool measures, clip_norm, infinity_norm, checks_gradients, advance_schedule_on_skip;
     bool raises_on_gradients, write_grads;
     double accumulation_steps;

@@ -1,5 +1,5 @@
-// Plan, in pieces that know nothing of each other's order: hyperparameters of a group, scalars
-// of a tensor, counters, loss scale. The order of operations is that of lrfused/backends/reference/.
+// Plan, in pieces that know nothing of each other's order: hyperparameters of a group, counts of a
+// parameter, counters, loss scale. The order of operations is that of lrfused/backends/reference/.
 #pragma once
 
 #include "core/elementary.h"
@@ -11,39 +11,24 @@ namespace lrfused {
 constexpr double LARGEST_FLOAT32 = 3.4028234663852886e38;
 constexpr double UNIT_NORM_FLOOR = 1e-3;
 
+// What plan and measure use of a group; all else is a matter of its rule.
 struct GroupPlan {
     bool active;
-    double lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, eps, bound, agc;
+    double clip_bound, agc;
 };
 
-struct TensorPlan {
-    double step_size, inverse_root;
-};
-
-// Thresholds may be infinite; betas lie in [0, 1); the rest must be finite in float32.
-LRF_HD inline bool usable(int slot, double value) {
-    if (slot == CLIP_VALUE || slot == AGC || slot == MAX_GRAD_NORM) return value >= 0.0;
-    if (slot == BETA1 || slot == BETA2) return value >= 0.0 && value < 1.0;
+LRF_HD inline bool is_usable(int range, double value) {
+    if (range == RANGE_LIMIT) return value >= 0.0;
+    if (range == RANGE_BELOW_ONE) return value >= 0.0 && value < 1.0;
+    if (range == RANGE_POSITIVE) return value > 0.0 && value <= LARGEST_FLOAT32;
+    if (range == RANGE_ZERO) return value == 0.0;
     return value <= LARGEST_FLOAT32 && value >= -LARGEST_FLOAT32;
 }
 
 LRF_HD inline GroupPlan group_plan(const double* values, const GroupOptions& options,
                                    int64_t now) {
-    GroupPlan plan;
-    double lr = values[LR], weight_decay = values[WEIGHT_DECAY];
-    plan.active = now >= options.start_step;
-    plan.lr = lr;
-    plan.decay = options.decay_mode == DECAY_LR            ? 1.0 - lr * weight_decay
-                 : options.decay_mode == DECAY_INDEPENDENT ? 1.0 - weight_decay
-                                                           : 1.0 - weight_decay * (lr / options.peak_lr);
-    plan.beta1 = values[BETA1];
-    plan.one_minus_beta1 = 1.0 - values[BETA1];
-    plan.beta2 = values[BETA2];
-    plan.one_minus_beta2 = 1.0 - values[BETA2];
-    plan.eps = values[EPS];
-    plan.bound = options.value_clip ? values[CLIP_VALUE] : infinity();
-    plan.agc = values[AGC];
-    return plan;
+    return {now >= options.start_step, options.value_clip ? values[CLIP_VALUE] : infinity(),
+            values[AGC]};
 }
 
 // Coefficient of adaptive clipping from the sums of squares of a unit's gradient and weights.
@@ -58,31 +43,56 @@ LRF_HD inline double clip_coefficient(double threshold, double norm) {
     return ratio < 1.0 || ratio != ratio ? ratio : 1.0;
 }
 
-// What stands in state["step"] can be a number of updates.
-LRF_HD inline bool is_count(float shown) { return shown >= 0.0f && shown < 0x1p62f; }
+// What happens to a step whose gradients were measured.
+struct Verdict {
+    bool is_error, skip;
+    double coefficient;  // of the global clip
+};
 
-// Counts the update of parameter t: its count now, and the products of its betas.
-LRF_HD inline int64_t count_update(const State& state, int64_t t, const GroupPlan& group) {
+LRF_HD inline Verdict judge(const Options& options, bool nonfinite, bool found_inf,
+                            double threshold, double norm) {
+    Verdict verdict = {nonfinite && options.raises_on_gradients && !found_inf,
+                       (nonfinite && options.checks_gradients) || found_inf, 1.0};
+    if (options.measures && options.clip_norm)
+        verdict.coefficient = clip_coefficient(threshold, norm);
+    return verdict;
+}
+
+// The first error stays until the host has seen it.
+LRF_HD inline void latch(const State& state, ErrorCode error, int64_t place, int slot,
+                         int64_t now, double value) {
+    if (state.words[ERROR] != ERROR_NONE) return;
+    state.words[ERROR] = error;
+    state.words[ERROR_PLACE] = place;
+    state.words[ERROR_SLOT] = slot;
+    state.words[ERROR_STEP] = now;
+    state.write(ERROR_VALUE, value);
+}
+
+// What stands in state["step"] can be a number of updates; a float64 counts on from it exactly.
+LRF_HD inline bool is_count(float shown) { return shown >= 0.0f && shown < 0x1p53f; }
+
+// Counts the update of parameter t; returned is its count now.
+LRF_HD inline int64_t count_update(const State& state, int64_t t) {
     float shown = state.steps[t];
     int64_t count = state.counts[t];
     if (shown != static_cast<float>(count)) count = static_cast<int64_t>(shown);  // written
     ++count;
     state.counts[t] = count;
     state.steps[t] = static_cast<float>(count);
-    state.products[2 * t] *= group.beta1;
-    state.products[2 * t + 1] *= group.beta2;
     return count;
 }
 
-// What the count of parameter t decides.
-LRF_HD inline TensorPlan tensor_plan(const State& state, int64_t t, const GroupPlan& group,
-                                     int bias_correction) {
-    double first = state.products[2 * t], second = state.products[2 * t + 1];
-    if (bias_correction == BIAS_POWER) {
-        first = power_integer(group.beta1, state.counts[t]);
-        second = power_integer(group.beta2, state.counts[t]);
-    }
-    return {group.lr / (1.0 - first), 1.0 / root_of(1.0 - second)};
+LRF_HD inline ScalarInputs scalar_inputs(const State& state, int64_t t, int group, int64_t count,
+                                         int carried) {
+    ScalarInputs inputs = {group, count, {}};
+    for (int i = 0; i < carried; ++i) inputs.carried[i] = state.carried[carried * t + i];
+    return inputs;
+}
+
+LRF_HD inline void store_carried(const State& state, int64_t t, const ScalarRow& row,
+                                 int carried) {
+    for (int i = 0; i < carried; ++i) state.carried[carried * t + i] = row.carried[i];
 }
 
 // A skipped step leaves the schedule where it is, unless told otherwise.

@@ -17,7 +17,7 @@ struct Instruction {
 
 // The table's value at a position: linear between entries, held outside.
 LRF_HD inline double interpolate(double position, double offset, double length,
-                                 const double* table) {
+                                         const double* table) {
     double last = length - 1.0;
     double held = position < 0.0 ? 0.0 : (position > last ? last : position);
     double below = held == held ? floor_of(held) : 0.0;
@@ -53,9 +53,14 @@ LRF_HD inline double execute(Instruction i, const double* r, const double* table
 }
 
 // registers[0 .. first) are filled; instruction i writes registers[first + i].
+LRF_HD inline void run_program(const Instruction* code, int count, double* registers, int first,
+                               const double* table) {
+    for (int i = 0; i < count; ++i) registers[first + i] = execute(code[i], registers, table);
+}
+
 LRF_HD inline double evaluate(const Instruction* code, int count, int result, double* registers,
                               int first, const double* table) {
-    for (int i = 0; i < count; ++i) registers[first + i] = execute(code[i], registers, table);
+    run_program(code, count, registers, first, table);
     return registers[result];
 }
 

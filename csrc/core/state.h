@@ -1,4 +1,4 @@
-// What an optimizer remembers beside the moments: lrfused/state/device_state.py in C++.
+// What an optimizer remembers beside its rule's operands: lrfused/state/device_state.py in C++.
 #pragma once
 
 #include "core/common.h"
@@ -17,7 +17,7 @@ struct State {
     float* loss_scale;  // what multiplies the loss
     int64_t* counts;    // updates of each parameter
     float* steps;       // the same, as shown in state["step"]
-    double* products;   // running products of beta1 and beta2 of each parameter
+    double* carried;    // what the rule carries from update to update, of each parameter
 
     LRF_HD void write(int field, double value) const {
         words[field] = static_cast<int64_t>(bits_of(value));

@@ -1,24 +1,36 @@
-// Apply: AdamW of a chunk. A part of kernels.inl.
+// Apply: a rule's update of a chunk. A part of kernels.inl.
 
 namespace lrfused {
 namespace LRF_ISA {
 
-// T is the compute type, or how all of them are stored.
-template <class C, bool amsgrad, class T>
-void update(const T* __restrict g, T* __restrict p, T* __restrict m, T* __restrict v,
-            T* __restrict x, int64_t count, const Record<C> r) {
+template <class C>
+struct Record {
+    Prologue<C> prologue;
+    Scalars<C> scalars;
+};
+
+template <class C>
+Record<C> rounded(const ApplyTask& task) {
+    const Prologue<double>& r = task.prologue;
+    return {{static_cast<C>(r.pre_scale), static_cast<C>(r.clip_bound),
+             static_cast<C>(r.post_scale)},
+            lrfused::rounded<C>(task.scalars)};
+}
+
+// T is the compute type, or how all of them are stored; S is T, for each operand of the state.
+template <class Rule, class C, class T, class... S>
+void update_each(const T* __restrict g, T* __restrict p, int64_t count, const Record<C> r,
+                 S* __restrict... operands) {
+    constexpr int size = sizeof...(S);
     for (int64_t i = 0; i < count; ++i) {
-        C gradient, param, first, second, largest = 0;
+        C gradient, param, state[size + 1];
+        [[maybe_unused]] int k = 0, j = 0;
         read_as(g[i], gradient);
         read_as(p[i], param);
-        read_as(m[i], first);
-        read_as(v[i], second);
-        if (amsgrad) read_as(x[i], largest);
-        adamw<C, amsgrad>(clip_gradient(gradient, r), param, first, second, largest, r);
+        (read_as(operands[i], state[k++]), ...);
+        Rule::template update<size>(clip_gradient(gradient, r.prologue), param, state, r.scalars);
         write_as(param, p[i]);
-        write_as(first, m[i]);
-        write_as(second, v[i]);
-        if (amsgrad) write_as(largest, x[i]);
+        (write_as(state[j++], operands[i]), ...);
     }
 }
 
@@ -33,42 +45,48 @@ struct Pair {
         return {float_from_bits(word << 16), float_from_bits(word & 0xFFFF0000u)};
     }
 
-    void write(bfloat16* x) const {
+    static void write(float low, float high, bfloat16* x) {
         uint32_t word = (rounded_above(high) & 0xFFFF0000u) | (rounded_above(low) >> 16);
         memcpy(x, &word, sizeof word);
     }
 };
 
-template <class C, bool amsgrad>
-void update(const bfloat16* __restrict g, bfloat16* __restrict p, bfloat16* __restrict m,
-            bfloat16* __restrict v, bfloat16* __restrict x, int64_t count, const Record<C> r) {
-    int64_t even = count - count % 2;
-    for (int64_t i = 0; i < even; i += 2) {
-        Pair gradient = Pair::read(g + i), param = Pair::read(p + i), first = Pair::read(m + i),
-             second = Pair::read(v + i), largest = {0, 0};
-        if (amsgrad) largest = Pair::read(x + i);
-        adamw<C, amsgrad>(clip_gradient(gradient.low, r), param.low, first.low, second.low,
-                          largest.low, r);
-        adamw<C, amsgrad>(clip_gradient(gradient.high, r), param.high, first.high, second.high,
-                          largest.high, r);
-        param.write(p + i);
-        first.write(m + i);
-        second.write(v + i);
-        if (amsgrad) largest.write(x + i);
+template <class Rule, class C, class... S>
+void update_pairs(const bfloat16* __restrict g, bfloat16* __restrict p, int64_t count,
+                  const Record<C> r, S* __restrict... operands) {
+    constexpr int size = sizeof...(S);
+    for (int64_t i = 0; i < count; i += 2) {
+        C low[size + 1], high[size + 1];
+        [[maybe_unused]] int k = 0, j = 0;
+        Pair gradient = Pair::read(g + i), param = Pair::read(p + i);
+        [[maybe_unused]] auto open = [&](const bfloat16* x) {
+            Pair pair = Pair::read(x);
+            low[k] = pair.low;
+            high[k++] = pair.high;
+        };
+        (open(operands + i), ...);
+        const Prologue<C>& prologue = r.prologue;
+        Rule::template update<size>(clip_gradient(gradient.low, prologue), param.low, low,
+                                    r.scalars);
+        Rule::template update<size>(clip_gradient(gradient.high, prologue), param.high, high,
+                                    r.scalars);
+        Pair::write(param.low, param.high, p + i);
+        ((Pair::write(low[j], high[j], operands + i), ++j), ...);
     }
-    update<C, amsgrad, bfloat16>(g + even, p + even, m + even, v + even, x + even, count - even, r);
 }
 
-template <class C>
-Record<C> rounded(const Record<double>& r) {
-    return {static_cast<C>(r.before), static_cast<C>(r.bound), static_cast<C>(r.after),
-            static_cast<C>(r.decay), static_cast<C>(r.beta1), static_cast<C>(r.one_minus_beta1),
-            static_cast<C>(r.beta2), static_cast<C>(r.one_minus_beta2), static_cast<C>(r.eps),
-            static_cast<C>(r.step_size), static_cast<C>(r.inverse_root)};
+template <class Rule, class C, class T, class... S>
+void update(const T* g, T* p, int64_t count, const Record<C>& r, S*... operands) {
+    int64_t even = 0;
+    if constexpr (std::is_same_v<T, bfloat16>) {
+        even = count - count % 2;
+        update_pairs<Rule, C>(g, p, even, r, operands...);
+    }
+    update_each<Rule, C>(g + even, p + even, count - even, r, (operands + even)...);
 }
 
 template <class C, class T>
-void write_gradient(T* g, int64_t count, bool maximize, const Record<C> r) {
+void write_gradient(T* g, int64_t count, bool maximize, const Prologue<C> r) {
     for (int64_t i = 0; i < count; ++i) {
         C gradient;
         read_as(g[i], gradient);
@@ -77,57 +95,60 @@ void write_gradient(T* g, int64_t count, bool maximize, const Record<C> r) {
     }
 }
 
+// The operands of a task, at hand one by one.
+template <size_t... i>
+using Places = std::index_sequence<i...>;
+
 // Everything is stored in one type: no copies.
-template <class C, bool amsgrad, class T>
-void apply_in_place(const ApplyTask& task) {
-    const Record<C> record = rounded<C>(task.record);
+template <class Rule, class C, class T, size_t... i>
+void apply_in_place(const ApplyTask& task, Places<i...>) {
+    const Record<C> record = rounded<C>(task);
     T* g = static_cast<T*>(task.g.data);
-    update<C, amsgrad>(g, static_cast<T*>(task.p.data), static_cast<T*>(task.m.data),
-                       static_cast<T*>(task.v.data), static_cast<T*>(task.x.data), task.count,
-                       record);
-    if (task.write_gradient) write_gradient<C>(g, task.count, task.maximize, record);
+    update<Rule, C>(g, static_cast<T*>(task.p.data), task.count, record,
+                    static_cast<T*>(task.operands[i].data)...);
+    if (task.write_gradient) write_gradient<C>(g, task.count, task.maximize, record.prologue);
 }
 
 // Any mixture, by tiles in the compute type.
-template <class C, bool amsgrad>
-void apply_by_tiles(const ApplyTask& task) {
-    alignas(64) C buffers[5][TILE];
-    const Record<C> record = rounded<C>(task.record);
-    for (int64_t i = 0; i < task.count; i += TILE) {
-        int size = static_cast<int>(task.count - i < TILE ? task.count - i : TILE);
-        C* g = open_tile(task.g.at(i), buffers[0], size);
-        C* p = open_tile(task.p.at(i), buffers[1], size);
-        C* m = open_tile(task.m.at(i), buffers[2], size);
-        C* v = open_tile(task.v.at(i), buffers[3], size);
-        C* x = amsgrad ? open_tile(task.x.at(i), buffers[4], size) : nullptr;
-        update<C, amsgrad>(g, p, m, v, x, size, record);
+template <class Rule, class C, size_t... i>
+void apply_by_tiles(const ApplyTask& task, Places<i...>) {
+    alignas(64) C buffers[2 + sizeof...(i)][TILE];
+    const Record<C> record = rounded<C>(task);
+    for (int64_t start = 0; start < task.count; start += TILE) {
+        int size = static_cast<int>(task.count - start < TILE ? task.count - start : TILE);
+        C* g = open_tile(task.g.at(start), buffers[0], size);
+        C* p = open_tile(task.p.at(start), buffers[1], size);
+        C* state[] = {open_tile(task.operands[i].at(start), buffers[2 + i], size)..., nullptr};
+        update<Rule, C>(g, p, size, record, state[i]...);
         if (task.write_gradient) {
-            write_gradient<C>(g, size, task.maximize, record);
-            close_tile(task.g.at(i), g, size);
+            write_gradient<C>(g, size, task.maximize, record.prologue);
+            close_tile(task.g.at(start), g, size);
         }
-        close_tile(task.p.at(i), p, size);
-        close_tile(task.m.at(i), m, size);
-        close_tile(task.v.at(i), v, size);
-        if (amsgrad) close_tile(task.x.at(i), x, size);
+        close_tile(task.p.at(start), p, size);
+        (close_tile(task.operands[i].at(start), state[i], size), ...);
     }
 }
 
-template <class C, bool amsgrad>
-void apply_as(const ApplyTask& task) {
+template <class Rule, class C, size_t... i>
+void apply_as(const ApplyTask& task, Places<i...> places) {
     int dtype = task.p.dtype;
-    bool uniform = task.g.dtype == dtype && task.m.dtype == dtype && task.v.dtype == dtype &&
-                   (!amsgrad || task.x.dtype == dtype);
-    if (!uniform) return apply_by_tiles<C, amsgrad>(task);
-    if constexpr (sizeof(C) == 8) return apply_in_place<C, amsgrad, double>(task);
-    else if (dtype == FLOAT32) return apply_in_place<C, amsgrad, float>(task);
-    else if (dtype == BFLOAT16) return apply_in_place<C, amsgrad, bfloat16>(task);
-    else return apply_in_place<C, amsgrad, float16>(task);
+    bool uniform = task.g.dtype == dtype && ((task.operands[i].dtype == dtype) && ...);
+    if (!uniform) return apply_by_tiles<Rule, C>(task, places);
+    if constexpr (sizeof(C) == 8) return apply_in_place<Rule, C, double>(task, places);
+    else if (dtype == FLOAT32) return apply_in_place<Rule, C, float>(task, places);
+    else if (dtype == BFLOAT16) return apply_in_place<Rule, C, bfloat16>(task, places);
+    else return apply_in_place<Rule, C, float16>(task, places);
 }
 
 void apply(const ApplyTask& task) {
-    if (task.double_precision)
-        return task.amsgrad ? apply_as<double, true>(task) : apply_as<double, false>(task);
-    return task.amsgrad ? apply_as<float, true>(task) : apply_as<float, false>(task);
+    Rules::with(task.rule, [&](auto rule) {
+        using Rule = decltype(rule);
+        Rule::Operands::with(task.operands_count, [&](auto count) {
+            std::make_index_sequence<decltype(count)::value> places;
+            if (task.double_precision) apply_as<Rule, double>(task, places);
+            else apply_as<Rule, float>(task, places);
+        });
+    });
 }
 
 }  // namespace LRF_ISA

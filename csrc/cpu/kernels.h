@@ -2,22 +2,12 @@
 // compiles kernels.inl once; the choice is made at run time (instruction_set.cpp).
 #pragma once
 
-#include "core/dtypes.h"
 #include "core/norm.h"
-#include "core/update.h"
+#include "core/prologue.h"
+#include "core/stretch.h"
+#include "rules/rules.h"
 
 namespace lrfused {
-
-// A stretch of memory of one of the four types.
-struct Stretch {
-    void* data = nullptr;
-    int dtype = FLOAT32;
-
-    Stretch at(int64_t element) const {
-        constexpr int size[] = {8, 4, 2, 2};
-        return {static_cast<char*>(data) + element * size[dtype], dtype};
-    }
-};
 
 struct MeasureTask {
     Stretch g, p;  // p only for adaptive clipping
@@ -33,10 +23,12 @@ struct Measured {
 };
 
 struct ApplyTask {
-    Stretch p, g, m, v, x;  // x only with amsgrad
+    int rule, operands_count;
+    Stretch p, g, operands[MAX_OPERANDS];
     int64_t count;
-    bool double_precision, amsgrad, write_gradient, maximize;
-    Record<double> record;
+    bool double_precision, write_gradient, maximize;
+    Prologue<double> prologue;
+    Scalars<double> scalars;
 };
 
 struct Kernels {

@@ -17,7 +17,7 @@ using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 static double evaluate_one(const Code& code, std::vector<double> leading, int result,
                            const Array<double>& table) {
     int first = static_cast<int>(leading.size());
-    std::vector<Instruction> list = instructions(code, first, result);
+    std::vector<Instruction> list = instructions(code, first, {result});
     leading.resize(leading.size() + list.size());
     FloatingPointMode mode;
     return evaluate(list.data(), static_cast<int>(list.size()), result, leading.data(), first,
@@ -29,7 +29,7 @@ static py::array_t<double> evaluate_many(const Code& code, const std::vector<dou
                                          int result, const Array<double>& table,
                                          const Array<double>& steps) {
     int first = static_cast<int>(others.size()) + 1;
-    std::vector<Instruction> list = instructions(code, first, result);
+    std::vector<Instruction> list = instructions(code, first, {result});
     std::vector<double> registers(static_cast<size_t>(first) + list.size());
     py::array_t<double> values(steps.size());
     FloatingPointMode mode;
@@ -57,48 +57,7 @@ static py::array_t<double> elementary(const std::string& name, const Array<doubl
     return values;
 }
 
-static Stretch stretch(const py::handle& pair) {
-    auto [address, dtype] = pair.cast<std::pair<int64_t, int>>();
-    return {reinterpret_cast<void*>(address), dtype};
-}
-
-static std::vector<Tensor> read_tensors(const py::list& rows) {
-    std::vector<Tensor> tensors;
-    for (py::handle row : rows) {
-        Tensor t{};
-        t.p = stretch(row["p"]);
-        t.m = stretch(row["m"]);
-        t.v = stretch(row["v"]);
-        t.x = stretch(row["x"]);
-        t.count = row["count"].cast<int64_t>();
-        t.unit = row["unit"].cast<int64_t>();
-        t.group = row["group"].cast<int>();
-        tensors.push_back(t);
-    }
-    return tensors;
-}
-
-static std::vector<Program> read_programs(const py::list& rows) {
-    std::vector<Program> programs;
-    for (py::handle row : rows) {
-        Program p;
-        p.group = row["group"].cast<int>();
-        p.slot = row["slot"].cast<int>();
-        p.constants = row["constants"].cast<std::vector<double>>();
-        p.table = row["table"].cast<std::vector<double>>();
-        for (py::handle pair : row["inputs"]) {
-            Stretch input = stretch(pair);
-            p.inputs.push_back({input.data, input.dtype});
-        }
-        p.result = row["result"].cast<int>();
-        int first = static_cast<int>(1 + p.constants.size() + p.inputs.size());
-        p.code = instructions(row["code"].cast<Code>(), first, p.result);
-        programs.push_back(std::move(p));
-    }
-    return programs;
-}
-
-// (error code, parameters were updated, the counter now); next_values: (groups, SLOTS), filled.
+// (error code, parameters were updated, the counter now); next_values: (groups, slots), filled.
 static py::tuple run(Step& step, const Array<int64_t>& gradients, const Array<double>& values,
                      const Array<bool>& given, py::array_t<double, py::array::c_style> next_values,
                      double grad_scale, bool found_inf, int threads,
@@ -132,14 +91,11 @@ PYBIND11_MODULE(_cpu, module) {
         .def("look", &Walk::look)
         .def("remember", &Walk::remember);
     py::class_<Step>(module, "Step")
-        .def(py::init([](const py::list& tensors, const py::list& groups, const py::dict& options,
-                         const py::list& programs, const py::dict& state) {
-            return new Step(read_tensors(tensors), read_groups(groups), read_options(options),
-                            read_programs(programs), read_state(state));
-        }))
+        .def(py::init(&make_step<Step>))
         .def("run", &run);
     std::vector<std::pair<std::string, int>> enumerations = {
-        {"OP_COUNT", OP_COUNT}, {"FIELDS", FIELDS},         {"SLOTS", SLOTS},
-        {"TABLE", TABLE},       {"LOSS_SCALE", LOSS_SCALE}, {"MAX_GRAD_NORM", MAX_GRAD_NORM}};
+        {"OP_COUNT", OP_COUNT},     {"FIELDS", FIELDS},
+        {"RANGES", RANGES},         {"FIRST_OF_RULES", FIRST_OF_RULES},
+        {"TABLE", TABLE},           {"LOSS_SCALE", LOSS_SCALE}};
     for (const auto& [name, value] : enumerations) module.attr(name.c_str()) = value;
 }

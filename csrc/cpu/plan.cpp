@@ -5,7 +5,7 @@
 
 namespace lrfused {
 
-static double read_input(const Input& input) {
+static double read_input(const InputRow& input) {
     double value = 0.0;
     switch (input.dtype) {
         case FLOAT64: return *static_cast<const double*>(input.data);
@@ -20,17 +20,16 @@ static double read_input(const Input& input) {
 
 void Step::evaluate_hyperparameters(const Call& call, double* values) {
     std::copy(call.values, call.values + hyperparameters.size(), values);
-    for (const Program& program : programs) {
-        size_t place = static_cast<size_t>(program.group) * SLOTS + program.slot;
+    for (const ProgramRow& program : programs) {
+        size_t place = static_cast<size_t>(program.group * options.slots + program.slot);
         if (call.given[place]) continue;
         double* r = registers.data();
         *r++ = static_cast<double>(state.words[STEP]);
         for (double constant : program.constants) *r++ = constant;
-        for (const Input& input : program.inputs) *r++ = read_input(input);
-        values[place] =
-            evaluate(program.code.data(), static_cast<int>(program.code.size()), program.result,
-                     registers.data(), static_cast<int>(r - registers.data()),
-                     program.table.data());
+        for (const InputRow& input : program.inputs) *r++ = read_input(input);
+        values[place] = evaluate(program.code.data(), static_cast<int>(program.code.size()),
+                                 program.results[0], registers.data(), program.leading,
+                                 program.samples.data());
     }
 }
 
@@ -38,22 +37,22 @@ void Step::evaluate_hyperparameters(const Call& call, double* values) {
 // coefficients of adaptive clipping.
 void Step::plan_units() {
     for (size_t t = 0; t < tensors.size(); ++t) {
-        const Tensor& tensor = tensors[t];
-        const GroupOptions& group = groups[static_cast<size_t>(tensor.group)];
+        const size_t g = static_cast<size_t>(tensors[t].group);
+        const GroupOptions& group = groups[g].options;
+        const Extent& extent = extents[t];
         if (!is_active[t]) continue;
-        int64_t per_unit = tensor.chunks / tensor.units;
-        for (int64_t unit = 0; unit < tensor.units; ++unit) {
-            Measured* first = measured.data() + tensor.first_chunk + unit * per_unit;
+        int64_t per_unit = extent.units ? extent.chunks / extent.units : 0;
+        for (int64_t unit = 0; unit < extent.units; ++unit) {
+            Measured* first = measured.data() + extent.first_chunk + unit * per_unit;
             if (!group.value_clip)
                 for (int64_t i = 0; i < per_unit; ++i)
                     first[i].clipped = first[i].raw * (inverse * inverse);
-            double& factor = agc[static_cast<size_t>(tensor.first_unit + unit)];
+            double& factor = agc[static_cast<size_t>(extent.first_unit + unit)];
             factor = 1.0;
             if (!group.agc) continue;
             double gradient = combine(per_unit, [&](int64_t i) { return first[i].clipped; });
             double weight = combine(per_unit, [&](int64_t i) { return first[i].param; });
-            factor = agc_coefficient(group_plans[static_cast<size_t>(tensor.group)].agc, gradient,
-                                     weight);
+            factor = agc_coefficient(group_plans[g].agc, gradient, weight);
         }
     }
 }
@@ -61,7 +60,7 @@ void Step::plan_units() {
 bool Step::overflows() const {
     for (size_t c = 0; c < chunks.size(); ++c) {
         double largest = measured[c].largest;
-        if (tensors[static_cast<size_t>(chunks[c].tensor)].p.dtype == FLOAT64)
+        if (tensor_of(chunks[c]).p.dtype == FLOAT64)
             largest = largest * inverse;
         else
             largest = static_cast<float>(largest) * static_cast<float>(inverse);
@@ -74,8 +73,8 @@ bool Step::overflows() const {
 double Step::clip_norm() {
     double largest = 0.0, largest_seen = 0.0;
     for (size_t c = 0; c < chunks.size(); ++c) {
-        const Tensor& tensor = tensors[static_cast<size_t>(chunks[c].tensor)];
-        double bound = group_plans[static_cast<size_t>(tensor.group)].bound;
+        const TensorRow& tensor = tensor_of(chunks[c]);
+        double bound = group_plans[static_cast<size_t>(tensor.group)].clip_bound;
         double scaled = measured[c].largest * inverse;
         scaled = (scaled > bound ? bound : scaled) * agc[static_cast<size_t>(chunks[c].unit)];
         largest = propagating_maximum(largest, measured[c].largest);
@@ -99,43 +98,57 @@ double Step::clip_norm() {
 
 bool Step::plan(const Call& call) {
     bool nonfinite = false;
-    coefficient = 1.0;
+    double norm = 0.0;
     if (options.measures) {
         if (clips_before_norm) plan_units();
         nonfinite = overflows();
-        if (nonfinite && options.raises_on_gradients && !call.found_inf) {
-            state.words[ERROR] = ERROR_GRADIENT;
-            state.words[ERROR_STEP] = state.words[STEP];
-            return false;
-        }
-        double norm = clip_norm();
-        if (options.clip_norm) coefficient = clip_coefficient(hyperparameters[MAX_GRAD_NORM], norm);
     }
+    Verdict verdict = judge(options, nonfinite, call.found_inf, 0.0, 0.0);
+    if (verdict.is_error) {
+        latch(state, ERROR_GRADIENT, 0, 0, state.words[STEP], 0.0);
+        return false;
+    }
+    if (options.measures) norm = clip_norm();
+    verdict = judge(options, nonfinite, call.found_inf, hyperparameters[MAX_GRAD_NORM], norm);
+    coefficient = verdict.coefficient;
     state.write(CLIP_COEFFICIENT, coefficient);
-    bool skip = (nonfinite && options.checks_gradients) || call.found_inf;
-    if (!skip) plan_tensors();
-    count_step(state, skip, coefficient, options.advance_schedule_on_skip);
-    if (options.loss_scale.dynamic) update_loss_scale(state, options.loss_scale, skip);
-    return !skip;
+    if (!verdict.skip) plan_tensors();
+    count_step(state, verdict.skip, coefficient, options.advance_schedule_on_skip);
+    if (options.loss_scale.dynamic) update_loss_scale(state, options.loss_scale, verdict.skip);
+    return !verdict.skip;
 }
 
-// Tensors of one group mostly have the same count: what it decides is computed once for them.
 void Step::plan_tensors() {
-    const TensorPlan* last = nullptr;
-    int last_group = -1;
-    int64_t last_count = -1;
+    rows.clear();
+    row_inputs.clear();
     for (size_t t = 0; t < tensors.size(); ++t) {
         if (!is_active[t]) continue;
-        int group = tensors[t].group;
-        const GroupPlan& plan = group_plans[static_cast<size_t>(group)];
-        int correction = groups[static_cast<size_t>(group)].bias_correction;
-        int64_t count = count_update(state, static_cast<int64_t>(t), plan);
-        bool same = group == last_group && count == last_count && correction == BIAS_POWER;
-        tensor_plans[t] = same ? *last : tensor_plan(state, static_cast<int64_t>(t), plan, correction);
-        last = &tensor_plans[t];
-        last_group = group;
-        last_count = count;
+        const int64_t index = static_cast<int64_t>(t), count = count_update(state, index);
+        row_of_tensor[t] =
+            row_of(scalar_inputs(state, index, tensors[t].group, count, options.carried));
+        store_carried(state, index, rows[row_of_tensor[t]], options.carried);
     }
+}
+
+// Tensors of one group mostly have equal inputs: what they decide is computed once. Where there are
+// many that differ, a search would cost more than it saves.
+size_t Step::row_of(const ScalarInputs& inputs) {
+    constexpr size_t FAR = 8;
+    for (size_t back = 1; back <= std::min(FAR, rows.size()); ++back)
+        if (row_inputs[rows.size() - back] == inputs) return rows.size() - back;
+    const ProgramRow& scalars = groups[static_cast<size_t>(inputs.group)].scalars;
+    const ScalarProgram program = {
+        scalars.code.data(),
+        scalars.constants.data(),
+        scalars.results.data(),
+        static_cast<int32_t>(scalars.code.size()),
+        static_cast<int32_t>(scalars.constants.size()),
+        static_cast<int32_t>(scalars.results.size()) - options.carried,
+    };
+    rows.push_back(evaluate_scalars(program, inputs, values_of(inputs.group), options.slots,
+                                    options.carried, registers.data()));
+    row_inputs.push_back(inputs);
+    return rows.size() - 1;
 }
 
 }  // namespace lrfused

@@ -11,23 +11,16 @@ namespace lrfused {
 
 constexpr int64_t TASK = 16384;
 
-Step::Step(std::vector<Tensor> tensors_, std::vector<GroupOptions> groups_, Options options_,
-           std::vector<Program> programs_, State state_)
-    : tensors(std::move(tensors_)), groups(std::move(groups_)), options(options_),
-      programs(std::move(programs_)), state(state_) {
-    int64_t units = 0;
-    for (size_t t = 0; t < tensors.size(); ++t) {
-        Tensor& tensor = tensors[t];
-        int64_t length = tensor.unit ? tensor.unit : tensor.count;
-        tensor.first_unit = units;
-        tensor.units = tensor.unit ? tensor.count / tensor.unit : 1;
-        tensor.first_chunk = static_cast<int64_t>(chunks.size());
-        for (int64_t unit = 0; unit < tensor.units; ++unit)
-            for (int64_t start = 0; start < length; start += CHUNK)
-                chunks.push_back({static_cast<int64_t>(t), units + unit, unit * length + start,
-                                  std::min(CHUNK, length - start)});
-        tensor.chunks = static_cast<int64_t>(chunks.size()) - tensor.first_chunk;
-        units += tensor.units;
+Step::Step(std::vector<TensorRow> tensors_, std::vector<GroupRow> groups_, Options options_,
+           std::vector<ProgramRow> programs_, State state_)
+    : tensors(std::move(tensors_)), chunks(pieces(tensors, CHUNK)), groups(std::move(groups_)),
+      options(options_), programs(std::move(programs_)), state(state_) {
+    int64_t units = 0, first_chunk = 0;
+    for (const TensorRow& tensor : tensors) {
+        int64_t per_unit = (tensor.unit_length() + CHUNK - 1) / CHUNK;
+        extents.push_back({units, tensor.units(), first_chunk, tensor.units() * per_unit});
+        units += tensor.units();
+        first_chunk += extents.back().chunks;
     }
     // What a thread takes at a time: one chunk, or several small ones.
     for (int64_t c = 0, size = TASK; c < static_cast<int64_t>(chunks.size()); ++c) {
@@ -38,18 +31,27 @@ Step::Step(std::vector<Tensor> tensors_, std::vector<GroupOptions> groups_, Opti
         size += chunks[static_cast<size_t>(c)].count;
     }
     tasks.push_back(static_cast<int64_t>(chunks.size()));
-    for (const GroupOptions& group : groups) clips_before_norm |= group.value_clip || group.agc;
     size_t longest = 0;
-    for (const Program& program : programs)
-        longest = std::max(longest, 1 + program.constants.size() + program.inputs.size() +
-                                        program.code.size());
+    for (const GroupRow& group : groups) {
+        clips_before_norm |= group.options.value_clip || group.options.agc;
+        longest = std::max(longest, group.scalars.registers());
+    }
+    for (const ProgramRow& program : programs) longest = std::max(longest, program.registers());
     registers.resize(longest);
-    hyperparameters.resize(groups.size() * SLOTS);
+    hyperparameters.resize(groups.size() * static_cast<size_t>(options.slots));
     group_plans.resize(groups.size());
-    tensor_plans.resize(tensors.size());
+    row_of_tensor.resize(tensors.size());
     measured.resize(chunks.size());
     agc.resize(static_cast<size_t>(units), 1.0);
     is_active.resize(tensors.size());
+}
+
+const TensorRow& Step::tensor_of(const Piece& chunk) const {
+    return tensors[static_cast<size_t>(chunk.tensor)];
+}
+
+const double* Step::values_of(int group) const {
+    return hyperparameters.data() + static_cast<size_t>(group) * static_cast<size_t>(options.slots);
 }
 
 bool Step::begin(const Call& call) {
@@ -57,26 +59,19 @@ bool Step::begin(const Call& call) {
     evaluate_hyperparameters(call, hyperparameters.data());
     state.words[ERROR] = ERROR_NONE;
     for (size_t g = 0; g < groups.size(); ++g) {
-        const double* values = &hyperparameters[g * SLOTS];
-        for (int slot = 0; slot < SLOTS; ++slot) {
-            if (now < groups[g].start_step || usable(slot, values[slot])) continue;
-            state.words[ERROR] = ERROR_HYPERPARAMETER;
-            state.words[ERROR_PLACE] = static_cast<int64_t>(g);
-            state.words[ERROR_SLOT] = slot;
-            state.words[ERROR_STEP] = now;
-            state.write(ERROR_VALUE, values[slot]);
+        const GroupOptions& group = groups[g].options;
+        const double* values = values_of(static_cast<int>(g));
+        for (int slot = 0; slot < options.slots; ++slot) {
+            if (now < group.start_step || is_usable(group.ranges[slot], values[slot])) continue;
+            latch(state, ERROR_HYPERPARAMETER, static_cast<int64_t>(g), slot, now, values[slot]);
             return false;
         }
+        group_plans[g] = group_plan(values, group, now);
     }
-    for (size_t g = 0; g < groups.size(); ++g)
-        group_plans[g] = group_plan(&hyperparameters[g * SLOTS], groups[g], now);
     for (size_t t = 0; t < tensors.size(); ++t) {
         is_active[t] = call.gradients[2 * t + 1] >= 0 && group_plans[tensors[t].group].active;
         if (!is_active[t] || is_count(state.steps[t])) continue;
-        state.words[ERROR] = ERROR_COUNT;
-        state.words[ERROR_PLACE] = static_cast<int64_t>(t);
-        state.words[ERROR_STEP] = now;
-        state.write(ERROR_VALUE, state.steps[t]);
+        latch(state, ERROR_COUNT, static_cast<int64_t>(t), 0, now, state.steps[t]);
         return false;
     }
     for (size_t i = 0; i < hyperparameters.size(); ++i)
@@ -100,12 +95,12 @@ int Step::threads_for(const Call& call) const {
 }
 
 void Step::measure(const Call& call, int64_t c) {
-    const Chunk& chunk = chunks[static_cast<size_t>(c)];
-    const Tensor& tensor = tensors[static_cast<size_t>(chunk.tensor)];
+    const Piece& chunk = chunks[static_cast<size_t>(c)];
+    const TensorRow& tensor = tensor_of(chunk);
     Measured& result = measured[static_cast<size_t>(c)];
     result = Measured();
     if (!is_active[static_cast<size_t>(chunk.tensor)]) return;
-    const GroupOptions& group = groups[static_cast<size_t>(tensor.group)];
+    const GroupOptions& group = groups[static_cast<size_t>(tensor.group)].options;
     MeasureTask task;
     task.g = gradient_of(call, chunk.tensor).at(chunk.offset);
     if (group.agc) task.p = tensor.p.at(chunk.offset);
@@ -113,43 +108,32 @@ void Step::measure(const Call& call, int64_t c) {
     task.double_precision = tensor.p.dtype == FLOAT64;
     task.value_clip = group.value_clip;
     task.inverse = inverse;
-    task.bound = group_plans[static_cast<size_t>(tensor.group)].bound;
+    task.bound = group_plans[static_cast<size_t>(tensor.group)].clip_bound;
     result = call.kernels->measure(task);
 }
 
 void Step::apply(const Call& call, int64_t c) {
-    const Chunk& chunk = chunks[static_cast<size_t>(c)];
+    const Piece& chunk = chunks[static_cast<size_t>(c)];
     size_t t = static_cast<size_t>(chunk.tensor);
     if (!is_active[t]) return;
-    const Tensor& tensor = tensors[t];
-    const GroupOptions& options_of_group = groups[static_cast<size_t>(tensor.group)];
-    const GroupPlan& group = group_plans[static_cast<size_t>(tensor.group)];
+    const TensorRow& tensor = tensors[t];
+    const GroupOptions& group = groups[static_cast<size_t>(tensor.group)].options;
+    double bound = group_plans[static_cast<size_t>(tensor.group)].clip_bound;
     double factor = agc[static_cast<size_t>(chunk.unit)];
-    double sign = options_of_group.maximize ? -1.0 : 1.0;
     ApplyTask task;
+    task.rule = options.rule;
+    task.operands_count = group.operands;
     task.p = tensor.p.at(chunk.offset);
     task.g = gradient_of(call, chunk.tensor).at(chunk.offset);
-    task.m = tensor.m.at(chunk.offset);
-    task.v = tensor.v.at(chunk.offset);
-    if (options_of_group.amsgrad) task.x = tensor.x.at(chunk.offset);
+    for (int i = 0; i < group.operands; ++i)
+        task.operands[i] = tensor.operands[i].at(chunk.offset);
     task.count = chunk.count;
     task.double_precision = tensor.p.dtype == FLOAT64;
-    task.amsgrad = options_of_group.amsgrad;
     task.write_gradient = options.write_grads;
-    task.maximize = options_of_group.maximize;
-    Record<double>& r = task.record;
-    bool split = options_of_group.value_clip;
-    r.before = split ? sign * inverse : sign * ((inverse * factor) * coefficient);
-    r.bound = group.bound;
-    r.after = split ? factor * coefficient : 1.0;
-    r.decay = group.decay;
-    r.beta1 = group.beta1;
-    r.one_minus_beta1 = group.one_minus_beta1;
-    r.beta2 = group.beta2;
-    r.one_minus_beta2 = group.one_minus_beta2;
-    r.eps = group.eps;
-    r.step_size = tensor_plans[t].step_size;
-    r.inverse_root = tensor_plans[t].inverse_root;
+    task.maximize = group.maximize;
+    task.prologue =
+        make_prologue(group.maximize, group.value_clip, bound, inverse, factor, coefficient);
+    task.scalars = rows[row_of_tensor[t]].scalars;
     call.kernels->apply(task);
 }
 

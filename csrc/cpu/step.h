@@ -5,44 +5,22 @@
 #include <vector>
 
 #include "core/plan.h"
-#include "core/program.h"
 #include "cpu/kernels.h"
+#include "host/rows.h"
 
 namespace lrfused {
 
-struct Tensor {
-    Stretch p, m, v, x;
-    int64_t count, unit;  // elements; length of an output unit, 0 without units
-    int group;
+// Where the chunks and units of a tensor are.
+struct Extent {
     int64_t first_unit, units, first_chunk, chunks;
-};
-
-// A stretch of at most CHUNK elements inside one unit of one tensor.
-struct Chunk {
-    int64_t tensor, unit, offset, count;
-};
-
-// A value that lives in somebody's tensor.
-struct Input {
-    const void* data;
-    int dtype;  // a Dtype, or one of the two below
-};
-enum { INT64 = 4, INT32 = 5 };
-
-struct Program {
-    int group, slot;
-    std::vector<Instruction> code;
-    std::vector<double> constants, table;
-    std::vector<Input> inputs;
-    int result;
 };
 
 // What changes from call to call.
 struct Call {
     const int64_t* gradients;  // (tensors, 2): pointer, dtype; dtype -1 without a gradient
-    const double* values;      // (groups, SLOTS): the host's numbers
-    const bool* given;         // (groups, SLOTS): where they count, instead of a program
-    double* next_values;         // (groups, SLOTS): filled, what the programs give after the step
+    const double* values;      // (groups, slots): the host's numbers
+    const bool* given;         // (groups, slots): where they count, instead of a program
+    double* next_values;       // (groups, slots): filled, what the programs give after the step
     double grad_scale;
     bool found_inf;
     int threads;
@@ -57,8 +35,8 @@ struct Result {
 
 class Step {
   public:
-    Step(std::vector<Tensor> tensors, std::vector<GroupOptions> groups, Options options,
-         std::vector<Program> programs, State state);
+    Step(std::vector<TensorRow> tensors, std::vector<GroupRow> groups, Options options,
+         std::vector<ProgramRow> programs, State state);
 
     Result run(const Call& call);
 
@@ -71,20 +49,27 @@ class Step {
     double clip_norm();
     void plan_units();
     void plan_tensors();
+    size_t row_of(const ScalarInputs& inputs);
     void apply(const Call& call, int64_t chunk);
     int threads_for(const Call& call) const;
 
-    std::vector<Tensor> tensors;
-    std::vector<Chunk> chunks;
+    const TensorRow& tensor_of(const Piece& chunk) const;
+    const double* values_of(int group) const;
+
+    std::vector<TensorRow> tensors;
+    std::vector<Extent> extents;  // of each tensor
+    std::vector<Piece> chunks;
     std::vector<int64_t> tasks;  // where each begins among the chunks, and the end
-    std::vector<GroupOptions> groups;
+    std::vector<GroupRow> groups;
     Options options;
-    std::vector<Program> programs;
+    std::vector<ProgramRow> programs;
     State state;
 
     std::vector<double> hyperparameters, registers;
     std::vector<GroupPlan> group_plans;
-    std::vector<TensorPlan> tensor_plans;
+    std::vector<ScalarInputs> row_inputs;  // of the rows of scalars of this step
+    std::vector<ScalarRow> rows;
+    std::vector<size_t> row_of_tensor;
     std::vector<Measured> measured;  // by chunk
     std::vector<double> agc;         // by unit
     std::vector<char> is_active;

@@ -1,4 +1,4 @@
-// What Python hands over to a native module (lrfused/backends/cpu/step.py, description), as C++ has it.
+// Reads what Python hands over to a native module (lrfused/backends/description.py).
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -10,16 +10,17 @@
 #include <tuple>
 #include <vector>
 
-#include "core/options.h"
-#include "core/program.h"
 #include "core/state.h"
+#include "host/rows.h"
+#include "rules/rules.h"
 
 namespace lrfused {
 
 namespace py = pybind11;
 using Code = std::vector<std::tuple<int, int, int, int>>;
 
-inline std::vector<Instruction> instructions(const Code& code, int first, int result) {
+inline std::vector<Instruction> instructions(const Code& code, int first,
+                                             const std::vector<int32_t>& results) {
     std::vector<Instruction> list;
     int defined = first;
     for (auto [op, a, b, c] : code) {
@@ -30,23 +31,81 @@ inline std::vector<Instruction> instructions(const Code& code, int first, int re
         list.push_back({op, a, b, c});
         ++defined;
     }
-    if (result < 0 || result >= defined) throw std::invalid_argument("result: no such register");
+    for (int32_t result : results)
+        if (result < 0 || result >= defined)
+            throw std::invalid_argument("result: no such register");
     return list;
 }
 
-inline std::vector<GroupOptions> read_groups(const py::list& rows) {
-    std::vector<GroupOptions> groups;
+inline Stretch read_stretch(const py::handle& pair) {
+    auto [address, dtype] = pair.cast<std::pair<int64_t, int>>();
+    return {reinterpret_cast<void*>(address), dtype};
+}
+
+inline std::vector<TensorRow> read_tensors(const py::list& rows) {
+    std::vector<TensorRow> tensors;
+    for (py::handle row : rows) {
+        TensorRow t{};
+        t.p = read_stretch(row["p"]);
+        size_t place = 0;
+        for (py::handle operand : row["operands"]) {
+            if (place == MAX_OPERANDS) throw std::invalid_argument("operands: too many");
+            t.operands[place++] = read_stretch(operand);
+        }
+        t.count = row["count"].cast<int64_t>();
+        t.unit = row["unit"].cast<int64_t>();
+        t.group = row["group"].cast<int>();
+        tensors.push_back(t);
+    }
+    return tensors;
+}
+
+// `others`: the registers that are filled beside the step, the constants and the inputs.
+inline ProgramRow read_program(const py::handle& row, int others = 0) {
+    ProgramRow p;
+    p.constants = row["constants"].cast<std::vector<double>>();
+    p.samples = row["samples"].cast<std::vector<double>>();
+    for (py::handle pair : row["inputs"]) {
+        Stretch input = read_stretch(pair);
+        p.inputs.push_back({input.data, input.dtype});
+    }
+    p.results = row["results"].cast<std::vector<int32_t>>();
+    p.leading = 1 + others + static_cast<int>(p.constants.size() + p.inputs.size());
+    p.code = instructions(row["code"].cast<Code>(), p.leading, p.results);
+    return p;
+}
+
+inline std::vector<ProgramRow> read_programs(const py::list& rows) {
+    std::vector<ProgramRow> programs;
+    for (py::handle row : rows) {
+        programs.push_back(read_program(row));
+        programs.back().group = row["group"].cast<int>();
+        programs.back().slot = row["slot"].cast<int>();
+    }
+    return programs;
+}
+
+inline std::vector<GroupRow> read_groups(const py::list& rows, const Options& options) {
+    std::vector<GroupRow> groups;
     for (py::handle row : rows) {
         GroupOptions g{};
-        g.amsgrad = row["amsgrad"].cast<bool>();
         g.maximize = row["maximize"].cast<bool>();
         g.value_clip = row["value_clip"].cast<bool>();
-        g.decay_mode = row["decay_mode"].cast<int>();
-        g.bias_correction = row["bias_correction"].cast<int>();
         g.agc = row["agc"].cast<int>();
+        g.operands = row["operands"].cast<int>();
         g.start_step = row["start_step"].cast<int64_t>();
-        g.peak_lr = row["peak_lr"].cast<double>();
-        groups.push_back(g);
+        auto ranges = row["ranges"].cast<std::vector<int>>();
+        if (ranges.size() != static_cast<size_t>(options.slots))
+            throw std::invalid_argument("ranges: there has to be one of each hyperparameter");
+        std::copy(ranges.begin(), ranges.end(), g.ranges);
+        ProgramRow scalars = read_program(row["scalars"], options.slots + options.carried);
+        Rules::with(options.rule, [&](auto rule) {
+            using Rule = decltype(rule);
+            if (!Rule::Operands::contain(g.operands) ||
+                scalars.results.size() != std::size(Rule::SCALARS) + options.carried)
+                throw std::invalid_argument("operands, scalars: not those of the rule");
+        });
+        groups.push_back({g, std::move(scalars)});
     }
     return groups;
 }
@@ -66,6 +125,12 @@ inline LossScalePolicy read_policy(const py::object& row) {
 
 inline Options read_options(const py::dict& row) {
     Options o{};
+    o.rule = Rules::find(row["rule"].cast<std::string>(),
+                         row["scalars"].cast<std::vector<std::string>>());
+    o.slots = row["slots"].cast<int>();
+    o.carried = row["carried"].cast<int>();
+    if (o.slots > MAX_SLOTS || o.carried > MAX_CARRIED)
+        throw std::invalid_argument("slots, carried: too many");
     o.measures = row["measures"].cast<bool>();
     o.clip_norm = row["clip_norm"].cast<bool>();
     o.infinity_norm = row["infinity_norm"].cast<bool>();
@@ -84,7 +149,16 @@ inline State read_state(const py::dict& row) {
             reinterpret_cast<float*>(address("loss_scale")),
             reinterpret_cast<int64_t*>(address("counts")),
             reinterpret_cast<float*>(address("steps")),
-            reinterpret_cast<double*>(address("products"))};
+            reinterpret_cast<double*>(address("carried"))};
+}
+
+// A Step of either module, from everything above.
+template <class Step>
+Step* make_step(const py::list& tensors, const py::list& groups, const py::dict& options,
+                const py::list& programs, const py::dict& state) {
+    Options read = read_options(options);
+    return new Step(read_tensors(tensors), read_groups(groups, read), read,
+                    read_programs(programs), read_state(state));
 }
 
 }  // namespace lrfused

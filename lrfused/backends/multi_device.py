@@ -20,8 +20,8 @@ from torch import Tensor
 from lrfused.backends.work import APPLY, MEASURE, PLAN, Outcome, Work
 from lrfused.device.graph_capture import is_capturing
 from lrfused.device.streams import StreamUse
-from lrfused.memory.operands import Entry
-from lrfused.settings.options import Slot
+from lrfused.memory.operands import Entry, Operand
+from lrfused.settings.slots import Slot
 from lrfused.state.device_state import DeviceState
 
 
@@ -158,7 +158,7 @@ class Peer(Share):
     """
 
     def __init__(self, make: Make, work: Work, device: torch.device, lead: Share):
-        state = DeviceState(None, len(work.groups), device)
+        state = DeviceState(work.rule, None, len(work.groups), device)
         inputs = [
             (slot, x) for _, slot, s in work.hyper.programs for x in map(work.input, s.inputs)
         ]
@@ -190,12 +190,9 @@ class Peer(Share):
 
 def _without_memory(entry: Entry) -> Entry:
     """An entry of another device: sizes and dtypes, and the address 0."""
-    operands = {name: getattr(entry, name) for name in ("p", "m", "v", "x")}
-    return replace(
-        entry,
-        **{
-            name: replace(operand, flat=operand.flat.to("meta"))
-            for name, operand in operands.items()
-            if operand is not None
-        },
-    )
+
+    def elsewhere(operand: Operand) -> Operand:
+        return replace(operand, flat=operand.flat.to("meta"))
+
+    state = tuple(None if operand is None else elsewhere(operand) for operand in entry.state)
+    return replace(entry, p=elsewhere(entry.p), state=state)

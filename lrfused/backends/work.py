@@ -4,14 +4,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lrfused.groups.matrix import Hyperparameters
 from lrfused.memory.operands import Entry, Operand
 from lrfused.numerics.norm import CHUNK
+from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import Settings
-from lrfused.settings.options import Error, GroupOptions, Options, Slot
+from lrfused.settings.options import Error, GroupOptions, Options
+from lrfused.settings.slots import Slot
 from lrfused.state.device_state import DeviceState
 
 
@@ -43,6 +46,7 @@ class Work:
     ``mirrors`` stand for the schedules' inputs, by id, on a device that has not the inputs.
     """
 
+    rule: UpdateRule
     entries: list[Entry]
     groups: list[GroupOptions]
     options: Options
@@ -77,10 +81,24 @@ class Work:
     @property
     def memory(self) -> list[Tensor]:
         """What every step uses besides the caller's tensors."""
-        state, counts = self.state, self.state.tensors
         mirrors = [tensor for tensor in self.mirrors.values() if not tensor.is_meta]
-        tensors = [state.words, state.loss_scale, counts.counts, counts.steps, counts.products]
-        return tensors + mirrors
+        return [*self.state_tensors.values(), *mirrors]
+
+    @property
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What kernels write besides parameters and operands, under the names of csrc/core."""
+        state, counts = self.state, self.state.tensors
+        return {
+            "words": state.words,
+            "loss_scale": state.loss_scale,
+            "counts": counts.counts,
+            "steps": counts.steps,
+            "carried": counts.carried,
+        }
+
+    def increment_versions(self) -> None:
+        """Tell autograd that saved parameters are no longer what they were."""
+        torch.autograd.graph.increment_version(self.moving)  # inference tensors have no version
 
     def input(self, node: Schedule) -> Tensor:
         """The tensor that the kernels read for a schedule's input."""

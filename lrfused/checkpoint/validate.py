@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lrfused.backends.reference.scalars import usable
 from lrfused.engine.bound_table import MOMENTS
 from lrfused.engine.products import Recomputed
 from lrfused.groups.carried import KEYS, counters_in
@@ -16,6 +15,7 @@ from lrfused.groups.inputs import Inputs, fits, input_values
 from lrfused.groups.stored import Stored, schedule_data, stored_in
 from lrfused.groups.text import is_limited
 from lrfused.memory.checks import check_moment
+from lrfused.rules import ADAMW
 from lrfused.schedules import Schedule
 from lrfused.schedules.expression import INPUT_DTYPES
 from lrfused.settings.cells import (
@@ -27,9 +27,9 @@ from lrfused.settings.cells import (
     pair,
     read_group,
 )
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot, is_usable
 from lrfused.state.device_state import Field
-from lrfused.state.step_counts import PRODUCT_COUNT, PRODUCTS, Pair, States, is_count, products_in
+from lrfused.state.step_counts import Numbers, States, carried_in, carried_keys, is_count
 
 if TYPE_CHECKING:
     from lrfused.engine.engine import Engine
@@ -44,7 +44,7 @@ class Loaded:
     groups: GroupList
     states: dict[Any, Any]  # of parameters, and whatever else stands in a state
     counts: list[int]
-    products: list[Pair]
+    products: list[Numbers]
     counters: dict[Field, float]
     stored: list[Stored | None]
     schedules: list[dict[Slot, Schedule]]  # that are taken over
@@ -167,7 +167,7 @@ def _check_group(g: int, group: dict[str, Any], new: dict[str, Any], mirrors: se
         single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
-        if slot not in mirrors and not usable(slot, number_or_nan(value)):
+        if slot not in mirrors and not is_usable(slot.range, number_or_nan(value)):
             raise ValueError(f"state_dict: {name} of group {g} cannot be {value!r:.80}")
     lr = group["lr"]
     if isinstance(lr, Tensor) and not fits(number_or_nan(new["lr"]), lr):
@@ -201,15 +201,15 @@ def _counts(states: States, groups: GroupList) -> list[int]:
 
 def _products(
     states: States, groups: GroupList, counts: list[int], recomputed: Recomputed
-) -> list[Pair]:
+) -> list[Numbers]:
     """The products of each parameter's betas; they are taken out of the states."""
     products = []
     params = [(g, param) for g, group in enumerate(groups) for param in group["params"]]
     for (g, param), count in zip(params, counts, strict=True):
         state = states.get(param, {})
-        carried = {key: state.pop(key) for key in (PRODUCT_COUNT, *PRODUCTS) if key in state}
+        carried = {key: state.pop(key) for key in carried_keys(ADAMW) if key in state}
         try:
-            found = products_in(carried, count)
+            found = carried_in(ADAMW, carried, count)
         except ValueError as error:
             raise ValueError(f"state_dict: {error}") from error
         products.append(recomputed(g, count) if found is None else found)

@@ -13,9 +13,9 @@ from lrfused.groups.differences import differences
 from lrfused.groups.inputs import input_values
 from lrfused.groups.stored import stored_in
 from lrfused.memory.normal_tensors import normal_tensors
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 from lrfused.state.device_state import Field
-from lrfused.state.step_counts import Counts, Groups, Pair, States, as_count
+from lrfused.state.step_counts import Counts, Groups, Numbers, States, as_count
 from lrfused.warn import warn
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def adopt(engine: "Engine", groups: Groups, states: States) -> None:
 
 
 def restore(
-    engine: "Engine", groups: Groups, states: States, counts: list[int], products: list[Pair]
+    engine: "Engine", groups: Groups, states: States, counts: list[int], products: list[Numbers]
 ) -> None:
     """Take over loaded counts, exactly, with the products of the betas."""
     state = engine.state(groups)
@@ -64,7 +64,7 @@ def restore(
     # In place where it can be: captured graphs know these addresses.
     if [id(p) for p in params] != [id(p) for p in state.tensors.params]:
         engine.forget_table()
-        state.tensors = Counts(params, [False] * len(params), state.words.device)
+        state.tensors = Counts(engine.rule, params, [False] * len(params), state.words.device)
     for index, (updates, pair) in enumerate(zip(counts, products, strict=True)):
         state.tensors.set(index, updates, pair)
     count(engine, groups, states)

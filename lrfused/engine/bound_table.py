@@ -70,7 +70,7 @@ def build(
     gradients = {id(p) for p in with_gradient}
     used = [id(p) in gradients or bool(states.get(p)) for _, p in params]
     entries = [
-        make_entry(p, g, engine.groups[g].agc, {}) if use else idle_entry(p, g)
+        make_entry(p, g, engine.groups[g].agc, MOMENTS, {}) if use else idle_entry(p, g)
         for (g, p), use in zip(params, used, strict=True)
     ]
     tensors = [e.p.tensor for e in entries if not e.is_idle]
@@ -88,14 +88,14 @@ def build(
     made = [p for (_, p), use in zip(params, used, strict=True) if use and not states.get(p)]
     for (g, param), use in zip(params, used, strict=True):
         if use:
-            allocate(states[param], param, engine.groups[g].amsgrad)
+            allocate(states[param], param, engine.groups[g].of_rule["amsgrad"])
     count(engine, groups, states)
     state.set_groups(len(groups))
     for index, (g, param) in enumerate(params):
         if used[index]:
-            entries[index] = make_entry(param, g, engine.groups[g].agc, states[param])
+            entries[index] = make_entry(param, g, engine.groups[g].agc, MOMENTS, states[param])
     watched = [(t, t.data_ptr()) for t in (state.tensors.steps, *(tensor for tensor, _ in inputs))]
-    work = Work(entries, engine.groups, engine.options, state, engine.hyper, watched)
+    work = Work(engine.rule, entries, engine.groups, engine.options, state, engine.hyper, watched)
     run = make_runner(backend, work, engine.instruction_set)
     table = Table(work, backend, run, measures=measures, takes_tensors=backend in ON_GPUS)
     return table, made
@@ -113,7 +113,7 @@ def watch(table: Table, groups: Groups, states: States) -> Any:
         or any(type(e.param) not in PLAIN for e in work.entries)
     ):
         return None
-    params = [(e.param, e.group, e.m is not None, e.is_plain) for e in work.entries]
+    params = [(e.param, e.group, bool(e.state), e.is_plain) for e in work.entries]
     watched = [tensor for tensor, _ in work.watched]
     for state in (s for s in states.values() if isinstance(s, dict)):
         watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
@@ -146,12 +146,12 @@ def _holds(entry: Entry, views: dict[str, Tensor], place: Place, states: States)
     """The parameter and its state are the tensors that the table was built from."""
     state = states.get(entry.param)
     if not state:
-        return entry.m is None and entry.param.grad is None
-    if entry.m is None or any(state.get(key) is not view for key, view in views.items()):
+        return not entry.state and entry.param.grad is None
+    if not entry.state or any(state.get(key) is not view for key, view in views.items()):
         return False
-    if place_of(views["step"]) != place:
+    if "step" in views and place_of(views["step"]) != place:
         return False
-    for operand, key in zip((entry.m, entry.v, entry.x), MOMENTS, strict=True):
+    for operand, key in zip(entry.state, MOMENTS, strict=True):
         if operand is None:
             if key in state:
                 return False

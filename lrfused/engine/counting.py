@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from lrfused.engine.products import Recomputed
 from lrfused.memory.normal_tensors import normal_tensors
-from lrfused.settings.options import BiasCorrection
 from lrfused.state.device_state import Field
 from lrfused.state.step_counts import Counts, Groups, States, as_count
 
@@ -19,9 +18,9 @@ def count(engine: "Engine", groups: Groups, states: States) -> Counts:
     Others than ours were loaded behind our back: the schedules' step is not behind them.
     """
     state = engine.state(groups)
-    corrections = [row.options.bias_correction for row in engine.hyper.rows]
+    matters = engine.rule.carried[0].matters
     carries = [
-        corrections[g] == BiasCorrection.PRODUCT
+        matters(engine.hyper.rows[g].options)
         for g, group in enumerate(groups)
         for _ in group["params"]
     ]

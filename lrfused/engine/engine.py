@@ -1,5 +1,6 @@
 """The engine: walks the gradients, keeps the table, runs a backend, reports what it found."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from lrfused.groups.known_groups import KnownGroups
 from lrfused.groups.matrix import Hyperparameters
 from lrfused.memory.checks import check_pair
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.rules import ADAMW
 from lrfused.settings.cells import Settings, as_number
-from lrfused.settings.options import GroupOptions, Options, Slot
+from lrfused.settings.options import GroupOptions, Options
+from lrfused.settings.slots import Slot
 from lrfused.state.device_state import DeviceState, Field, Reading
 from lrfused.state.errors import error_of
 from lrfused.state.step_counts import Groups, States
@@ -35,7 +38,7 @@ class Engine:
     """
 
     def __init__(self, options: Options, backend: Choice, known: KnownGroups):
-        self.options, self.known = options, known
+        self.options, self.known, self.rule = options, known, ADAMW
         self.backend = checked(backend)
         self.instruction_set = "auto"
         self.groups: list[GroupOptions] = []
@@ -55,7 +58,9 @@ class Engine:
     def state(self, groups: Groups) -> DeviceState:
         """The counters, on the device of the first parameter; made when first needed."""
         if self._state is None:
-            self._state = DeviceState(self.options.loss_scale, len(groups), _home(groups))
+            self._state = DeviceState(
+                self.rule, self.options.loss_scale, len(groups), _home(groups)
+            )
         return self._state
 
     def settled_state(self, groups: Groups) -> DeviceState:
@@ -312,7 +317,8 @@ def _home(groups: Groups) -> torch.device:
 
 def _with_torch_options(options: GroupOptions, group: dict[str, Any]) -> GroupOptions:
     """The options with what stands in the group, which the caller may change at any time."""
-    amsgrad, maximize = bool(group["amsgrad"]), bool(group["maximize"])
-    if (options.amsgrad, options.maximize) == (amsgrad, maximize):
+    of_rule = {**options.of_rule, "amsgrad": bool(group["amsgrad"])}
+    maximize = bool(group["maximize"])
+    if (options.of_rule, options.maximize) == (of_rule, maximize):
         return options
-    return GroupOptions(**{**vars(options), "amsgrad": amsgrad, "maximize": maximize})
+    return replace(options, of_rule=of_rule, maximize=maximize)

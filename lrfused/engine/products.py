@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import BETAS, Settings, number_or_nan, read_group
-from lrfused.settings.options import BiasCorrection, Slot
-from lrfused.state.step_counts import Pair, power
+from lrfused.settings.slots import Slot
+from lrfused.state.step_counts import Numbers
 from lrfused.warn import warn
 
 BLOCK = 65536
@@ -35,11 +35,11 @@ class Recomputed:
         self._running: dict[tuple[int, Slot, int], Running] = {}
         self._estimated: set[int] = set()
 
-    def __call__(self, g: int, count: int) -> Pair:
+    def __call__(self, g: int, count: int) -> Numbers:
         """The products of a parameter of group ``g`` after so many updates."""
         betas = [number_or_nan(read_group(self._groups[g], slot)) for slot in BETAS]
-        if self._rows[g].options.bias_correction == BiasCorrection.POWER:
-            return power(betas[0], count), power(betas[1], count)
+        if self._rows[g].options.of_rule["bias_correction"] == "power":
+            return 1.0, 1.0
         first, second = (self._of(g, s, b, count) for s, b in zip(BETAS, betas, strict=True))
         return first, second
 

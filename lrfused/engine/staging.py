@@ -2,9 +2,9 @@
 
 import torch
 
-from lrfused.backends.cpu.step import CODES
 from lrfused.backends.work import Outcome
 from lrfused.engine.bound_table import Table
+from lrfused.memory.formats import CODES
 from lrfused.memory.operands import Operand
 
 

@@ -12,13 +12,12 @@ from lrfused.settings.hints import refuse_what_is_no_number
 from lrfused.settings.loss_scale import LossScale
 from lrfused.settings.options import (
     Agc,
-    BiasCorrection,
     DecayMode,
     GroupOptions,
     Nonfinite,
     Options,
-    Slot,
 )
+from lrfused.settings.slots import Slot
 
 # Keys of a parameter group that torch does not know; they are held outside param_groups.
 GROUP_ARGUMENTS = (
@@ -138,14 +137,14 @@ def _options(arguments: dict[str, Any]) -> GroupOptions:
     """The options of a group; amsgrad and maximize stay in torch's group."""
     mode = one_of("weight_decay_mode", arguments["weight_decay_mode"], _names(DecayMode))
     agc_by = one_of("agc_by", arguments["agc_by"], ("unit", "tensor"))
-    correction = one_of("bias_correction", arguments["bias_correction"], _names(BiasCorrection))
+    correction = one_of("bias_correction", arguments["bias_correction"], ("power", "product"))
     return GroupOptions(
         decay_mode=DecayMode[mode.upper()],
-        bias_correction=BiasCorrection[correction.upper()],
         value_clip=arguments["clip_value"] is not None,
         agc=Agc.OFF if arguments["agc"] is None else Agc[agc_by.upper()],
         start_step=whole("start_step", arguments["start_step"], minimum=0, maximum=2**53),
         peak_lr=_peak_lr(arguments["peak_lr"], arguments["lr"], mode),
+        of_rule={"amsgrad": False, "bias_correction": correction},
     )
 
 

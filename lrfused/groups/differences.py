@@ -9,7 +9,8 @@ from lrfused.groups.text import COMMON, SCHEDULE, Describer, described_options
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import IN_GROUPS, Settings, argument_name, limit_of, read_group
 from lrfused.settings.loss_scale import LossScale
-from lrfused.settings.options import Options, Slot
+from lrfused.settings.options import Options
+from lrfused.settings.slots import Slot
 
 SHOWN = 12
 Found = Iterator[tuple[str, str]]  # a setting, and what it was

@@ -8,7 +8,7 @@ from torch import Tensor
 from lrfused.groups.stored import Stored
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import Settings
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 
 
 class Inputs:

@@ -5,6 +5,7 @@ for the first time. A number in each, which goes along with its copies, says whi
 it is drawn at random, so that no other optimizer's group has it.
 """
 
+import math
 import numbers
 import secrets
 from collections.abc import Iterable
@@ -31,7 +32,8 @@ from lrfused.settings.cells import (
     same,
     written,
 )
-from lrfused.settings.options import GroupOptions, Options, Slot
+from lrfused.settings.options import GroupOptions, Options
+from lrfused.settings.slots import Slot
 
 GroupList = list[dict[str, Any]]
 TORCH_KEYS = ("params", "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
@@ -73,7 +75,10 @@ class KnownGroups:
 
     def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
         """Remember a new group; its dictionary gets what it carries."""
-        cells = [Cell.of(made.sources.get(slot, float("inf")), slot) for slot in Slot]
+        cells = [
+            Cell.of(made.sources.get(slot, math.inf if slot.is_limit else 0.0), slot)
+            for slot in Slot
+        ]
         self._seen = [*self._seen, group]
         return self._remember(group, made.options, cells)
 

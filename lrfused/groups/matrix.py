@@ -21,7 +21,7 @@ from lrfused.settings.cells import (
     value_at,
     written,
 )
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 from lrfused.warn import warn
 
 # What a caller may write to a group and the step has to know.

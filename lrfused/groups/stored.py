@@ -6,7 +6,7 @@ from typing import Any
 
 from lrfused.groups.carried import TEXT
 from lrfused.groups.text import VERSION, with_tables
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 
 
 @dataclass

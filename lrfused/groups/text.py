@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import LIMITS, Cell, Settings
-from lrfused.settings.options import Agc, GroupOptions, Options, Slot
+from lrfused.settings.options import Agc, GroupOptions, Options
+from lrfused.settings.slots import Slot
 
 VERSION = 2
 SCHEDULE = "a schedule"
@@ -76,7 +77,7 @@ def described_options(settings: Settings, options: Options) -> dict[str, Any]:
     described: dict[str, Any] = {
         "weight_decay_mode": group.decay_mode.name.lower(),
         "peak_lr": group.peak_lr,
-        "bias_correction": group.bias_correction.name.lower(),
+        "bias_correction": group.of_rule.get("bias_correction", "power"),
         "start_step": group.start_step,
         **optimizer_options(options),
     }

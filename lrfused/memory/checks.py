@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lrfused.memory.dtensor import is_distributed, local, placing
-from lrfused.memory.operands import DTYPES, overlaps_itself
+from lrfused.memory.formats import DTYPES
+from lrfused.memory.operands import overlaps_itself
 
 REAL = {
     torch.complex128: torch.float64,

@@ -15,7 +15,6 @@ from lrfused.memory.dtensor import local
 from lrfused.settings.options import Agc
 
 Place = tuple[Any, ...]
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def is_lazy(tensor: Tensor) -> bool:
@@ -96,16 +95,17 @@ class Operand:
 
 @dataclass(eq=False)
 class Entry:
-    """A parameter with its state. ``unit`` is the length of an output unit, 0 without units."""
+    """A parameter with the operands of its rule, of which None is not in the state.
+
+    ``unit`` is the length of an output unit, 0 without units.
+    """
 
     param: Tensor
     group: int
     unit: int
     order: Tensor
     p: Operand
-    m: Operand | None = None
-    v: Operand | None = None
-    x: Operand | None = None
+    state: tuple[Operand | None, ...] = ()
     is_idle: bool = False  # neither gradient nor state: whatever it is, it is not looked at
 
     @property
@@ -117,7 +117,7 @@ class Entry:
     @property
     def operands(self) -> list[Operand]:
         """Those that exist: without a gradient so far there is no state."""
-        return [o for o in (self.p, self.m, self.v, self.x) if o is not None]
+        return [self.p, *(operand for operand in self.state if operand is not None)]
 
 
 def idle_entry(param: Tensor, group: int) -> Entry:
@@ -126,8 +126,10 @@ def idle_entry(param: Tensor, group: int) -> Entry:
     return Entry(param, group, 0, nothing, Operand(nothing, nothing), is_idle=True)
 
 
-def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) -> Entry:
-    """The entry of a parameter.
+def make_entry(
+    param: Tensor, group: int, agc: Agc, keys: tuple[str, ...], state: dict[str, Tensor]
+) -> Entry:
+    """The entry of a parameter, whose rule has operands of these keys.
 
     Raises:
         ValueError: two elements of the parameter share memory.
@@ -144,11 +146,13 @@ def make_entry(param: Tensor, group: int, agc: Agc, state: dict[str, Tensor]) ->
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
     order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
-    entry = Entry(param, group, unit, order, Operand.of(data, order))
-    for name, key in (("m", "exp_avg"), ("v", "exp_avg_sq"), ("x", "max_exp_avg_sq")):
-        if key in state:
-            setattr(entry, name, Operand.of(state[key], order))
-    return entry
+    operands = tuple(Operand.of(state[k], order) if _is_in(state, k) else None for k in keys)
+    return Entry(param, group, unit, order, Operand.of(data, order), operands)
+
+
+def _is_in(state: dict[str, Tensor], key: str) -> bool:
+    """torch's SGD has None in place of a buffer that there is not yet."""
+    return state.get(key) is not None
 
 
 def overlaps_itself(tensor: Tensor) -> bool:

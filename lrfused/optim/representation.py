@@ -7,7 +7,8 @@ from lrfused.engine.engine import Engine
 from lrfused.groups.carried import KEYS
 from lrfused.groups.text import COMMON, USUAL, described_options
 from lrfused.settings.cells import LIMITS, Settings, argument_name, limit_of
-from lrfused.settings.options import Options, Slot
+from lrfused.settings.options import Options
+from lrfused.settings.slots import Slot
 
 
 def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> str:

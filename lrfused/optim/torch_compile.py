@@ -41,7 +41,7 @@ class Inner(NamedTuple):
         counts = state.tensors
         return Inner(
             engine._table,
-            [state.words, state.loss_scale, counts.counts, counts.steps, counts.products],
+            [state.words, state.loss_scale, counts.counts, counts.steps, counts.carried],
             [s[key] for s in _states(opt) for key in MOMENTS if key in s],
             [node._payload[0] for _, _, sch in engine.hyper.programs for node in sch.inputs],
         )

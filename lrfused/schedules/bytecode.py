@@ -102,24 +102,33 @@ def _interpolate(position: Floats, offset: Floats, length: Floats, table: Floats
 class Program:
     """A compiled schedule: ``code`` rows are (operation, operand, operand, operand).
 
-    ``names`` are those of the inputs, in register order; ``result`` is the register that
-    holds the value. A TABLE row's second and third operands are the registers that hold its
+    ``names`` are those of the inputs, in register order; ``results`` are the registers that hold
+    the values: one of a schedule. A TABLE row's second and third operands are the registers that hold its
     offset and length in ``table``.
     """
 
     code: tuple[tuple[int, int, int, int], ...]
     constants: tuple[float, ...]
     names: tuple[str, ...]
-    result: int
+    results: tuple[int, ...]
     table: NDArray[np.float64]
 
     @property
     def shape(self) -> tuple[object, ...]:
         """All that distinguishes programs apart from data; equal shapes are one program."""
-        return (self.code, len(self.constants), len(self.names), self.result)
+        return (self.code, len(self.constants), len(self.names), self.results)
+
+    @property
+    def result(self) -> int:
+        """The register of a schedule's value."""
+        return self.results[0]
 
     def evaluate(self, steps: Floats, inputs: tuple[float, ...] = ()) -> Floats:
         """The float64 values at an array of steps, in NumPy, without ever raising."""
+        return self.evaluate_all(steps, inputs)[0]
+
+    def evaluate_all(self, steps: Floats, inputs: tuple[float, ...] = ()) -> list[Floats]:
+        """Those of all results."""
         with np.errstate(all="ignore"):
             registers = [np.asarray(steps, dtype=np.float64)]
             registers += [np.full_like(registers[0], c) for c in (*self.constants, *inputs)]
@@ -129,4 +138,4 @@ class Program:
                 else:
                     x = FUNCTIONS[Op(op)](*(registers[i] for i in (a, b, c)[: ARITY[Op(op)]]))
                 registers.append(x)
-            return registers[self.result]
+            return [registers[i] for i in self.results]

@@ -1,26 +1,27 @@
-"""Schedule -> Program: one instruction for each distinct node."""
+"""Schedules -> a Program: one instruction for each distinct node."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lrfused.schedules.bytecode import MAX_INSTRUCTIONS, Op, Program
-from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
+from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, VARIABLE, nodes_in_order
 
 if TYPE_CHECKING:
     from lrfused.schedules.expression import Schedule
 
 
-def compile_schedule(schedule: "Schedule") -> Program:
-    """The program of a schedule.
+def compile_all(roots: Sequence["Schedule"], variables: int = 0) -> Program:
+    """One program of several schedules, of inputs or else of so many variables.
 
     Raises:
         ValueError: it needs more than 256 instructions.
     """
-    order = nodes_in_order(schedule)
+    order = nodes_in_order(*roots)
     constants = [n._payload for n in order if n._kind == CONSTANT]
     names = [n._payload[1] for n in order if n._kind == INPUT]
-    operations = [n for n in order if n._kind not in (STEP, CONSTANT, INPUT)]
+    operations = [n for n in order if n._kind not in (STEP, CONSTANT, INPUT, VARIABLE)]
     tables = [n._payload for n in operations if n._kind == Op.TABLE]
     if len(operations) > MAX_INSTRUCTIONS:
         raise ValueError(
@@ -41,8 +42,10 @@ def compile_schedule(schedule: "Schedule") -> Program:
         elif node._kind in leaves:
             registers[id(node)] = leaves[node._kind]
             leaves[node._kind] += 1
+        elif node._kind == VARIABLE:
+            registers[id(node)] = 1 + len(constants) + node._payload
     code: list[tuple[int, int, int, int]] = []
-    first = 1 + len(constants) + len(names)
+    first = 1 + len(constants) + len(names) + variables
     for node in operations:
         operands = [registers[id(a)] for a in node._arguments]
         if node._kind == Op.TABLE:
@@ -55,6 +58,6 @@ def compile_schedule(schedule: "Schedule") -> Program:
         code=tuple(code),
         constants=tuple(constants),
         names=tuple(names),
-        result=registers[id(schedule)],
+        results=tuple(registers[id(root)] for root in roots),
         table=np.concatenate(tables) if tables else np.zeros(0),
     )

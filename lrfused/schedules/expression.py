@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lrfused.schedules.bytecode import ARITY, FUNCTIONS, Op, Program
 from lrfused.schedules.check import whole
-from lrfused.schedules.compiler import compile_schedule
+from lrfused.schedules.compiler import compile_all
 from lrfused.schedules.evaluate import evaluate_one
 from lrfused.schedules.formula import formula
 from lrfused.schedules.nodes import (
@@ -113,7 +113,7 @@ class Schedule:
     def program(self) -> Program:
         """The compiled form."""
         if self._program is None:
-            object.__setattr__(self, "_program", compile_schedule(self))
+            object.__setattr__(self, "_program", compile_all([self]))
         return self._program  # type: ignore[return-value]
 
     @property

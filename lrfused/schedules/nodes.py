@@ -12,13 +12,14 @@ import numpy as np
 if TYPE_CHECKING:
     from lrfused.schedules.expression import Schedule
 
-# A leaf's kind is one of these strings; every other node's kind is an Op.
-STEP, CONSTANT, INPUT = "step", "constant", "input"
+# A leaf's kind is one of these strings; every other node's kind is an Op. A variable is a register
+# that whoever evaluates fills: its payload is the place among all that there are.
+STEP, CONSTANT, INPUT, VARIABLE = "step", "constant", "input", "variable"
 
 Row = tuple[Any, Any, list[int]]
 
 
-def nodes_in_order(root: "Schedule") -> list["Schedule"]:
+def nodes_in_order(*roots: "Schedule") -> list["Schedule"]:
     """Every node once, arguments before the nodes that use them.
 
     Nodes are told apart by identity, not by value: numbers that happen to coincide must not
@@ -26,7 +27,7 @@ def nodes_in_order(root: "Schedule") -> list["Schedule"]:
     """
     order: list[Schedule] = []
     seen: set[int] = set()
-    stack: list[tuple[Schedule, bool]] = [(root, False)]
+    stack: list[tuple[Schedule, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         node, ready = stack.pop()
         if ready:

@@ -18,7 +18,8 @@ from lrfused.schedules import input as schedule_input
 from lrfused.schedules.check import nonnegative
 from lrfused.schedules.evaluate import evaluate_one
 from lrfused.settings.hints import refuse_what_is_no_number
-from lrfused.settings.options import GroupOptions, Slot
+from lrfused.settings.options import GroupOptions
+from lrfused.settings.slots import Slot
 
 Value = float | Tensor | Schedule
 IN_GROUPS = (Slot.LR, Slot.WEIGHT_DECAY, Slot.BETA1, Slot.BETA2, Slot.EPS)

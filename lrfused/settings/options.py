@@ -1,40 +1,25 @@
-"""What a step is told: the hyperparameters' names, the options of groups and optimizer.
+"""What a step is told: the options of groups and optimizer.
 
 The integer values here are those of csrc/core/options.h.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from lrfused.settings.loss_scale import LossScale
 
 
-class Slot(IntEnum):
-    """The scheduled hyperparameters, columns of a matrix with a row a group."""
-
-    LR = 0
-    WEIGHT_DECAY = 1
-    BETA1 = 2
-    BETA2 = 3
-    EPS = 4
-    CLIP_VALUE = 5
-    AGC = 6
-    MAX_GRAD_NORM = 7  # one for all groups: row 0 counts
-
-
 class DecayMode(IntEnum):
-    """What the parameters shrink by: 1 - lr * decay, 1 - decay, 1 - decay * lr / peak_lr."""
+    """What the parameters shrink by: 1 - lr * decay, 1 - decay, 1 - decay * lr / peak_lr.
+
+    With L2 they do not: decay * p is added to the gradient.
+    """
 
     LR = 0
     INDEPENDENT = 1
     LR_RATIO = 2
-
-
-class BiasCorrection(IntEnum):
-    """1 - beta**count (torch), or 1 - the product of the betas that were used."""
-
-    POWER = 0
-    PRODUCT = 1
+    L2 = 3
 
 
 class Agc(IntEnum):
@@ -64,16 +49,18 @@ class Error(IntEnum):
 
 @dataclass(frozen=True)
 class GroupOptions:
-    """The options of a parameter group, apart from its hyperparameters."""
+    """The options of a parameter group, apart from its hyperparameters.
 
-    amsgrad: bool = False
+    ``of_rule`` are those that only the optimizer's rule knows: amsgrad, say.
+    """
+
     maximize: bool = False
     decay_mode: DecayMode = DecayMode.LR
-    bias_correction: BiasCorrection = BiasCorrection.POWER
     value_clip: bool = False
     agc: Agc = Agc.OFF
     start_step: int = 0
     peak_lr: float = 1.0
+    of_rule: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

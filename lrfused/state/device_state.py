@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.rules import UpdateRule
 from lrfused.settings.loss_scale import LossScale
-from lrfused.settings.options import Error, Slot
+from lrfused.settings.options import Error
+from lrfused.settings.slots import Slot
 from lrfused.state.step_counts import Counts
 
 
@@ -53,7 +55,9 @@ class DeviceState:
     """
 
     @normal_tensors()
-    def __init__(self, policy: LossScale | None, groups: int, device: torch.device):
+    def __init__(
+        self, rule: UpdateRule, policy: LossScale | None, groups: int, device: torch.device
+    ):
         self.words = torch.zeros(len(Field) + groups * len(Slot), dtype=torch.int64, device=device)
         self.loss_scale = torch.tensor(
             [policy.init if policy else 1.0], dtype=torch.float32, device=device
@@ -62,7 +66,7 @@ class DeviceState:
             self.words[Field.HYSTERESIS_TRACKER] = policy.hysteresis
         self.floats[Field.CLIP_COEFFICIENT] = 1.0
         self.floats[Field.LOSS_SCALE] = self.loss_scale[0]
-        self.tensors = Counts([], [], device)
+        self.tensors = Counts(rule, [], [], device)
 
     def set_groups(self, groups: int) -> None:
         """Room for the hyperparameters of so many groups; the same memory if there is already."""
@@ -99,10 +103,10 @@ class DeviceState:
         """To another device: the parameters went there, say, after only something was read."""
         self.words, self.loss_scale = self.words.to(device), self.loss_scale.to(device)
         old = self.tensors
-        self.tensors = Counts(old.params, old.carries, device)
+        self.tensors = Counts(old.rule, old.params, old.carries, device)
         self.tensors.counts.copy_(old.counts)
         self.tensors.steps.copy_(old.steps)
-        self.tensors.products.copy_(old.products)
+        self.tensors.carried.copy_(old.carried)
 
     @property
     def floats(self) -> torch.Tensor:

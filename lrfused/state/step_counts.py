@@ -1,8 +1,8 @@
-"""How often each parameter was updated, and the products of its betas so far.
+"""How often each parameter was updated, and the numbers that its rule carries on so far.
 
-The truth is int64; torch's world sees float32 copies through ``optimizer.state[p]["step"]``,
-which are views of one tensor that every backend writes. Where the bias correction needs the
-products, they stand in the state, too, with the count at which they hold.
+The truth is int64; torch's world sees float32 copies through ``optimizer.state[p]["step"]``, where
+the rule shows counts, which are views of one tensor that every backend writes. Carried numbers
+stand in the state, too, where they matter, with the count at which they hold.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from lrfused.memory.operands import place_of
+from lrfused.rules import UpdateRule
 
 Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
-Pair = tuple[float, float]
-Recompute = Callable[[int, int], Pair]
-PRODUCTS = ("lrfused_beta1_product", "lrfused_beta2_product")
-PRODUCT_COUNT = "lrfused_count"
+Numbers = tuple[float, ...]  # carried ones of a parameter
+Recover = Callable[[int, int], Numbers]
+CARRIED_COUNT = "lrfused_count"
 LAST_EXACT = 2**24  # float32 shows every count up to here
 
 
 def is_count(shown: float) -> bool:
-    """What stands in state["step"] can be a number of updates."""
-    return 0.0 <= shown < 2.0**62
+    """What stands in state["step"] can be a number of updates, from which a float64 counts on."""
+    return 0.0 <= shown < 2.0**53
 
 
 def as_count(shown: Any) -> int:
@@ -34,31 +34,35 @@ def as_count(shown: Any) -> int:
         ValueError: it is none.
     """
     if not is_count(float(shown)):
-        raise ValueError(f"state['step']: must be a count, in [0, 2**62), got {float(shown)}")
+        raise ValueError(f"state['step']: must be a count, in [0, 2**53), got {float(shown)}")
     return int(shown)
 
 
-def products_in(state: dict[str, Any], count: int) -> Pair | None:
-    """The products that a state carries; None if it has none of this count.
+def carried_keys(rule: UpdateRule) -> tuple[str, ...]:
+    """The keys of a state that belong to carried numbers."""
+    return (CARRIED_COUNT, *(carried.key for carried in rule.carried))
+
+
+def carried_in(rule: UpdateRule, state: dict[str, Any], count: int) -> Numbers | None:
+    """The carried numbers of a state; None if it has none of this count.
 
     torch's own load casts them to the parameter's dtype, and its steps go on without them.
 
     Raises:
-        ValueError: they cannot be products of betas.
+        ValueError: they cannot be such numbers.
     """
-    stored: list[Any] = [state.get(key) for key in (PRODUCT_COUNT, *PRODUCTS)]
-    dtypes = [getattr(value, "dtype", None) for value in stored]
-    if dtypes != [torch.int64, torch.float64, torch.float64] or int(stored[0]) != count:
+    stored = [state.get(carried.key) for carried in rule.carried]
+    if not stored or any(getattr(x, "dtype", None) != torch.float64 for x in stored):
         return None
-    first, second = float(stored[1]), float(stored[2])
-    if not (0.0 <= first <= 1.0 and 0.0 <= second <= 1.0):
-        raise ValueError(f"products of betas must be in [0, 1], got {first} and {second}")
-    return first, second
-
-
-def power(beta: float, count: int) -> float:
-    """The product of so many equal betas; one that cannot be counts as 0."""
-    return beta**count if 0.0 <= beta < 1.0 else float(count == 0)
+    if rule.counts:
+        at = state.get(CARRIED_COUNT)
+        if getattr(at, "dtype", None) != torch.int64 or int(at) != count:  # type: ignore[arg-type]
+            return None
+    numbers = tuple(map(float, stored))  # type: ignore[arg-type]
+    if not all(0.0 <= x <= 1.0 for x in numbers):
+        names = " and ".join(carried.key for carried in rule.carried)
+        raise ValueError(f"{names} must be in [0, 1], got {' and '.join(map(str, numbers))}")
+    return numbers
 
 
 class Moved(NamedTuple):
@@ -72,53 +76,58 @@ class Moved(NamedTuple):
 class Counts:
     """The counts of a fixed list of parameters; another list takes a new object.
 
-    ``carries`` says of which parameters the products travel with the state: those of groups whose
-    bias correction needs them.
+    ``carries`` says of which parameters the carried numbers travel with the state: those of groups
+    for which they matter.
     """
 
-    def __init__(self, params: list[Tensor], carries: list[bool], device: torch.device):
-        self.params, self.carries = params, carries
+    def __init__(
+        self, rule: UpdateRule, params: list[Tensor], carries: list[bool], device: torch.device
+    ):
+        self.rule, self.params, self.carries = rule, params, carries
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
-        self.products = torch.ones((len(params), 2), dtype=torch.float64, device=device)
+        initial = torch.tensor([carried.initial for carried in rule.carried], dtype=torch.float64)
+        self.carried = initial.to(device).repeat(len(params), 1)
         self.renew_views()
 
-    def set(self, index: int, count: int, products: Pair) -> None:
-        """The count of a parameter and the products of its betas."""
+    def set(self, index: int, count: int, carried: Numbers) -> None:
+        """The count of a parameter and its carried numbers."""
         self.counts[index] = count
         self.steps[index] = float(count)
-        self.products[index, 0], self.products[index, 1] = products
+        self.carried[index] = torch.tensor(carried, dtype=torch.float64)
 
     def moved(
-        self, groups: Groups, states: States, carries: list[bool], recompute: Recompute
+        self, groups: Groups, states: States, carries: list[bool], recover: Recover
     ) -> "Moved":
         """Counts for the present parameters: ours, unless those in the state were replaced or lost.
 
         Of the same parameters they stay where they are: captured graphs know these addresses.
-        ``recompute`` gives a group's products after so many updates, where nothing else does.
+        ``recover`` gives a group's carried numbers after so many updates, where nothing else does.
         """
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         if carries == self.carries and self._are_in_place([p for _, p in params], states):
             return Moved(self, 0, False)
-        new = Counts([p for _, p in params], carries, self.counts.device)
+        new = Counts(self.rule, [p for _, p in params], carries, self.counts.device)
         places = {id(p): i for i, p in enumerate(self.params)}
         foreign, kept = [0], 0
         for index, (g, param) in enumerate(params):
             state = states.get(param, {})
-            if state.get("step") is None:
+            if self.rule.counts and state.get("step") is None:
                 continue  # no state, no updates so far
+            if not self.rule.counts and not state:
+                continue
             old = places.get(id(param))
-            own = old is not None and self.is_shown(old, state["step"])
-            count = int(self.counts[old]) if own else as_count(state["step"])
+            own = old is not None and self.is_shown(old, state)
+            count = int(self.counts[old]) if own else as_count(state.get("step", 0))
             foreign, kept = (foreign, kept + 1) if own else ([*foreign, count], kept)
-            carried = self._carried(old, state, count) if carries[index] else None
-            if carried is None and own:
-                carried = (float(self.products[old, 0]), float(self.products[old, 1]))
-            new.set(index, count, recompute(g, count) if carried is None else carried)
+            numbers = self._carried(old, state, count) if carries[index] else None
+            if numbers is None and own and not self._lost(old, state):
+                numbers = tuple(self.carried[old].tolist())
+            new.set(index, count, recover(g, count) if numbers is None else numbers)
         if [id(p) for p in new.params] != [id(p) for p in self.params]:
             return Moved(new, max(foreign), len(foreign) > 1 and not kept)
         # The counts last: after an interrupt the others would still be seen to differ.
-        self.products.copy_(new.products)
+        self.carried.copy_(new.carried)
         self.steps.copy_(new.steps)
         self.counts.copy_(new.counts)
         self.carries = carries
@@ -127,6 +136,8 @@ class Counts:
 
     def show_in(self, groups: Groups, states: States) -> bool:
         """No state shows another count than ours; their values are not asked for."""
+        if not self.rule.counts:
+            return True
         ours = {id(p): views["step"] for p, views in zip(self.params, self.views, strict=True)}
         return all(
             state.get("step") is ours.get(id(param))
@@ -149,42 +160,58 @@ class Counts:
                 continue
             if any(state.get(key) is not view for key, view in views.items()):
                 return False
-            if place_of(views["step"]) != self.places[i]:
+            if self._place(views) != self.places[i]:
                 return False
+        if not self.rule.counts:
+            return True
         is_known = (self.steps == self.counts.float()).all() & (self.counts[idle] == 0).all()
         return bool(is_known)
 
-    def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Pair | None:
-        """Products that somebody put into the state; ours, if they are still there."""
+    def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Numbers | None:
+        """Numbers that somebody put into the state; None for ours, if they are still there."""
         ours = {} if old is None else self.views[old]
-        if old is not None and all(state.get(key) is ours.get(key) for key in PRODUCTS):
+        keys = [carried.key for carried in self.rule.carried]
+        if old is not None and all(state.get(key) is ours.get(key) for key in keys):
             return None
-        return products_in(state, count)
+        return carried_in(self.rule, state, count)
 
-    def is_shown(self, index: int, shown: Any) -> bool:
+    def _lost(self, old: int | None, state: dict[str, Any]) -> bool:
+        """A state without counts was put in place of the one that showed our numbers."""
+        if self.rule.counts or old is None:
+            return False
+        return any(state.get(key) is not view for key, view in self.views[old].items())
+
+    def is_shown(self, index: int, state: dict[str, Any]) -> bool:
         """Nobody wrote another count over ours, which float32 shows rounded."""
-        return float(shown) == float(self.counts[index].float())
+        if not self.rule.counts:
+            return True
+        return float(state["step"]) == float(self.counts[index].float())
 
     def bind(self, states: States) -> None:
-        """Let the state of every parameter that has one show its count, and products."""
+        """Let the state of every parameter that has one show its count, and carried numbers."""
         for param, views in zip(self.params, self.views, strict=True):
             state = states.get(param)
             if state:
                 state.update(views)
-                for key in (PRODUCT_COUNT, *PRODUCTS):
+                for key in carried_keys(self.rule):
                     if key not in views:
                         state.pop(key, None)
 
     def renew_views(self) -> None:
         """What the state will show; after a deepcopy, say, the old ones may be views no more."""
         self.views = [self._views(i) for i in range(len(self.params))]
-        self.places = [place_of(views["step"]) for views in self.views]
+        self.places = [self._place(views) for views in self.views]
+
+    def _place(self, views: dict[str, Tensor]) -> Any:
+        return place_of(views["step"]) if "step" in views else None
 
     def _views(self, i: int) -> dict[str, Tensor]:
-        views = {"step": self.steps[i]}
+        views = {"step": self.steps[i]} if self.rule.counts else {}
         if self.carries[i]:
-            views |= zip(PRODUCTS, self.products[i].unbind(), strict=True)
-            views[PRODUCT_COUNT] = self.counts[i]
+            keys = [carried.key for carried in self.rule.carried]
+            views |= zip(keys, self.carried[i].unbind(), strict=True)
+            if self.rule.counts:
+                views[CARRIED_COUNT] = self.counts[i]
         return views
 
     def copies(self, states: States) -> list[dict[str, Tensor]]:
@@ -200,6 +227,6 @@ class Counts:
     ) -> dict[str, Tensor]:
         keys = [key for key in self.views[index] if isinstance(state.get(key), Tensor)]
         copies = {key: state[key].clone() for key in keys}
-        if exact is not None and "step" in copies and self.is_shown(index, copies["step"]):
+        if exact is not None and "step" in copies and self.is_shown(index, copies):
             copies["step"] = copies["step"].double().fill_(float(exact[index]))
         return copies

@@ -25,7 +25,7 @@ from lrfused.backends.triton import words as w
 from lrfused.backends.triton.apply import apply_kernel
 from lrfused.backends.triton.measure import measure_kernel
 from lrfused.backends.triton.plan import plan_kernel
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 
 F64, F32, BF16, F16 = 0, 1, 2, 3
 # Codes of the parameter's dtype, its gradient's and its moments'.

@@ -14,7 +14,7 @@ from lrfused import schedules as S
 from lrfused.numerics import elementary
 from lrfused.schedules.bytecode import ARITY, Op
 from lrfused.schedules.expression import INPUT_DTYPES
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 
 if not is_there:
     pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lrfused import native
-from lrfused.backends.cpu.step import description, increment_versions
+from lrfused.backends.description import description
 from lrfused.backends.work import UNKNOWN, WHOLE_STEP, Outcome, Work
 from lrfused.device.graph_capture import is_capturing
 from lrfused.device.host_to_device import Upload
@@ -121,7 +121,7 @@ class CudaStep:
 
     def outcome(self, work: Work) -> Outcome:
         """Emulated on a CPU, what was decided; on a device nobody knows yet."""
-        increment_versions(work.moving)
+        work.increment_versions()
         if self.device.type != "cpu":
             return UNKNOWN
         words = work.state.words

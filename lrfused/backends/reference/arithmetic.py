@@ -1,36 +1,10 @@
-"""Operations of one rounding, in the compute type."""
+"""What the phases of the reference have in common."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lrfused.backends.work import Work
 from lrfused.memory.operands import Entry
-
-
-def compute_type(p: Tensor) -> torch.dtype:
-    """The type in which a parameter's arithmetic is done."""
-    return torch.float64 if p.dtype == torch.float64 else torch.float32
-
-
-def scalar(value: float, like: Tensor) -> Tensor:
-    """A 0-dim tensor: the number rounded once to the compute type."""
-    return torch.tensor(float(value), dtype=like.dtype, device=like.device)
-
-
-def square_root(x: Tensor) -> Tensor:
-    """The IEEE square root: on a CPU torch's own is off by an ulp in 16% (float64: 1%)."""
-    if x.dtype == torch.float32:
-        return torch.sqrt(x.double()).float()
-    if x.device.type == "cpu":
-        return torch.from_numpy(np.sqrt(x.numpy()))
-    return torch.sqrt(x)
-
-
-def clamp(x: Tensor, bound: Tensor) -> Tensor:
-    """Value clip by compare and select: nan stays nan."""
-    x = torch.where(x > bound, bound, x)
-    return torch.where(x < -bound, -bound, x)
 
 
 def units_of(entry: Entry, flat: Tensor) -> Tensor:

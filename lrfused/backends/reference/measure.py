@@ -5,16 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lrfused.backends.reference.arithmetic import (
-    clamp,
-    compute_type,
-    inverse_scale,
-    scalar,
-    units_of,
-)
+from lrfused.backends.reference.arithmetic import inverse_scale, units_of
 from lrfused.backends.reference.scalars import GroupPlan
 from lrfused.backends.work import Work
 from lrfused.numerics.norm import sums_of_squares
+from lrfused.numerics.rounding import clamp, compute_type, scalar
 
 
 @dataclass
@@ -46,7 +41,7 @@ def _of_gradient(work: Work, index: int, group: GroupPlan) -> Measured:
     clipped = param = None
     if options.value_clip:
         inverse = scalar(inverse_scale(work), g)
-        clipped = sums_of_squares(clamp(g * inverse, scalar(group.bound, g)))
+        clipped = sums_of_squares(clamp(g * inverse, scalar(group.clip_bound, g)))
     if options.agc:
         param = sums_of_squares(units_of(entry, entry.p.flat.to(dtype)))
     magnitude = g.abs().double()

@@ -4,11 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrfused.backends.reference.arithmetic import compute_type, inverse_scale, scalar
+from lrfused.backends.reference.arithmetic import inverse_scale
 from lrfused.backends.reference.measure import Measured
 from lrfused.backends.reference.scalars import GroupPlan, agc_coefficient, propagating_maximum
 from lrfused.backends.work import Work
 from lrfused.numerics.norm import combine
+from lrfused.numerics.rounding import compute_type, scalar
 
 
 def agc_coefficients(work: Work, group: GroupPlan, sums: Measured) -> np.ndarray:
@@ -44,7 +45,7 @@ def norms(
         factors = torch.from_numpy(agc[index])
         raw.append(sums.raw.reshape(-1).cpu())
         seen.append((_unscaled(work, sums).cpu() * (factors * factors)[:, None]).reshape(-1))
-        bound = groups[entry.group].bound if work.groups[entry.group].value_clip else np.inf
+        bound = groups[entry.group].clip_bound if work.groups[entry.group].value_clip else np.inf
         for magnitude, factor in zip(sums.largest.tolist(), factors.tolist(), strict=True):
             scaled = magnitude * inverse
             scaled = (bound if scaled > bound else scaled) * factor

@@ -15,10 +15,10 @@ from lrfused.backends.reference.scalars import (
     count_update,
     group_plan,
     update_loss_scale,
-    usable,
 )
 from lrfused.backends.work import Work
-from lrfused.settings.options import Error, Slot
+from lrfused.settings.options import Error
+from lrfused.settings.slots import Slot, is_usable
 from lrfused.state.device_state import Field
 from lrfused.state.step_counts import is_count
 
@@ -27,10 +27,9 @@ from lrfused.state.step_counts import is_count
 class Move:
     """How one parameter moves."""
 
-    before: np.ndarray  # multiplier of g by unit, before the value clip
-    after: np.ndarray  # and after it
-    step_size: float
-    inverse_root: float
+    pre_scale: np.ndarray  # multiplier of g by unit, before the value clip
+    post_scale: np.ndarray  # and after it
+    scalars: dict[str, float]  # of the rule
 
 
 @dataclass
@@ -50,7 +49,8 @@ def begin(work: Work) -> list[GroupPlan] | None:
     state.words[Field.ERROR] = Error.NONE
     for g, options in enumerate(work.groups):
         for slot in Slot:
-            if now >= options.start_step and not usable(slot, values[g, slot]):
+            kind = work.rule.range_of(slot, options)
+            if now >= options.start_step and not is_usable(kind, values[g, slot]):
                 state.words[Field.ERROR_SLOT] = slot
                 _refuse(work, Error.HYPERPARAMETER, g, values[g, slot])
                 return None
@@ -110,13 +110,24 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
 def _move(
     work: Work, index: int, group: GroupPlan, factors: np.ndarray, coefficient: float
 ) -> Move:
-    """Multipliers and bias corrections of one parameter, whose update is counted."""
-    options = work.groups[work.entries[index].group]
+    """Multipliers and scalars of one parameter, whose update is counted."""
+    g = work.entries[index].group
     inverse = inverse_scale(work)
-    sign = -1.0 if options.maximize else 1.0
-    if options.value_clip:
-        before, after = np.full(len(factors), sign * inverse), factors * coefficient
+    sign = -1.0 if work.groups[g].maximize else 1.0
+    if work.groups[g].value_clip:
+        pre_scale, post_scale = np.full(len(factors), sign * inverse), factors * coefficient
     else:
-        before, after = sign * ((inverse * factors) * coefficient), np.ones(len(factors))
-    corrections = count_update(work.state.tensors, index, group, options.bias_correction)
-    return Move(before, after, *corrections)
+        pre_scale = sign * ((inverse * factors) * coefficient)
+        post_scale = np.ones(len(factors))
+    return Move(pre_scale, post_scale, _scalars(work, index, g))
+
+
+def _scalars(work: Work, index: int, g: int) -> dict[str, float]:
+    """What the rule's program says for one parameter, and what it carries on."""
+    counts, rule = work.state.tensors, work.rule
+    count = np.array([count_update(counts, index)], dtype=np.float64)
+    carried = counts.carried[index].tolist()
+    program = rule.program(work.groups[g])
+    values = [float(x[0]) for x in program.evaluate_all(count, (*work.values[g], *carried))]
+    counts.carried[index] = torch.tensor(values[len(rule.scalars) :], dtype=torch.float64)
+    return dict(zip(rule.scalars, values, strict=False))

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrfused.numerics.elementary import power_integer
 from lrfused.settings.loss_scale import LARGEST_FLOAT32, LossScale
-from lrfused.settings.options import BiasCorrection, DecayMode, GroupOptions, Slot
+from lrfused.settings.options import GroupOptions
+from lrfused.settings.slots import Slot
 from lrfused.state.device_state import DeviceState, Field
 from lrfused.state.step_counts import Counts
 
@@ -15,51 +15,17 @@ UNIT_NORM_FLOOR = 1e-3
 
 @dataclass
 class GroupPlan:
-    """The scalars of a group, in float64."""
+    """What plan and measure use of a group, in float64; all else is a matter of its rule."""
 
     active: bool
-    lr: float
-    decay: float
-    beta1: float
-    one_minus_beta1: float
-    beta2: float
-    one_minus_beta2: float
-    eps: float
-    bound: float
+    clip_bound: float
     agc: float
 
 
-def usable(slot: Slot, value: float) -> bool:
-    """Thresholds may be infinite; betas lie in [0, 1); the rest must be finite in float32."""
-    if slot in (Slot.CLIP_VALUE, Slot.AGC, Slot.MAX_GRAD_NORM):
-        return bool(value >= 0.0)
-    if slot in (Slot.BETA1, Slot.BETA2):
-        return bool(0.0 <= value < 1.0)
-    return bool(abs(value) <= LARGEST_FLOAT32)
-
-
 def group_plan(values: np.ndarray, options: GroupOptions, now: int) -> GroupPlan:
-    """The scalars of one group."""
-    lr, weight_decay = values[Slot.LR], values[Slot.WEIGHT_DECAY]
-    if options.decay_mode == DecayMode.LR:
-        decay = 1.0 - lr * weight_decay
-    elif options.decay_mode == DecayMode.INDEPENDENT:
-        decay = 1.0 - weight_decay
-    else:
-        decay = 1.0 - weight_decay * (lr / options.peak_lr)
-    beta1, beta2 = values[Slot.BETA1], values[Slot.BETA2]
-    return GroupPlan(
-        active=now >= options.start_step,
-        lr=lr,
-        decay=decay,
-        beta1=beta1,
-        one_minus_beta1=1.0 - beta1,
-        beta2=beta2,
-        one_minus_beta2=1.0 - beta2,
-        eps=values[Slot.EPS],
-        bound=values[Slot.CLIP_VALUE],
-        agc=values[Slot.AGC],
-    )
+    """Of one group."""
+    bound = values[Slot.CLIP_VALUE] if options.value_clip else np.inf
+    return GroupPlan(now >= options.start_step, bound, values[Slot.AGC])
 
 
 def agc_coefficient(threshold: float, gradient: float, weight: float) -> float:
@@ -80,25 +46,15 @@ def propagating_maximum(x: float, y: float) -> float:
     return x if x > y or x != x else y
 
 
-def count_update(
-    counts: Counts, index: int, group: GroupPlan, correction: BiasCorrection
-) -> tuple[float, float]:
-    """Count a parameter's update; lr / (1 - beta1**count) and 1 / sqrt(1 - beta2**count)."""
+def count_update(counts: Counts, index: int) -> int:
+    """Count a parameter's update; returned is its count now."""
     shown = float(counts.steps[index])
     if shown != float(np.float32(int(counts.counts[index]))):
         counts.counts[index] = int(shown)  # somebody wrote state["step"]: it counts
     counts.counts[index] += 1
-    count = np.array([int(counts.counts[index])])
-    counts.steps[index] = float(np.float32(count[0]))
-    counts.products[index, 0] *= group.beta1
-    counts.products[index, 1] *= group.beta2
-    if correction == BiasCorrection.PRODUCT:
-        product1, product2 = (float(x) for x in counts.products[index])
-    else:
-        product1 = float(power_integer(np.array([group.beta1]), count)[0])
-        product2 = float(power_integer(np.array([group.beta2]), count)[0])
-    step_size = np.float64(group.lr) / np.float64(1.0 - product1)
-    return float(step_size), float(1.0 / np.sqrt(np.float64(1.0 - product2)))
+    count = int(counts.counts[index])
+    counts.steps[index] = float(np.float32(count))
+    return count
 
 
 def count_step(state: DeviceState, skip: bool, coefficient: float, advance_on_skip: bool) -> None:

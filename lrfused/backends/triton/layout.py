@@ -13,7 +13,8 @@ from lrfused.backends.work import Work
 from lrfused.memory.operands import Entry, Operand
 from lrfused.numerics.elementary import TWO_OVER_PI
 from lrfused.numerics.norm import CHUNK, SPAN
-from lrfused.settings.options import GroupOptions, Slot
+from lrfused.settings.options import GroupOptions
+from lrfused.settings.slots import Slot
 
 Words = NDArray[np.int64]
 

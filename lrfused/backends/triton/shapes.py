@@ -9,7 +9,7 @@ from torch import Tensor
 from lrfused.backends.triton import words as w
 from lrfused.schedules import Schedule
 from lrfused.schedules.expression import INPUT_DTYPES
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 
 # What is needed before plan, as bits.
 EARLY = {Slot.CLIP_VALUE: int(w.EARLY_CLIP), Slot.AGC: int(w.EARLY_AGC)}

@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrfused.backends.cpu.step import CODES, increment_versions
 from lrfused.backends.triton import layout, shapes
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.apply import apply_kernel
@@ -18,7 +17,7 @@ from lrfused.backends.work import APPLY, MEASURE, PLAN, UNKNOWN, WHOLE_STEP, Out
 from lrfused.device.graph_capture import is_capturing
 from lrfused.device.host_to_device import Upload
 from lrfused.device.streams import StreamUse
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 from lrfused.state.device_state import Field
 
 Kind = tuple[int, ...]  # words.KIND_P and what follows it
@@ -167,7 +166,7 @@ class TritonStep:
         """On a CPU, what was decided; on a device nobody knows yet."""
         words = work.state.words
         if not self.knows or self._decided.words[int(w.PROCEED)]:
-            increment_versions(work.moving)
+            work.increment_versions()
         if not self.knows:
             return UNKNOWN
         return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))

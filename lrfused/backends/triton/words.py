@@ -13,7 +13,7 @@ from torch import Tensor
 from lrfused.backends.reference import scalars
 from lrfused.numerics import norm
 from lrfused.settings import loss_scale, options
-from lrfused.settings.options import Slot
+from lrfused.settings.slots import Slot
 from lrfused.state import device_state
 from lrfused.state.device_state import Field
 

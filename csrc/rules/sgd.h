@@ -1,0 +1,35 @@
+// SGD of one element; lrfused/rules/sgd.py and lrfused/backends/triton/rules.py have the same.
+#pragma once
+
+#include "core/scalars.h"
+#include "rules/operands.h"
+
+namespace lrfused {
+
+struct Sgd {
+    static constexpr const char* NAME = "sgd";
+    enum Scalar { DECAY, L2, BUFFER_DECAY, BUFFER_GAIN, FROM_BUFFER, FROM_GRADIENT, LR };
+    static constexpr const char* SCALARS[] = {
+        "decay", "l2", "buffer_decay", "buffer_gain", "from_buffer", "from_gradient", "lr"};
+    using Operands = OperandCounts<0, 1>;  // with momentum momentum_buffer
+
+    // 0 selects nothing at all: what it would multiply may be infinite.
+    template <class C>
+    LRF_HD static C term(C x, C factor) {
+        return factor == C(0) ? C(0) : x * factor;
+    }
+
+    template <int operands, class C>
+    LRF_HD static void update(C g, C& p, C* state, const Scalars<C>& r) {
+        C decayed = p * r[DECAY];
+        C direction = g + term(p, r[L2]);
+        if constexpr (operands == 1) {
+            C buffer = term(state[0], r[BUFFER_DECAY]) + term(direction, r[BUFFER_GAIN]);
+            state[0] = buffer;
+            direction = term(buffer, r[FROM_BUFFER]) + term(direction, r[FROM_GRADIENT]);
+        }
+        p = decayed - direction * r[LR];
+    }
+};
+
+}  // namespace lrfused

@@ -1,0 +1,128 @@
+"""UpdateRule: everything that tells one optimizer from another.
+
+Scalars are expressions in the language of the schedules: over the hyperparameters of a group, the
+count of a parameter's updates (with the present one) and numbers that are carried from update to
+update. Plan evaluates them as it evaluates schedules, in float64; they are rounded once, where they
+meet a tensor. The update of one element is written three times, under one name: in csrc/rules/, in
+lrfused/backends/triton/rules.py, and with torch beside the description, which is the reference.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from lrfused.rules.symbols import Symbols
+from lrfused.schedules import Schedule
+from lrfused.schedules.bytecode import Program
+from lrfused.schedules.compiler import compile_all
+from lrfused.schedules.expression import as_schedule
+from lrfused.settings.options import DecayMode, GroupOptions
+from lrfused.settings.slots import Range, Slot
+
+Condition = Callable[[GroupOptions], bool]
+# (gradient after the prologue, parameter, operands, scalars as 0-dim tensors by name), all in the
+# compute type, to the new parameter and operands.
+Update = Callable[[Tensor, Tensor, list[Tensor], Any], tuple[Tensor, list[Tensor]]]
+
+
+def always(_: GroupOptions) -> bool:
+    """Whatever the options are."""
+    return True
+
+
+@dataclass(frozen=True)
+class StateOperand:
+    """A tensor of a parameter's shape: its name, its key in torch's state, and when it is used."""
+
+    name: str
+    key: str
+    is_used: Condition = always
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A float64 of each parameter that goes from update to update.
+
+    ``key`` is that in the optimizer's state, where it stands when it matters. Without updates it is
+    ``initial``; ``recovered`` is what it is where it did not travel with the operands of the state:
+    None, where betas have to be multiplied.
+    """
+
+    name: str
+    key: str
+    matters: Condition
+    initial: float
+    recovered: float | None = None
+    slot: Slot | None = None  # of which it is the product
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateRule:
+    """The description of an optimizer.
+
+    ``name`` is that of the kernels. ``hyperparameters`` are those in parameter groups, in torch's
+    order. The operands that a group uses are the first ones. ``expressions`` gives the ``scalars``
+    and the carried numbers after the update. ``switches`` are keys of booleans in torch's groups,
+    ``arguments`` what else a group may be given, with the choices (the first one is the default),
+    ``presence`` the hyperparameters for which it matters whether they are more than the number 0:
+    all three are found in ``GroupOptions.of_rule``. ``ranges`` are narrower than usual by options.
+    ``counts`` says whether the state shows the count, as "step".
+    """
+
+    name: str
+    operands: tuple[StateOperand, ...]
+    hyperparameters: tuple[Slot, ...]
+    scalars: tuple[str, ...]
+    expressions: Callable[[Symbols, GroupOptions], Mapping[str, Schedule | float]]
+    update: Update
+    carried: tuple[Carried, ...] = ()
+    switches: tuple[str, ...] = ()
+    arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    presence: tuple[Slot, ...] = ()
+    ranges: Callable[[GroupOptions], Mapping[Slot, Range]] = lambda _: {}
+    decay_modes: tuple[DecayMode, ...] = (DecayMode.LR, DecayMode.INDEPENDENT, DecayMode.LR_RATIO)
+    counts: bool = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find, (self.name,)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the operands, in torch's state."""
+        return tuple(operand.key for operand in self.operands)
+
+    def operands_used(self, options: GroupOptions) -> int:
+        """How many of the operands a group's update has."""
+        return sum(operand.is_used(options) for operand in self.operands)
+
+    def range_of(self, slot: Slot, options: GroupOptions) -> Range:
+        """What a hyperparameter of such a group has to be."""
+        return self.ranges(options).get(slot, slot.range)
+
+    def program(self, options: GroupOptions) -> Program:
+        """The scalars of such a group, then the carried numbers after the update.
+
+        Its inputs are the hyperparameters by slot, then the carried numbers; its step the count.
+        """
+        choices = tuple(sorted(options.of_rule.items()))
+        return _program(self, options.decay_mode, options.peak_lr, choices)
+
+
+@functools.lru_cache(maxsize=1024)
+def _program(
+    rule: UpdateRule, decay_mode: DecayMode, peak_lr: float, choices: tuple[tuple[str, Any], ...]
+) -> Program:
+    options = GroupOptions(decay_mode=decay_mode, peak_lr=peak_lr, of_rule=dict(choices))
+    symbols = Symbols(tuple(carried.name for carried in rule.carried))
+    found = rule.expressions(symbols, options)
+    names = (*rule.scalars, *(carried.name for carried in rule.carried))
+    return compile_all([as_schedule(found[name]) for name in names], symbols.size)
+
+
+def _find(name: str) -> UpdateRule:
+    from lrfused.rules import RULES  # the list stands above the rules
+
+    return next(rule for rule in RULES if rule.name == name)

@@ -1,0 +1,90 @@
+"""SGD with momentum: its operand, its scalars, its update."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrfused.rules.rule import Carried, StateOperand, UpdateRule
+from lrfused.rules.symbols import Symbols, decay_factor
+from lrfused.schedules import Schedule, select
+from lrfused.settings.options import DecayMode, GroupOptions
+from lrfused.settings.slots import Range, Slot
+
+
+def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | float]:
+    # A condition is a number: momentum that is not 0, a buffer that was written.
+    momentum, written = x.momentum, x.buffer_written
+    first: dict[str, Schedule | float] = {
+        "decay": decay_factor(x, options),
+        "l2": x.weight_decay if options.decay_mode == DecayMode.L2 else 0.0,
+        "lr": x.lr,
+    }
+    if not options.of_rule["momentum"]:
+        unused = dict.fromkeys(("buffer_decay", "buffer_gain", "from_buffer", "from_gradient"), 0.0)
+        return {**first, **unused, "buffer_written": written}
+    nesterov = options.of_rule["nesterov"]
+    return {
+        **first,
+        # Without momentum the buffer rests; the first gradient that enters it does so undamped.
+        "buffer_decay": select(momentum, select(written, momentum, 0.0), 1.0),
+        "buffer_gain": select(momentum, select(written, 1.0 - x.dampening, 1.0), 0.0),
+        "from_buffer": momentum if nesterov else select(momentum, 1.0, 0.0),
+        "from_gradient": 1.0 if nesterov else select(momentum, 0.0, 1.0),
+        "buffer_written": select(momentum, 1.0, written),
+    }
+
+
+def _term(x: Tensor, factor: Tensor) -> Tensor:
+    """x * factor; nothing at all for 0, whatever x is."""
+    return torch.where(factor == 0.0, torch.zeros_like(x), x * factor)
+
+
+def _update(g: Tensor, p: Tensor, state: list[Tensor], r: Any) -> tuple[Tensor, list[Tensor]]:
+    """torch.optim.SGD's formulas, in the order of csrc/rules/sgd.h."""
+    decayed = p * r.decay
+    direction = g + _term(p, r.l2)
+    if state:
+        buffer = _term(state[0], r.buffer_decay) + _term(direction, r.buffer_gain)
+        direction = _term(buffer, r.from_buffer) + _term(direction, r.from_gradient)
+        state = [buffer]
+    return decayed - direction * r.lr, state
+
+
+def _ranges(options: GroupOptions) -> dict[Slot, Range]:
+    if not options.of_rule["nesterov"]:
+        return {}
+    return {Slot.MOMENTUM: Range.POSITIVE, Slot.DAMPENING: Range.ZERO}
+
+
+SGD = UpdateRule(
+    name="sgd",
+    operands=(StateOperand("buffer", "momentum_buffer", lambda o: o.of_rule["momentum"]),),
+    hyperparameters=(Slot.LR, Slot.MOMENTUM, Slot.DAMPENING, Slot.WEIGHT_DECAY),
+    scalars=(
+        "decay",
+        "l2",
+        "buffer_decay",
+        "buffer_gain",
+        "from_buffer",
+        "from_gradient",
+        "lr",
+    ),
+    expressions=_expressions,
+    update=_update,
+    # A buffer that was not written holds zeros, so all that it decides is damping.
+    carried=(
+        Carried(
+            "buffer_written",
+            "lrfused_buffer_written",
+            lambda o: o.of_rule["momentum"] and o.of_rule["dampening"],
+            0.0,
+            recovered=1.0,
+        ),
+    ),
+    switches=("nesterov",),
+    presence=(Slot.MOMENTUM, Slot.DAMPENING),
+    ranges=_ranges,
+    decay_modes=(DecayMode.L2, DecayMode.LR, DecayMode.INDEPENDENT, DecayMode.LR_RATIO),
+    counts=False,
+)

@@ -1,0 +1,44 @@
+"""What the scalars of a rule are expressions of, and what such expressions are made of by rules."""
+
+from lrfused.schedules import Schedule
+from lrfused.schedules.expression import as_schedule, step
+from lrfused.schedules.nodes import VARIABLE
+from lrfused.settings.options import DecayMode, GroupOptions
+from lrfused.settings.slots import Slot
+
+
+class Symbols:
+    """The variables, as attributes: ``count``, each hyperparameter, each carried number.
+
+    A carried number is that of before the update; one object for each, so that a program that
+    uses it twice evaluates it once.
+    """
+
+    def __init__(self, carried: tuple[str, ...]):
+        self.count = step
+        names = [slot.name.lower() for slot in Slot]
+        self._variables = {
+            name: Schedule(VARIABLE, payload=place) for place, name in enumerate([*names, *carried])
+        }
+
+    def __getattr__(self, name: str) -> Schedule:
+        try:
+            return self._variables[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def size(self) -> int:
+        """The number of variables."""
+        return len(self._variables)
+
+
+def decay_factor(x: Symbols, options: GroupOptions) -> Schedule:
+    """What decoupled decay multiplies the parameters by."""
+    if options.decay_mode == DecayMode.L2:
+        return as_schedule(1.0)
+    if options.decay_mode == DecayMode.INDEPENDENT:
+        return 1.0 - x.weight_decay
+    if options.decay_mode == DecayMode.LR_RATIO:
+        return 1.0 - x.weight_decay * (x.lr / options.peak_lr)
+    return 1.0 - x.lr * x.weight_decay
