@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from lrfused.groups.carried import NUMBER, STEP
+from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import (
-    IN_GROUPS,
     Cell,
     Settings,
     by_layer,
@@ -25,7 +25,11 @@ from lrfused.settings.slots import Slot
 from lrfused.warn import warn
 
 # What a caller may write to a group and the step has to know.
-WATCHED = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", NUMBER, STEP)
+def watched_keys(rule: UpdateRule) -> tuple[str, ...]:
+    """Of a group of this optimizer."""
+    keys = dict.fromkeys(slot.key for slot in rule.hyperparameters)
+    return (*keys, *rule.switches, "maximize", NUMBER, STEP)
+
 
 Place = tuple[int, Slot, Cell]
 
@@ -33,7 +37,8 @@ Place = tuple[int, Slot, Cell]
 class Hyperparameters:
     """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: UpdateRule) -> None:
+        self.slots = rule.hyperparameters  # that stand in groups
         self.rows: list[Settings] = []
         self.values = np.zeros((0, len(Slot)))
         self.given = np.ones((0, len(Slot)), dtype=bool)
@@ -81,9 +86,8 @@ class Hyperparameters:
         self.mirrored_inputs = []
         self._list_inputs(self._mirrored)
 
-    @staticmethod
-    def _mirrored_in(g: int, row: Settings) -> list[Place]:
-        cells = zip(IN_GROUPS, (row.cells[slot] for slot in IN_GROUPS), strict=True)
+    def _mirrored_in(self, g: int, row: Settings) -> list[Place]:
+        cells = ((slot, row.cells[slot]) for slot in self.slots)
         return [(g, slot, cell) for slot, cell in cells if cell.schedule is not None]
 
     def _list_inputs(self, places: list[Place]) -> None:
@@ -149,7 +153,7 @@ class Hyperparameters:
         written = [
             (g, slot, by_layer(schedule, group) if slot == Slot.LR else schedule)
             for g, group in enumerate(groups)
-            for slot in IN_GROUPS
+            for slot in self.slots
             if (schedule := schedule_in(group, slot)) is not None
         ]
         for g, slot, schedule in written:
@@ -163,12 +167,12 @@ class Hyperparameters:
         Raises:
             TypeError: something that is not a number, a tensor or a schedule stands in a group.
         """
-        hosts = _hosts(groups)
+        hosts = self._hosts(groups)
         if any(isinstance(host, Schedule) for row in hosts for host in row):
             self.take_schedules(groups)
-            hosts = _hosts(groups)
+            hosts = self._hosts(groups)
         for g, row in enumerate(self.rows):
-            for slot, host in zip(IN_GROUPS, hosts[g], strict=True):
+            for slot, host in zip(self.slots, hosts[g], strict=True):
                 cell = row.cells[slot]
                 tensor = host if isinstance(host, Tensor) else None
                 if tensor is not cell.tensor:
@@ -182,6 +186,10 @@ class Hyperparameters:
                     self.values[g, slot] = host
                 if cell.schedule is not None and not mirrored:
                     _warn(cell, g, slot, host, groups[g])
+
+    def _hosts(self, groups: list[dict[str, Any]]) -> list[list[Any]]:
+        """The caller's side of everything that stands in groups."""
+        return [[checked(g, slot, group) for slot in self.slots] for g, group in enumerate(groups)]
 
     def check_bases(self, groups: list[dict[str, Any]]) -> None:
         """Refuse a scheduler that took the first value of a schedule, 0, for the base of its lrs.
@@ -212,11 +220,6 @@ class Hyperparameters:
                 value = schedule.program.evaluate(steps, schedule._input_values())
                 matrix[g, slot] = value[0]
         return matrix
-
-
-def _hosts(groups: list[dict[str, Any]]) -> list[list[Any]]:
-    """The caller's side of everything that stands in groups."""
-    return [[checked(g, slot, group) for slot in IN_GROUPS] for g, group in enumerate(groups)]
 
 
 def _show(group: dict[str, Any], slot: Slot, cell: Cell, value: float) -> None:

@@ -32,12 +32,12 @@ def _given(settings: Settings, options: Options) -> Iterator[tuple[str, Any]]:
     for slot, cell in zip(Slot, settings.cells, strict=True):
         schedule = cell.schedule
         if schedule is not None:
-            is_limit = slot in LIMITS
-            yield argument_name(slot) if is_limit else f"{argument_name(slot)} follows", schedule
-    for name, value in described_options(settings, options).items():
+            is_limit = slot.is_limit
+            yield slot.argument if is_limit else f"{slot.argument} follows", schedule
+    for name, value in described_options(rule, settings, options).items():
         if name == "loss_scale" and options.loss_scale is not None:
             yield name, options.loss_scale if options.loss_scale.dynamic else value
-        elif USUAL.get(name) != value and schedules.get(limit_of(name)) is None:
+        elif usual.get(name) != value and schedules.get(limit_of(name)) is None:
             yield name, value
 
 
