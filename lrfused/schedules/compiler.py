@@ -1,17 +1,12 @@
 """Schedule -> Program: one instruction for each distinct node."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from lrfused.schedules.bytecode import MAX_INSTRUCTIONS, Op, Program
-from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
-
-if TYPE_CHECKING:
-    from lrfused.schedules.expression import Schedule
+from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, Node, nodes_in_order
 
 
-def compile_schedule(schedule: "Schedule") -> Program:
+def compile_schedule(schedule: Node) -> Program:
     """The program of a schedule.
 
     Raises:

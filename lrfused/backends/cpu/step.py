@@ -9,7 +9,7 @@ from torch import Tensor
 from lrfused import native
 from lrfused.backends.work import Outcome, Work
 from lrfused.memory.operands import DTYPES, Operand
-from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_DTYPES
 from lrfused.settings.options import Options
 
 CODES = {dtype: code for code, dtype in enumerate(DTYPES)}
