@@ -1,4 +1,4 @@
-"""Versions, which backends there are, and why not the others."""
+"""Versions, available backends, and why the others are not available."""
 
 from __future__ import annotations  # this file is read by a Python that is too old, too
 
@@ -12,7 +12,7 @@ from lrfused._version import __version__
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """One backend: whether it can be used, with what, or why not."""
+    """Whether a backend is available, and its details or the reason why not."""
 
     available: bool
     detail: str
@@ -20,10 +20,10 @@ class BackendInfo:
 
 @dataclass(frozen=True, repr=False)
 class Info:
-    """What `info()` found: text when printed; `info()["cpu"].available` asks for one backend.
+    """The result of `info()`: prints as text; `info()["cpu"].available` asks for one backend.
 
-    ``chosen`` is the backend that "auto" takes, by device. Where ``problem`` says why nothing can
-    be used, there are none.
+    ``chosen`` is the backend that "auto" takes, by device. ``problem`` says why lrfused cannot be
+    used here at all; then there are no backends.
     """
 
     version: str

@@ -1,4 +1,4 @@
-"""The backends, and which of them steps what: the argument, LRFUSED_BACKEND, "auto"."""
+"""The list of backends, and the choice among them: the argument, LRFUSED_BACKEND, "auto"."""
 
 import os
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from lrfused.device import discovery
 
 VARIABLE = "LRFUSED_BACKEND"
 FALLBACK = "reference"
-# Of those with a type of device among their auto_device_types "auto" prefers the last.
+# Of the backends with a device's type in their auto_device_types, "auto" prefers the last one here.
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
@@ -33,7 +33,7 @@ Choice = str | dict[str, str]  # a name or "auto"; or of each device type
 
 
 def checked(backend: Any) -> Choice:
-    """The constructor's argument; "auto" is replaced by what LRFUSED_BACKEND says.
+    """Validate the constructor's argument; LRFUSED_BACKEND, where it is set, replaces "auto".
 
     Raises:
         TypeError: it is neither a string nor a dictionary.
@@ -118,7 +118,7 @@ def choose_for_all(choice: Choice, devices: Iterable[torch.device]) -> Backend:
 
 
 def _preferred(device_type: str, devices: list[torch.device]) -> str:
-    """What "auto" takes for devices of one type."""
+    """The backend that "auto" takes for devices of one type."""
     considered = (b for b in reversed(BACKENDS.values()) if device_type in b.auto_device_types)
     return next((b.name for b in considered if _takes_all(b, devices)), FALLBACK)
 
@@ -135,7 +135,7 @@ def chosen_by_device() -> dict[str, str]:
 
 
 def _chosen(device: torch.device) -> str:
-    """Of a device, or why nothing can be: LRFUSED_BACKEND may name what is not there."""
+    """Its name, or "none" and why: LRFUSED_BACKEND may name a backend that is not available."""
     try:
         return choose(checked("auto"), device).name
     except (RuntimeError, ValueError) as error:
