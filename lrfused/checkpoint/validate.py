@@ -17,7 +17,7 @@ from lrfused.groups.text import is_limited
 from lrfused.memory.checks import check_moment
 from lrfused.rules import ADAMW
 from lrfused.schedules import Schedule
-from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_DTYPES
 from lrfused.settings.cells import (
     IN_GROUPS,
     LIMITS,

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lrfused import native
 from lrfused.backends.multi_device import devices_of
-from lrfused.backends.registry import ON_GPUS, Runner, choose_for_all, make_runner
+from lrfused.backends.protocol import Runner
+from lrfused.backends.registry import BACKENDS, choose_for_all
 from lrfused.backends.work import Work
 from lrfused.engine.counting import count
 from lrfused.groups.matrix import WATCHED, Hyperparameters
@@ -96,8 +97,9 @@ def build(
             entries[index] = make_entry(param, g, engine.groups[g].agc, MOMENTS, states[param])
     watched = [(t, t.data_ptr()) for t in (state.tensors.steps, *(tensor for tensor, _ in inputs))]
     work = Work(engine.rule, entries, engine.groups, engine.options, state, engine.hyper, watched)
-    run = make_runner(backend, work, engine.instruction_set)
-    table = Table(work, backend, run, measures=measures, takes_tensors=backend in ON_GPUS)
+    run = backend.bind(work, engine.instruction_set)
+    takes_tensors = backend.reads_on_device
+    table = Table(work, backend.name, run, measures=measures, takes_tensors=takes_tensors)
     return table, made
 
 
@@ -107,7 +109,7 @@ def watch(table: Table, groups: Groups, states: States) -> Any:
     if (
         native.cpu is None
         or not native.tensor_readers
-        or table.backend == "reference"  # which wants tensors, not addresses
+        or not BACKENDS[table.backend].reads_addresses
         or not isinstance(groups, list)
         or work.options.write_grads
         or any(type(e.param) not in PLAIN for e in work.entries)

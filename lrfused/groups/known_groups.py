@@ -16,20 +16,16 @@ from torch import Tensor
 
 from lrfused.groups import arguments
 from lrfused.groups.carried import BY_PLACE, KEYS, NUMBER, TEXT, Carried
+from lrfused.groups.matrix import watched_keys
 from lrfused.groups.stored import Stored, schedule_data, stored_in
 from lrfused.groups.text import SCHEDULE, Describer, usual_options
 from lrfused.memory.dtensor import check_is_whole
-from lrfused.schedules import Schedule
-from lrfused.groups.matrix import watched_keys
 from lrfused.rules import UpdateRule
+from lrfused.schedules import Schedule
 from lrfused.settings.cells import (
-    IN_GROUPS,
-    LIMITS,
     Cell,
     Settings,
-    argument_name,
     by_layer,
-    key_of,
     read_group,
     same,
     written,

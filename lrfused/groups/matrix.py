@@ -24,6 +24,7 @@ from lrfused.settings.cells import (
 from lrfused.settings.slots import Slot
 from lrfused.warn import warn
 
+
 # What a caller may write to a group and the step has to know.
 def watched_keys(rule: UpdateRule) -> tuple[str, ...]:
     """Of a group of this optimizer."""

@@ -5,8 +5,8 @@ from typing import Any
 
 from lrfused.engine.engine import Engine
 from lrfused.groups.carried import KEYS
-from lrfused.groups.text import COMMON, USUAL, described_options
-from lrfused.settings.cells import LIMITS, Settings, argument_name, limit_of
+from lrfused.groups.text import COMMON, described_options
+from lrfused.settings.cells import Settings, limit_of
 from lrfused.settings.options import Options
 from lrfused.settings.slots import Slot
 
@@ -17,7 +17,7 @@ def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> s
     for g, group in enumerate(groups):
         shown = {k: v for k, v in group.items() if k not in ("params", *KEYS)}
         settings = engine.known.settings_of(group)
-        own = {} if settings is None else dict(_given(settings, engine.options))
+        own = {} if settings is None else dict(_given(engine.rule, settings, engine.options))
         shown |= {k: v for k, v in own.items() if k not in COMMON}
         text += f"\nParameter Group {g}\n" + _lines(shown)
         if g == len(groups) - 1:
@@ -25,7 +25,9 @@ def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> s
     return text + ")"
 
 
-def _given(settings: Settings, options: Options) -> Iterator[tuple[str, Any]]:
+def _given(
+    rule: UpdateRule, settings: Settings, options: Options
+) -> Iterator[tuple[str, Any]]:
     """Schedules, and the options that are not the usual."""
     schedules: dict[Slot | None, Any]
     schedules = {slot: cell.schedule for slot, cell in zip(Slot, settings.cells, strict=True)}
@@ -34,6 +36,7 @@ def _given(settings: Settings, options: Options) -> Iterator[tuple[str, Any]]:
         if schedule is not None:
             is_limit = slot.is_limit
             yield slot.argument if is_limit else f"{slot.argument} follows", schedule
+    usual = usual_options(rule)
     for name, value in described_options(rule, settings, options).items():
         if name == "loss_scale" and options.loss_scale is not None:
             yield name, options.loss_scale if options.loss_scale.dynamic else value

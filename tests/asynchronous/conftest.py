@@ -7,7 +7,7 @@ from lrfused import native
 from lrfused.device import graph_capture
 from lrfused.engine import bound_table, engine, slow_path
 
-from .posing import LateQueue, PosingStep
+from .posing import LateQueue, PosingBackend
 
 
 @pytest.fixture
@@ -16,8 +16,7 @@ def queue(monkeypatch):
     if native.cpu is None:
         pytest.skip(f"no C++ backend: {native.why_not_cpu}")
     queue = LateQueue()
-    monkeypatch.setattr(bound_table, "choose_for_all", lambda choice, devices: "triton")
-    monkeypatch.setattr(bound_table, "make_runner", lambda name, work, _: PosingStep(work))
+    monkeypatch.setattr(bound_table, "choose_for_all", lambda choice, devices: PosingBackend())
     monkeypatch.setattr(engine, "DeviceQueue", lambda device: queue)
     for module in (engine, slow_path, graph_capture):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)

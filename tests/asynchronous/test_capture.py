@@ -10,7 +10,7 @@ from step.helpers import FEW, assert_same_bits, random_problem, set_gradients, s
 
 import lrfused
 from lrfused import schedules as S
-from lrfused.backends.registry import run_reference
+from lrfused.backends.registry import BACKENDS
 from lrfused.engine import bound_table
 
 from .posing import NothingWaits
@@ -97,8 +97,9 @@ def test_a_first_step_cannot_be_captured(rng, queue):
 
 
 def test_the_reference_cannot_be_captured(rng, made, queue, monkeypatch):
-    monkeypatch.setattr(bound_table, "choose_for_all", lambda choice, devices: "reference")
-    monkeypatch.setattr(bound_table, "make_runner", lambda name, work, _: run_reference)
+    monkeypatch.setattr(
+        bound_table, "choose_for_all", lambda choice, devices: BACKENDS["reference"]
+    )
     opt = lrfused.AdamW(made.params)
     opt.step()
     with pytest.raises(RuntimeError, match=r"'reference' asks the device .* cannot be captured"):
