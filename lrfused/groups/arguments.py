@@ -11,14 +11,7 @@ from lrfused.schedules import Schedule
 from lrfused.schedules.check import boolean, finite, nonnegative, one_of, positive, whole
 from lrfused.settings.cells import Settings, Value, as_number, read_group
 from lrfused.settings.hints import refuse_what_is_no_number
-from lrfused.settings.loss_scale import LossScale
-from lrfused.settings.options import (
-    Agc,
-    DecayMode,
-    GroupOptions,
-    Nonfinite,
-    Options,
-)
+from lrfused.settings.options import Agc, DecayMode, GroupOptions
 from lrfused.settings.slots import Range, Slot, is_usable
 
 # Keys of a parameter group that torch does not know; they are held outside param_groups.
@@ -196,35 +189,3 @@ def _peak_lr(peak_lr: Any, lr: Any, mode: str) -> float:
             f"{type(lr).__name__}"
         )
     return positive("lr", lr)
-
-
-def optimizer_options(
-    max_grad_norm: Any,
-    norm_type: Any,
-    nonfinite: Any,
-    accumulation_steps: Any,
-    loss_scale: LossScale | float | str | None,
-    advance_schedule_on_skip: bool,
-    write_grads: bool,
-    always_measure: bool,
-    sharded: bool | None,
-) -> Options:
-    """The options of the optimizer."""
-    if norm_type not in (2, 2.0, math.inf):
-        raise ValueError(f"norm_type: must be 2.0 or inf, got {norm_type!r}")
-    policy = one_of("nonfinite", nonfinite, _names(Nonfinite))
-    return Options(
-        clip_norm=max_grad_norm is not None,
-        infinity_norm=norm_type == math.inf,
-        nonfinite=Nonfinite[policy.upper()],
-        accumulation_steps=whole("accumulation_steps", accumulation_steps, minimum=1),
-        loss_scale=LossScale.of(loss_scale),
-        advance_schedule_on_skip=boolean("advance_schedule_on_skip", advance_schedule_on_skip),
-        write_grads=boolean("write_grads", write_grads),
-        always_measure=boolean("always_measure", always_measure),
-        sharded=None if sharded is None else boolean("sharded", sharded),
-    )
-
-
-def _names(enumeration: Any) -> tuple[str, ...]:
-    return tuple(member.name.lower() for member in enumeration)
