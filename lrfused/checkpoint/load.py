@@ -5,27 +5,24 @@ addresses in captured graphs stay valid.
 """
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lrfused.checkpoint.validate import Loaded, check
-from lrfused.engine.adopt import restore, set_counters
-from lrfused.engine.bound_table import MOMENTS
+from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.differences import differences
 from lrfused.memory.dtensor import is_distributed, local, placing
+from lrfused.state.moments import MOMENTS
 from lrfused.warn import warn
-
-if TYPE_CHECKING:
-    from lrfused.engine.engine import Engine
 
 Copies = list[tuple[Tensor, Tensor]]  # into what is in use, from what was loaded
 
 
 def load_state_dict(
-    engine: "Engine", opt: Optimizer, saved: dict[str, Any], load_schedules: bool
+    books: Bookkeeping, opt: Optimizer, saved: dict[str, Any], load_schedules: bool
 ) -> None:
     """torch's load_state_dict, with nothing changed unless everything can be loaded."""
     if not isinstance(saved, dict):
@@ -36,13 +33,13 @@ def load_state_dict(
     for pre_hook in opt._optimizer_load_state_dict_pre_hooks.values():
         replaced = pre_hook(opt, saved)
         saved = saved if replaced is None else replaced
-    engine.align(opt.param_groups)
-    engine.hyper.take_schedules(opt.param_groups)
-    loaded = check(engine, opt.param_groups, saved, load_schedules)
+    books.align(opt.param_groups)
+    books.hyper.take_schedules(opt.param_groups)
+    loaded = check(books, opt.param_groups, saved, load_schedules)
     taken = [set(schedules) for schedules in loaded.schedules]
-    different = differences(engine.hyper.rows, engine.options, loaded.stored, loaded.groups, taken)
+    different = differences(books.hyper.rows, books.options, loaded.stored, loaded.groups, taken)
     copies = _prepare(opt, loaded)
-    _uninterrupted(engine, opt, loaded, copies)
+    _uninterrupted(books, opt, loaded, copies)
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
     loaded.recomputed.warn("load_state_dict")
@@ -50,12 +47,12 @@ def load_state_dict(
         warn(f"load_state_dict: {different}")
 
 
-def _uninterrupted(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
+def _uninterrupted(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
     """A keyboard interrupt has to wait; what was done by then is done again, to the same end."""
     waiting = None
     while True:
         try:
-            _commit(engine, opt, loaded, copies)
+            _commit(books, opt, loaded, copies)
             break
         except KeyboardInterrupt as interrupt:
             waiting = interrupt
@@ -89,7 +86,7 @@ def _prepare(opt: Optimizer, loaded: Loaded) -> Copies:
     return copies
 
 
-def _commit(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
+def _commit(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
     for old, new in copies:
         local(old).copy_(local(new))
     for group, new_group in zip(opt.param_groups, loaded.groups, strict=True):
@@ -102,10 +99,10 @@ def _commit(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) ->
     opt.__setstate__({"state": states, "param_groups": loaded.groups})
     for g, schedules in enumerate(loaded.schedules):
         for slot, schedule in schedules.items():
-            engine.hyper.follow(g, slot, schedule)
-    restore(engine, opt.param_groups, opt.state, loaded.counts, loaded.products)
+            books.hyper.follow(g, slot, schedule)
+    books.load_counts(opt.param_groups, opt.state, loaded.counts, loaded.products)
     largest = max(loaded.counts, default=0)
-    set_counters(engine, opt.param_groups, loaded.counters, largest)
+    books.load_counters(opt.param_groups, loaded.counters, largest)
 
 
 def _params(groups: list[dict[str, Any]]) -> list[Tensor]:

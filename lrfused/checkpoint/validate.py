@@ -4,12 +4,12 @@ import numbers
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from lrfused.backends.reference.scalars import usable
-from lrfused.engine.bound_table import MOMENTS
+from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.products import Recomputed
 from lrfused.groups.carried import KEYS, counters_in
 from lrfused.groups.inputs import Inputs, fits, input_values
@@ -29,10 +29,8 @@ from lrfused.settings.cells import (
 )
 from lrfused.settings.options import Slot
 from lrfused.state.device_state import Field
+from lrfused.state.moments import MOMENTS
 from lrfused.state.step_counts import PRODUCT_COUNT, PRODUCTS, Pair, States, is_count, products_in
-
-if TYPE_CHECKING:
-    from lrfused.engine.engine import Engine
 
 GroupList = list[dict[str, Any]]
 
@@ -53,7 +51,7 @@ class Loaded:
 
 
 def check(
-    engine: "Engine", groups: GroupList, saved: dict[str, Any], load_schedules: bool
+    books: Bookkeeping, groups: GroupList, saved: dict[str, Any], load_schedules: bool
 ) -> Loaded:
     """Read a checkpoint of ours or of torch's AdamW.
 
@@ -66,22 +64,22 @@ def check(
         counters, stored = counters_in(saved_groups), stored_in(saved_groups)
     except ValueError as error:
         raise ValueError(f"state_dict: {error}") from error
-    present = Inputs(engine.hyper.rows)
+    present = Inputs(books.hyper.rows)
     schedules = [
-        _schedules(g, one, engine, present) if load_schedules and one else {}
+        _schedules(g, one, books, present) if load_schedules and one else {}
         for g, one in enumerate(stored)
     ]
     new_groups = []
     for g, both in enumerate(zip(groups, saved_groups, strict=True)):
         new_groups.append(_new_group(g, *both))
-        cells = zip(Slot, engine.hyper.rows[g].cells, strict=True)
+        cells = zip(Slot, books.hyper.rows[g].cells, strict=True)
         mirrors = {slot for slot, cell in cells if cell.schedule is not None} | schedules[g].keys()
         _check_group(g, groups[g], new_groups[g], mirrors)
     counts = _counts(states, groups)
     step = max([int(counters.get(Field.STEP, 0)), *counts])
-    recomputed = Recomputed(new_groups, engine.hyper.rows, step, schedules)
+    recomputed = Recomputed(new_groups, books.hyper.rows, step, schedules)
     products = _products(states, groups, counts, recomputed)
-    inputs = input_values(engine.hyper.rows, stored, schedules)
+    inputs = input_values(books.hyper.rows, stored, schedules)
     return Loaded(
         new_groups, states, counts, products, counters, stored, schedules, inputs, recomputed
     )
@@ -179,11 +177,11 @@ def _check_group(g: int, group: dict[str, Any], new: dict[str, Any], mirrors: se
             )
 
 
-def _schedules(g: int, stored: Stored, engine: "Engine", present: Inputs) -> dict[Slot, Schedule]:
+def _schedules(g: int, stored: Stored, books: Bookkeeping, present: Inputs) -> dict[Slot, Schedule]:
     """The stored schedules, with the inputs that there are, where something follows them."""
     made = {}
     for slot in stored.schedules:
-        if slot in LIMITS and not is_limited(slot, engine.groups[g], engine.options):
+        if slot in LIMITS and not is_limited(slot, books.group_options[g], books.options):
             continue
         try:
             made[slot] = Schedule.from_dict(schedule_data(stored, slot), present.near(g, slot))

@@ -10,6 +10,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.optim import optimizer
 
 from lrfused.checkpoint import load, save
+from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.engine import Engine
 from lrfused.groups import arguments
 from lrfused.groups.known_groups import KnownGroups, from_group, parameters_in, without_ours
@@ -167,7 +168,7 @@ class AdamW(torch.optim.AdamW):
         }
         known = KnownGroups(defaults, max_grad_norm, options)
         checked = known.checked({})
-        self._engine = Engine(options, backend, known)
+        self._engine = Engine(Bookkeeping(options, known), backend)
         super().__init__(
             params,
             **checked.shown,
@@ -201,16 +202,17 @@ class AdamW(torch.optim.AdamW):
         Raises:
             RuntimeError: a step was captured, which knows the groups that there were.
         """
-        if self._engine.is_captured:
+        books = self._engine.bookkeeping
+        if books.is_captured:
             raise RuntimeError(
                 "param_group: a step was captured in a CUDA graph, so no group can be added; add "
                 "all groups before (with start_step=k they may wait)"
             )
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
-        known = self._engine.known
-        self._engine.arrange(self.param_groups)
+        books.arrange(self.param_groups)
         param_group = {**param_group, "params": parameters_in(param_group)}
+        known = books.known
         own = from_group(param_group, known.settings_of(param_group), known.tables)
         checked = known.checked({**self._changed_defaults(), **own})
         known.check_params(checked, param_group["params"])
@@ -273,7 +275,7 @@ class AdamW(torch.optim.AdamW):
         Raises:
             RuntimeError: a step on a GPU was refused, which the host did not know yet.
         """
-        self._engine.read(self.param_groups, self.state)
+        self._engine.bookkeeping.read(self.param_groups, self.state)
 
     def push(self) -> None:
         """Upload the numbers in ``param_groups``, so that the next replay of a graph sees them.
@@ -309,14 +311,15 @@ class AdamW(torch.optim.AdamW):
             >>> opt.scale(weight.sum()).item()
             3072.0
         """
-        if self._engine.options.loss_scale is None:
+        books = self._engine.bookkeeping
+        if books.options.loss_scale is None:
             return loss
         if is_dynamo_compiling():
             from lrfused.optim import torch_compile
 
             scale = torch_compile.loss_scale(self)
         else:
-            scale = self._engine.present_loss_scale(self.param_groups, self.state)
+            scale = books.present_loss_scale(self.param_groups, self.state)
         # A copy: backward may come after a step has changed the scale in place.
         return loss * scale[0].clone().to(device=loss.device)
 
@@ -340,14 +343,14 @@ class AdamW(torch.optim.AdamW):
             headroom: 65504 / largest absolute scaled gradient: how far the gradients are from
                 overflow in float16; None where nothing was measured.
         """
-        engine, groups = self._engine, self.param_groups
-        scaled = engine.options.loss_scale is not None
-        engine.scale_was_asked = True
-        reading = engine.read(groups, self.state)
-        return metrics(reading, engine.lrs(groups, reading), engine.measured, scaled)
+        books, groups = self._engine.bookkeeping, self.param_groups
+        scaled = books.options.loss_scale is not None
+        books.note_scale_asked()
+        reading = books.read(groups, self.state)
+        return metrics(reading, books.lrs(groups, reading), books.measured, scaled)
 
     def __repr__(self) -> str:
-        return representation(type(self).__name__, self._engine, self.param_groups)
+        return representation(type(self).__name__, self._engine.bookkeeping, self.param_groups)
 
     # Checkpoints and copies
 
@@ -357,7 +360,7 @@ class AdamW(torch.optim.AdamW):
         Raises:
             RuntimeError: a step on a GPU was refused, which the host did not know yet.
         """
-        return save.state_dict(self._engine, self, super().state_dict)
+        return save.state_dict(self._engine.bookkeeping, self, super().state_dict)
 
     @normal_tensors()
     def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
@@ -375,7 +378,7 @@ class AdamW(torch.optim.AdamW):
         Raises:
             ValueError: the checkpoint does not fit or is damaged; nothing was changed.
         """
-        load.load_state_dict(self._engine, self, state_dict, load_schedules)
+        load.load_state_dict(self._engine.bookkeeping, self, state_dict, load_schedules)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_engine", "_torch_defaults", "_step_supports_amp_scaling")
@@ -384,4 +387,4 @@ class AdamW(torch.optim.AdamW):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if "_engine" in state:
-            self._engine.copied(self.state)
+            self._engine.bookkeeping.copied(self.state)

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from typing import Any
 
-from lrfused.engine.engine import Engine
+from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.carried import KEYS
 from lrfused.groups.text import COMMON, USUAL, described_options
 from lrfused.settings.cells import LIMITS, Settings, argument_name, limit_of
 from lrfused.settings.options import Options, Slot
 
 
-def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> str:
+def representation(name: str, books: Bookkeeping, groups: list[dict[str, Any]]) -> str:
     """In torch's form, with what it does not know."""
     text = f"{name} ("
     for g, group in enumerate(groups):
         shown = {k: v for k, v in group.items() if k not in ("params", *KEYS)}
-        settings = engine.known.settings_of(group)
-        own = {} if settings is None else dict(_given(settings, engine.options))
+        settings = books.known.settings_of(group)
+        own = {} if settings is None else dict(_given(settings, books.options))
         shown |= {k: v for k, v in own.items() if k not in COMMON}
         text += f"\nParameter Group {g}\n" + _lines(shown)
         if g == len(groups) - 1:

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.optim import optimizer
 
-from lrfused.engine.bound_table import MOMENTS, Table, allocate, holds
-from lrfused.engine.counting import count
+from lrfused.engine.bound_table import BoundTable
 from lrfused.engine.engine import Engine
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.optim.adamw import LIVE, AdamW
+from lrfused.state.moments import MOMENTS
 
 Attribute = tuple[Any, str, Any]
 _ABSENT: Any = object()
@@ -28,7 +28,7 @@ _ABSENT: Any = object()
 class Inner(NamedTuple):
     """What a step reads and writes besides parameters and gradients, while a table holds."""
 
-    table: Table | None
+    table: BoundTable | None
     counters: list[Tensor]
     moments: list[Tensor]
     inputs: list[Tensor]
@@ -37,13 +37,14 @@ class Inner(NamedTuple):
     def of(opt: AdamW) -> "Inner":
         """The optimizer's tensors as they are now."""
         engine = opt._engine
-        state = engine.state(opt.param_groups)
+        books = engine.bookkeeping
+        state = books.state(opt.param_groups)
         counts = state.tensors
         return Inner(
-            engine._table,
+            engine.table,
             [state.words, state.loss_scale, counts.counts, counts.steps, counts.products],
             [s[key] for s in _states(opt) for key in MOMENTS if key in s],
-            [node._payload[0] for _, _, sch in engine.hyper.programs for node in sch.inputs],
+            [node._payload[0] for _, _, sch in books.hyper.programs for node in sch.inputs],
         )
 
 
@@ -81,7 +82,7 @@ def _step(opt: AdamW, closure: Callable[[], Any] | None = None) -> Any:
         _step_eagerly(opt)
         return loss
     grads = [params[i].grad for i in places]
-    writes = opt._engine.options.write_grads
+    writes = opt._engine.bookkeeping.options.write_grads
     inner: Inner = opt._inner  # type: ignore[attr-defined]
     with torch.no_grad():
         torch.ops.lrfused.step(
@@ -102,7 +103,7 @@ def _step(opt: AdamW, closure: Callable[[], Any] | None = None) -> Any:
 def loss_scale(opt: AdamW) -> Tensor:
     """The tensor of one element that multiplies the loss."""
     _make_counters(id(opt))
-    return opt._engine._state.loss_scale  # type: ignore[union-attr]
+    return opt._engine.bookkeeping.counters.device_state.loss_scale  # type: ignore[union-attr]
 
 
 _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
@@ -128,31 +129,27 @@ def _step_eagerly(opt: AdamW) -> None:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _make_counters(identity: int) -> None:
     opt = LIVE[identity]
-    opt._engine.present_loss_scale(opt.param_groups, opt.state)
+    opt._engine.bookkeeping.present_loss_scale(opt.param_groups, opt.state)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _prepare(identity: int, places: tuple[int, ...]) -> bool:
     """State for these parameters, so that it can be traced; False if they cannot be compiled."""
     opt = LIVE[identity]
-    engine, groups = opt._engine, opt.param_groups
-    params = [(p, group["amsgrad"]) for group in groups for p in group["params"]]
-    if any(type(p) not in PLAIN for p, _ in params):
+    books, groups, table = opt._engine.bookkeeping, opt.param_groups, opt._engine.table
+    params = _parameters(opt)
+    if any(type(p) not in PLAIN for p in params):
         return False
     moving = [params[i] for i in places]
-    table = engine._table
     if (
         table is None
-        or not all(opt.state.get(p) for p, _ in moving)
-        or not holds(table.work, groups, opt.state)
+        or not all(opt.state.get(p) for p in moving)
+        or not table.holds(groups, opt.state)
     ):
         # As the step itself would do it, which can only be too late for the trace.
         with normal_tensors():
-            for param, amsgrad in moving:
-                allocate(opt.state[param], param, amsgrad)
-            engine.align(groups)
-            count(engine, groups, opt.state)
-            engine.state(groups).set_groups(len(groups))
+            books.make_states(groups, opt.state, moving)
+            books.state(groups).set_groups(len(groups))
     opt.__dict__["_inner"] = Inner.of(opt)
     return True
 
@@ -192,7 +189,7 @@ def _run(
             opt._step()
         finally:
             _hand_back(written)
-            if inner.table is None or inner.table is not opt._engine._table:
+            if inner.table is None or inner.table is not opt._engine.table:
                 # What there is now is what the graph reads at its next call.
                 opt.__dict__["_inner"] = Inner.of(opt)
 
