@@ -70,8 +70,8 @@ def _walks() -> bool:
     optimizer = lrfused.AdamW([param])
     for _ in range(2):
         optimizer.step()
-    table = optimizer._engine._table
-    return table is not None and table.walk is not None
+    table = optimizer._engine.table
+    return table is not None and table.guard is not None
 
 
 def _why_not(backend: Any, gpus: Any) -> str | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
-from lrfused.schedules.check import boolean, finite, nonnegative, one_of, positive, whole
+from lrfused.schedules.check import finite, nonnegative, one_of, positive, whole
 from lrfused.settings.cells import Settings, Value, as_number, read_group
 from lrfused.settings.hints import refuse_what_is_no_number
 from lrfused.settings.options import Agc, DecayMode, GroupOptions
@@ -86,9 +86,7 @@ def _with_unique_names(name: str, schedule: Schedule) -> Schedule:
     return schedule
 
 
-def _sources(
-    rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any
-) -> dict[Slot, Value]:
+def _sources(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
     """Where each hyperparameter of a group comes from; limits that are None are left out."""
     sources = {slot: _source(slot, _given(arguments, slot)) for slot in rule.hyperparameters}
     limits = {
@@ -146,7 +144,7 @@ def _options(
     of_rule: dict[str, Any] = {
         name: one_of(name, arguments[name], choices) for name, choices in rule.arguments.items()
     }
-    of_rule |= {name: boolean(name, arguments[name]) for name in rule.switches}
+    of_rule |= {name: bool(arguments[name]) for name in rule.switches}
     of_rule |= {slot.name.lower(): may_act(sources[slot]) for slot in rule.presence}
     return GroupOptions(
         decay_mode=DecayMode[mode.upper()],
@@ -163,9 +161,7 @@ def may_act(value: Any) -> bool:
     return isinstance(value, (Tensor, Schedule)) or value != 0
 
 
-def with_group(
-    rule: UpdateRule, settings: Settings, group: dict[str, Any]
-) -> GroupOptions:
+def with_group(rule: UpdateRule, settings: Settings, group: dict[str, Any]) -> GroupOptions:
     """A group's options, with what stands in its dictionary, which the caller may change."""
     options = settings.options
     of_rule = {**options.of_rule, **{name: bool(group[name]) for name in rule.switches}}

@@ -158,7 +158,9 @@ class KnownGroups:
         """A group that was put into the list by hand."""
         try:
             found = from_group(self.rule, group, None, self.tables)
-            made = self.checked({k: found[k] for k in arguments.group_keys(self.rule) if k in found})
+            made = self.checked(
+                {k: found[k] for k in arguments.group_keys(self.rule) if k in found}
+            )
             self.check_params(made, group["params"])
         except (TypeError, ValueError) as error:
             raise type(error)(f"param_groups[{g}]: {error}") from error

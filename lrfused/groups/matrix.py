@@ -36,10 +36,14 @@ Place = tuple[int, Slot, Cell]
 
 
 class Hyperparameters:
-    """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`."""
+    """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`.
+
+    ``version`` rises whenever the list of groups is another one, even if it has the same rows.
+    """
 
     def __init__(self, rule: UpdateRule) -> None:
         self.slots = rule.hyperparameters  # that stand in groups
+        self.version = 0
         self.rows: list[Settings] = []
         self.values = np.zeros((0, len(Slot)))
         self.given = np.ones((0, len(Slot)), dtype=bool)
@@ -51,6 +55,7 @@ class Hyperparameters:
 
     def arrange(self, rows: list[Settings]) -> None:
         """Other groups, or the same in another order."""
+        self.version += 1
         if rows == self.rows:
             return
         self.rows = rows
@@ -64,6 +69,7 @@ class Hyperparameters:
         """One more group, whose schedules are mirrored in it."""
         values = [[cell.value for cell in row.cells]]
         given = [[cell.source is None for cell in row.cells]]
+        self.version += 1
         self.rows = [*self.rows, row]
         self.values = np.vstack([self.values, values])
         self.given = np.vstack([self.given, given])
@@ -107,6 +113,14 @@ class Hyperparameters:
     def sources(self) -> list[Schedule | None]:
         """The schedule of every place, or None."""
         return [cell.source for row in self.rows for cell in row.cells]
+
+    @property
+    def follow_step(self) -> bool:
+        """Some value is another at another step."""
+        return any(
+            cell.schedule is not None and cell.schedule.depends_on_step
+            for _, _, cell in self.cells()
+        )
 
     @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
@@ -161,6 +175,10 @@ class Hyperparameters:
             self.follow(g, slot, schedule)
             _show(groups[g], slot, self.rows[g].cells[slot], schedule(self._step))
             self.undescribed = True
+
+    def mark_described(self) -> None:
+        """The groups' texts have every schedule."""
+        self.undescribed = False
 
     def collect(self, groups: list[dict[str, Any]]) -> None:
         """Take in what the caller wrote; a tensor in place of another changes ``sources``.

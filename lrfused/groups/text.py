@@ -74,9 +74,7 @@ class Describer:
         return data
 
 
-def described_options(
-    rule: UpdateRule, settings: Settings, options: Options
-) -> dict[str, Any]:
+def described_options(rule: UpdateRule, settings: Settings, options: Options) -> dict[str, Any]:
     """The options of a group and of its optimizer, under the names of the arguments."""
     group = settings.options
     described: dict[str, Any] = {

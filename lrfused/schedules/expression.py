@@ -78,6 +78,11 @@ class Schedule(Node):
         return self._program  # type: ignore[return-value]
 
     @property
+    def depends_on_step(self) -> bool:
+        """Another step may give another value."""
+        return any(node._kind == STEP for node in nodes_in_order(self))
+
+    @property
     def inputs(self) -> tuple["Schedule", ...]:
         """The distinct ``input`` nodes, in the order of the program's input registers."""
         if self._inputs is None:
