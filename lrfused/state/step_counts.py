@@ -92,7 +92,8 @@ class Counts:
         self.rule, self.params, self.carries = rule, params, carries
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
-        initial = torch.tensor([carried.initial for carried in rule.carried], dtype=torch.float64)
+        values = [carried.initial for carried in rule.carried]
+        initial = torch.tensor(values, dtype=torch.float64, device="cpu")
         self.carried = initial.to(device).repeat(len(params), 1)
         self.renew_views()
 
@@ -100,7 +101,7 @@ class Counts:
         """The count of a parameter and its carried numbers."""
         self.counts[index] = count
         self.steps[index] = float(count)
-        self.carried[index] = torch.tensor(carried, dtype=torch.float64)
+        self.carried[index] = torch.tensor(carried, dtype=torch.float64, device="cpu")
 
     def moved(
         self, groups: Groups, states: States, carries: list[bool], recover: Recover

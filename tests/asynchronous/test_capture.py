@@ -12,7 +12,7 @@ import lrfused
 from lrfused import schedules as S
 from lrfused.backends.registry import BACKENDS
 from lrfused.engine import bind
-from lrfused.rules import ADAMW
+from lrfused.settings.slots import Slot
 
 from .posing import NothingWaits
 
@@ -49,7 +49,7 @@ def addresses(made):
     state = made.opt._engine.bookkeeping.state(made.opt.param_groups)
     found = [getattr(state, name).data_ptr() for name in ADDRESSED]
     found += [getattr(state.tensors, n).data_ptr() for n in ("counts", "steps", "products")]
-    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in MOMENTS[:2]]
+    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in ADAMW.keys[:2]]
 
 
 def test_a_capture_asks_nothing_and_nothing_is_asked_of_it(made, queue):
@@ -155,7 +155,7 @@ def test_push_uploads_what_stands_in_the_groups(made):
     before = [p.detach().clone() for p in made.params]
     made.opt.push()
     (values,) = made.opt._engine.table.run.pushed
-    assert values[0, 0] == 0.25
+    assert values[0, Slot.LR] == 0.25
     for p, q in zip(made.params, before, strict=True):
         assert_same_bits(p.detach(), q)
 
@@ -168,7 +168,7 @@ def test_push_reaches_older_captured_tables(rng, made, queue):
     made.opt.param_groups[0]["lr"] = 0.25
     made.opt.push()
     for run in (older, made.opt._engine.table.run):
-        assert [values[0, 0] for values in run.pushed] == [0.25]
+        assert [values[0, Slot.LR] for values in run.pushed] == [0.25]
 
 
 def test_push_before_the_first_step_leaves_it_to_that(rng):
