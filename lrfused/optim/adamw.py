@@ -1,8 +1,8 @@
 """AdamW: torch.optim.AdamW's contract around the fused step."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -15,14 +15,12 @@ from lrfused.engine.engine import Engine
 from lrfused.groups import arguments
 from lrfused.groups.known_groups import KnownGroups, from_group, parameters_in, without_ours
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.optim.live import LIVE
 from lrfused.optim.metrics import metrics
 from lrfused.optim.representation import representation
 from lrfused.schedules.check import boolean
 from lrfused.settings.cells import Value
 from lrfused.settings.loss_scale import LossScale
-
-# By id, for compiled graphs: they can name an optimizer, not hold it.
-LIVE: WeakValueDictionary[int, "AdamW"] = WeakValueDictionary()
 
 
 class AdamW(torch.optim.AdamW):
@@ -236,7 +234,7 @@ class AdamW(torch.optim.AdamW):
         if is_dynamo_compiling():
             from lrfused.optim import torch_compile
 
-            return torch_compile.step(self, closure)
+            return torch_compile.step(self, closure, has_hooks=type(self).step is AdamW.step)
         if not self._is_observed():
             return self._step(closure)
         return self._step_with_hooks(**({} if closure is None else {"closure": closure}))
@@ -259,9 +257,18 @@ class AdamW(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
+        self._update()
         return loss
+
+    def _update(self) -> None:
+        """The step itself, without closure and hooks."""
+        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        compiler = sys.modules.get("lrfused.optim.torch_compile")
+        if compiler is None:
+            self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
+        else:  # Dynamo is there, and would try to trace the engine where it left off before
+            args = (self.param_groups, self.state, grad_scale, found_inf)
+            compiler.untraced(self._engine.step, *args)
 
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
