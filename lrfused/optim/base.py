@@ -1,5 +1,6 @@
 """FusedOptimizer: what all optimizers share, torch's contract around the fused step."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -154,7 +155,9 @@ class FusedOptimizer(Optimizer):
         if is_dynamo_compiling():
             from lrfused.optim import torch_compile
 
-            return torch_compile.step(self, closure, type(self).step is FusedOptimizer.step)
+            return torch_compile.step(
+                self, closure, has_hooks=type(self).step is FusedOptimizer.step
+            )
         if not self._is_observed():
             return self._step(closure)
         return self._step_with_hooks(**({} if closure is None else {"closure": closure}))
@@ -177,15 +180,18 @@ class FusedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        arguments = (self.param_groups, self.state, grad_scale, found_inf)
-        if is_dynamo_compiling():
-            from lrfused.optim import torch_compile
-
-            torch_compile.untraced(self._engine.step, *arguments)
-        else:
-            self._engine.step(*arguments)
+        self._update()
         return loss
+
+    def _update(self) -> None:
+        """The step itself, without closure and hooks."""
+        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        compiler = sys.modules.get("lrfused.optim.torch_compile")
+        if compiler is None:
+            self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
+        else:  # Dynamo is there, and would try to trace the engine where it left off before
+            args = (self.param_groups, self.state, grad_scale, found_inf)
+            compiler.untraced(self._engine.step, *args)
 
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 

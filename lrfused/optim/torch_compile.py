@@ -1,4 +1,4 @@
-"""An optimizer's step under torch.compile: one operator that makes the eager step on what it is given.
+"""A step under torch.compile: one operator that makes the eager step on what it is given.
 
 The compiler sees which tensors a step reads and writes, and no number: learning rates and the
 step's bookkeeping are looked at when the operator runs, so nothing of them is guarded and nothing
@@ -17,7 +17,7 @@ from torch.optim import optimizer
 from lrfused.engine.bound_table import BoundTable
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.normal_tensors import normal_tensors
-from lrfused.optim.live import LIVE
+from lrfused.optim.live import LIVE, Live
 from lrfused.state.operands import operands_in
 
 Attribute = tuple[Any, str, Any]
@@ -33,7 +33,7 @@ class Inner(NamedTuple):
     inputs: list[Tensor]
 
     @staticmethod
-    def of(opt: Any) -> "Inner":
+    def of(opt: Live) -> "Inner":
         """The optimizer's tensors as they are now."""
         engine = opt._engine
         books = engine.bookkeeping
@@ -47,15 +47,15 @@ class Inner(NamedTuple):
         )
 
 
-def _states(opt: Any) -> list[dict[str, Any]]:
+def _states(opt: Live) -> list[dict[str, Any]]:
     return [state for state in opt.state.values() if isinstance(state, dict)]
 
 
 # What Dynamo traces
 
 
-def step(opt: Any, closure: Callable[[], Any] | None, has_hooks: bool) -> Any:
-    """An optimizer's ``step`` as it is compiled; ``has_hooks``: torch does not wrap it."""
+def step(opt: Live, closure: Callable[[], Any] | None, has_hooks: bool) -> Any:
+    """The optimizer's ``step`` as it is compiled; without hooks where torch has wrapped it."""
     hooks: tuple[Sized, ...] = (
         opt._optimizer_step_pre_hooks,
         opt._optimizer_step_post_hooks,
@@ -67,7 +67,7 @@ def step(opt: Any, closure: Callable[[], Any] | None, has_hooks: bool) -> Any:
     return _step_with_hooks(opt, closure) if observed else _step(opt, closure)
 
 
-def _step(opt: Any, closure: Callable[[], Any] | None = None) -> Any:
+def _step(opt: Live, closure: Callable[[], Any] | None = None) -> Any:
     loss = None
     if closure is not None:
         with torch.enable_grad():
@@ -78,7 +78,7 @@ def _step(opt: Any, closure: Callable[[], Any] | None = None) -> Any:
         return loss
     # Not compiling: tracing has failed, and this runs as it is written.
     if not (is_dynamo_compiling() and _prepare(id(opt), tuple(places))):
-        _step_eagerly(opt)
+        untraced(opt._update)
         return loss
     grads = [params[i].grad for i in places]
     writes = opt._engine.bookkeeping.options.write_grads
@@ -99,7 +99,7 @@ def _step(opt: Any, closure: Callable[[], Any] | None = None) -> Any:
     return loss
 
 
-def loss_scale(opt: Any) -> Tensor:
+def loss_scale(opt: Live) -> Tensor:
     """The tensor of one element that multiplies the loss."""
     _make_counters(id(opt))
     return opt._engine.bookkeeping.counters.device_state.loss_scale  # type: ignore[union-attr]
@@ -108,7 +108,7 @@ def loss_scale(opt: Any) -> Tensor:
 _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
 
-def _parameters(opt: Any) -> list[Tensor]:
+def _parameters(opt: Live) -> list[Tensor]:
     # Not opt.param_groups: Dynamo guards every number in what an optimizer has by that name.
     return [p for group in opt.__dict__["param_groups"] for p in group["params"]]
 
@@ -118,14 +118,9 @@ def _tensor(value: Any) -> Tensor | None:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def untraced(function: Callable[..., None], *arguments: Any) -> None:
-    """Where a step is not traced as a whole (it has a hook that cannot be, say)."""
-    function(*arguments)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _step_eagerly(opt: Any) -> None:
-    opt._step()
+def untraced(function: Callable[..., None], *args: Any) -> None:
+    """Call what Dynamo has to leave alone, whatever it has made of the frames around."""
+    function(*args)
 
 
 # What happens at once while Dynamo traces
@@ -191,7 +186,7 @@ def _run(
     attributes += [(opt, name, scale) for name, scale in scales if scale is not None]
     with _lent(written + read), _replaced(attributes):
         try:
-            opt._step()
+            opt._update()
         finally:
             _hand_back(written)
             if inner.table is None or inner.table is not opt._engine.table:
