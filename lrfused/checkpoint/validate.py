@@ -141,7 +141,7 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
     always = {operand.key for operand in rule.operands if operand.is_used is unconditional}
     if missing := (always | ({"step"} if rule.counts else set())) - state.keys():
         raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
-    checked = {"step": _count(key, state["step"])} if rule.counts else {}
+    checked: dict[str, Any] = {"step": _count(key, state["step"])} if rule.counts else {}
     for name, value in state.items():
         if name in rule.keys and value is None and name not in always:
             continue  # torch's SGD says so of a buffer that there is not yet

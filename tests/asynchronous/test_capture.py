@@ -48,7 +48,7 @@ def addresses(made):
     """Of all that a captured graph writes, besides parameters."""
     state = made.opt._engine.bookkeeping.state(made.opt.param_groups)
     found = [getattr(state, name).data_ptr() for name in ADDRESSED]
-    found += [getattr(state.tensors, n).data_ptr() for n in ("counts", "steps", "products")]
+    found += [getattr(state.tensors, n).data_ptr() for n in ("counts", "steps", "carried")]
     return found + [made.opt.state[made.params[0]][k].data_ptr() for k in ADAMW.keys[:2]]
 
 
