@@ -223,7 +223,7 @@ class Bookkeeping:
         self.align(groups)
         self.adopt(groups, states)
         self.count_anew(groups, states)
-        reading = self.counters.read(groups)
+        reading = self.counters.read(groups, self.group_options)
         self.hyper.take_schedules(groups)
         self.hyper.mirror(groups, int(reading[Field.STEP]))
         self.describe_written(groups)

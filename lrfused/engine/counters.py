@@ -9,6 +9,7 @@ from lrfused.device.async_copy import DeviceQueue
 from lrfused.device.readback import Readback, Seen
 from lrfused.rules import UpdateRule
 from lrfused.settings.loss_scale import LossScale
+from lrfused.settings.options import GroupOptions
 from lrfused.state.device_state import DeviceState, Field, Reading
 from lrfused.state.errors import error_of
 from lrfused.state.step_counts import Groups, States
@@ -65,18 +66,18 @@ class Counters:
             self.readback = Readback(DeviceQueue(state.words.device))
         self.readback.ask(state, inputs)
 
-    def look_back(self) -> Seen | None:
-        """What arrived of earlier steps, without waiting for anything.
+    def look_back(self, options: list[GroupOptions]) -> Seen | None:
+        """What arrived of earlier steps of groups with these options, without waiting.
 
         Raises:
             RuntimeError: one of them was refused.
         """
         seen = None if self.readback is None else self.readback.look()
         if seen is not None:
-            self.raise_latched(seen.reading)
+            self.raise_latched(seen.reading, options)
         return seen
 
-    def read(self, groups: Groups) -> Reading:
+    def read(self, groups: Groups, options: list[GroupOptions]) -> Reading:
         """Everything about the steps so far; waits for the device.
 
         Raises:
@@ -84,12 +85,12 @@ class Counters:
         """
         reading = self.state(groups).read()
         self.forget_pending()
-        self.raise_latched(reading)
+        self.raise_latched(reading, options)
         return reading
 
-    def raise_latched(self, reading: Reading) -> None:
+    def raise_latched(self, reading: Reading, options: list[GroupOptions]) -> None:
         """Raise what a step latched, once."""
-        error = error_of(reading)
+        error = error_of(reading, self._rule, options)
         if error is not None:
             self.forget_pending()
             assert self.device_state is not None

@@ -65,7 +65,7 @@ class Engine:
                 an earlier step, which was refused.
         """
         books = self.bookkeeping
-        seen = books.counters.look_back()
+        seen = books.counters.look_back(books.group_options)
         newly_initialized: list[Tensor] = []
         staged = self._fast_path(groups, states)
         if staged is None:
@@ -80,7 +80,7 @@ class Engine:
             for param in newly_initialized:  # its state, too, is as it was
                 states.pop(param, None)
                 self.forget_table()
-            books.counters.raise_latched(table.work.state.read())
+            books.counters.raise_latched(table.work.state.read(), table.work.groups)
         books.step_done(groups, table.work.rows, table.measures, outcome, seen)
         if outcome.step is None:
             self._follow_device(table)

@@ -339,6 +339,6 @@ class FusedOptimizer(Optimizer):
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)
         if "_engine" in state:
             self._engine.bookkeeping.copied(self.state)
