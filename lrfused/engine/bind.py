@@ -13,6 +13,7 @@ from lrfused.engine.bound_table import BoundTable
 from lrfused.memory.checks import check_moment, is_freed
 from lrfused.memory.dtensor import check_is_whole, local
 from lrfused.memory.operands import Entry, check_no_shared_memory, idle_entry, make_entry
+from lrfused.settings.options import Agc
 from lrfused.state.operands import allocate, operands_in
 from lrfused.state.step_counts import Groups, States
 
@@ -53,7 +54,7 @@ def bind(
     for index, (param, g, is_used) in enumerate(uses):
         if is_used:
             operands = states.get(param, {})
-            entries[index] = make_entry(param, g, options[g].agc, rule.keys, operands)
+            entries[index] = make_entry(param, g, options[g].agc == Agc.UNIT, rule.keys, operands)
     watched = [(tensor, tensor.data_ptr()) for tensor in (state.tensors.steps, *inputs)]
     work = Work(rule, entries, options, books.options, state, books.hyper, watched)
     run = backend.bind(work, instruction_set)
@@ -72,7 +73,9 @@ def _checked_entries(books: Bookkeeping, uses: list[Use], states: States) -> lis
     """The parameters as they lie in memory, so far without their state, which is checked, too."""
     options = books.group_options
     entries = [
-        make_entry(param, g, options[g].agc, (), {}) if is_used else idle_entry(param, g)
+        make_entry(param, g, options[g].agc == Agc.UNIT, (), {})
+        if is_used
+        else idle_entry(param, g)
         for param, g, is_used in uses
     ]
     tensors = [entry.p.tensor for entry in entries if not entry.is_idle]

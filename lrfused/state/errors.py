@@ -6,9 +6,7 @@ from lrfused.settings.slots import Slot
 from lrfused.state.device_state import Field, Reading
 
 
-def error_of(
-    reading: Reading, rule: UpdateRule, groups: list[GroupOptions]
-) -> RuntimeError | None:
+def error_of(reading: Reading, rule: UpdateRule, groups: list[GroupOptions]) -> RuntimeError | None:
     """The first step that was refused since the host last looked; None if all went well."""
     error, step = reading[Field.ERROR], reading[Field.ERROR_STEP]
     place, value = reading[Field.ERROR_PLACE], reading[Field.ERROR_VALUE]
