@@ -192,6 +192,27 @@ def test_what_cannot_be_compiled_runs_as_it_is():
     assert opt.metrics()["steps"] == 1
 
 
+@pytest.mark.parametrize("where", ["closure", "pre hook", "post hook"])
+def test_the_engine_is_left_alone_where_a_trace_breaks(rng, where):
+    """A closure or hook that is run between two graphs: the frames of the step are looked at one by
+    one then, and the engine's are no arithmetic to be compiled."""
+    problem = random_problem(rng, SHAPES, 3, none=0.0)
+    mine, eager = two_runs(problem.values, lr=0.1, max_grad_norm=1.0)
+
+    def breaking(*_):
+        torch._dynamo.graph_break()
+
+    if where == "pre hook":
+        mine.opt.register_step_pre_hook(breaking)
+    elif where == "post hook":
+        mine.opt.register_step_post_hook(breaking)
+    step = torch.compile(mine.opt.step, backend="eager")
+    for gradients in problem.gradients:
+        take(mine, (lambda: step(breaking)) if where == "closure" else step, gradients)
+        advance(eager, gradients)
+    assert_same_run(mine, eager)
+
+
 def test_importing_lrfused_brings_no_compiler():
     """import brings no torch._dynamo; the operator comes when a step is traced, not before."""
     code = """if True:

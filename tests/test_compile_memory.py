@@ -54,7 +54,7 @@ def test_the_table_is_kept(rng, compiler, monkeypatch):
         if i == 1:
             monkeypatch.setattr(Tensor, "clone", lambda t: cloned.append(1) or clone(t))
         step()
-        tables.append(run.opt._engine._table)
+        tables.append(run.opt._engine.table)
     assert all(table is tables[0] for table in tables)
     assert bool(cloned) == (compiler == "aot_eager")
 

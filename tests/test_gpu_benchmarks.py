@@ -27,6 +27,7 @@ from providers import PROVIDERS
 from workloads import FORMS, GPU_WORKLOADS
 
 from lrfused import native
+from lrfused.backends.cuda.backend import CudaBackend
 
 DEVICE = gpu_device.DryGpu()
 OWN, FUSED, FOREACH = (PROVIDERS[name] for name in ("lrfused", "fused", "foreach"))
@@ -141,7 +142,7 @@ def test_launches_are_as_a_variant_says_and_set_back(monkeypatch):
         told.append(switches)
 
     made = gpu_providers.VARIANTS["lrfused-cuda-serial-launch"]
-    monkeypatch.setattr(gpu_providers.backends, "why_missing", lambda name: None)
+    monkeypatch.setattr(CudaBackend, "why_unavailable", lambda self: None)
     monkeypatch.setattr(native, "cuda", SimpleNamespace())
     assert made.missing() == "not available: lrfused._cuda has no configure"
     monkeypatch.setattr(native, "cuda", SimpleNamespace(configure=configure))

@@ -11,8 +11,9 @@ import torch
 from lrfused import native
 from lrfused._version import __version__
 from lrfused.backends import registry
-from lrfused.backends.found import Backend
-from lrfused.backends.info import info
+from lrfused.backends.info import BackendInfo, info
+from lrfused.backends.triton import backend as triton_backend
+from lrfused.device import discovery
 
 BACKENDS = ["reference", "cpu", "triton", "cuda"]
 
@@ -70,12 +71,13 @@ def test_a_missing_gpu_backend_says_why(monkeypatch: pytest.MonkeyPatch, name: s
 
 def test_triton_without_a_gpu_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pose(monkeypatch, "triton", "3.8.0")
-    monkeypatch.setattr(registry, "interprets", lambda: False)
-    monkeypatch.setattr(registry, "gpus", lambda: [])
-    assert info()["triton"] == Backend(False, "Triton 3.8.0 is there, but no GPU is seen")
-    monkeypatch.setattr(registry, "gpus", lambda: [torch.device("cuda", 3)])
-    monkeypatch.setattr(registry, "why_not_on", lambda name, device: None)
-    assert info()["triton"] == Backend(True, "3.8.0, cuda:3")
+    monkeypatch.setattr(triton_backend, "interprets", lambda: False)
+    monkeypatch.setattr(discovery, "gpus", lambda: [])
+    assert info()["triton"] == BackendInfo(False, "Triton 3.8.0 is there, but no GPU is seen")
+    monkeypatch.setattr(discovery, "gpus", lambda: [torch.device("cuda", 3)])
+    for backend in registry.BACKENDS.values():
+        monkeypatch.setattr(type(backend), "why_not_on", lambda self, device: None)
+    assert info()["triton"] == BackendInfo(True, "3.8.0, cuda:3")
     assert info().chosen["cuda:3"] in ("triton", "cuda")
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from lrfused.backends.cpu.step import CpuStep
+from lrfused.backends.triton.backend import TritonBackend
 from lrfused.backends.work import UNKNOWN
 from lrfused.device.async_copy import DeviceQueue
 from lrfused.state.device_state import Field
@@ -89,6 +90,13 @@ class PosingStep:
 
     def push(self, work):
         self.pushed.append(work.hyper.values.copy())
+
+
+class PosingBackend(TritonBackend):
+    """It says that it is Triton's, and steps with the C++ kernels."""
+
+    def bind(self, work, instruction_set):
+        return PosingStep(work)
 
 
 WAITING = {

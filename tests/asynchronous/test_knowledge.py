@@ -131,7 +131,7 @@ def test_a_copy_waits_for_nothing(rng, queue, duplicate):
     made, step = stepping(rng, lr=LR)
     step()
     opt = duplicate(made.opt)
-    assert opt._engine.readback is None
+    assert opt._engine.bookkeeping.counters.readback is None
     queue.run()
     opt.param_groups[0]["params"][0].grad = torch.tensor(1.0)
     opt.step()

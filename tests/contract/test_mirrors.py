@@ -263,7 +263,7 @@ def test_overriding_and_resuming_build_nothing_anew(rng, backend):
     lr = warmup() * schedules.input(peak, "peak")
     opt = lrfused.AdamW(make_parameters(rng), lr=lr, max_grad_norm=1.0, backend=backend)
     run(rng, 2, opt)
-    table = opt._engine._table
+    table = opt._engine.table
     assert table is not None
     runner = table.run
     mirrored = opt.param_groups[0]["lr"]
@@ -276,4 +276,4 @@ def test_overriding_and_resuming_build_nothing_anew(rng, backend):
     run(rng, 1, opt)
     opt.load_state_dict(opt.state_dict())
     run(rng, 1, opt)
-    assert opt._engine._table is table and table.run is runner
+    assert opt._engine.table is table and table.run is runner

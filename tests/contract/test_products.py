@@ -49,7 +49,7 @@ def restored(opt, saved, **options):
 
 def products_of(opt):
     """As they stand in the engine."""
-    return opt._engine.state(opt.param_groups).tensors.products.clone()
+    return opt._engine.bookkeeping.state(opt.param_groups).tensors.carried.clone()
 
 
 def test_late_parameters_resume_bit_equal(rng, backend):

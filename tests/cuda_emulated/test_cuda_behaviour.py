@@ -97,7 +97,7 @@ def test_a_latched_error_stays_until_the_host_has_seen_it(rng):
     problem = random_problem(rng, FEW, 1)
     made = start(problem.values, "cuda", nonfinite="raise")
     advance(made, problem.gradients[0])
-    table, state = made.opt._engine._table, made.opt._engine.state([])
+    table, state = made.opt._engine.table, made.opt._engine.bookkeeping.state([])
     reading = []
     for lr, poison in ((1e-3, INF), (float("nan"), 1.0), (1e-3, 1.0)):
         table.work.hyper.values[0, 0] = lr

@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 from step import helpers  # noqa: E402
 from step.test_equality import DYNAMIC, LR  # noqa: E402
 
-from lrfused.backends.registry import why_missing  # noqa: E402
+from lrfused.backends.registry import BACKENDS  # noqa: E402
 
 SIZES = [(), (0,), (63,), (5, 13), (513,), (3, 43691)]
 CASES = {
@@ -41,7 +41,7 @@ def left(device, problem, backend, options):
 
 def main(backends):
     for backend in backends:
-        reason = why_missing(backend)
+        reason = BACKENDS[backend].why_unavailable()
         if reason:
             sys.exit(f"{backend} is not available: {reason}")
     rng = SimpleNamespace(numpy=np.random.default_rng(0), torch=torch.Generator().manual_seed(0))

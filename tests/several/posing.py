@@ -6,8 +6,7 @@ The memory is the CPU's throughout; a step that used what lies elsewhere would r
 import torch
 from step.helpers import Run, advance, assert_same_run, run, start
 
-from lrfused.backends.multi_device import StepTogether
-from lrfused.engine.bound_table import devices_of
+from lrfused.backends.multi_device import StepTogether, devices_of
 
 LEAD, FIRST, SECOND = torch.device("cpu"), torch.device("cpu", 1), torch.device("cpu", 2)
 DEVICES = (LEAD, FIRST, SECOND)
@@ -43,8 +42,8 @@ def assert_equal(problem, backend, devices=DEVICES, **options) -> Run:
     """The bits and metrics of the reference; the run is returned."""
     got = run_apart(problem, backend, devices, **options)
     assert_same_run(got, run(problem, **options))
-    taking_part = devices_of(got.opt._engine._table.work.entries, LEAD)
-    assert isinstance(got.opt._engine._table.run, StepTogether) == (len(taking_part) > 1)
+    taking_part = devices_of(got.opt._engine.table.work.entries, LEAD)
+    assert isinstance(got.opt._engine.table.run, StepTogether) == (len(taking_part) > 1)
     return got
 
 

@@ -68,8 +68,8 @@ def tensors_of(thing):
 @pytest.mark.parametrize("places", PLACES, ids=len)
 def test_all_of_it_is_recorded_once_for_each_stream(rng, device, backend, places):
     made, gradients = stepped(rng, backend, places)
-    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine._table.run)}
-    state = made.opt._engine.state(made.opt.param_groups)
+    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine.table.run)}
+    state = made.opt._engine.bookkeeping.state(made.opt.param_groups)
     owned |= {memory(x) for x in (state.words, state.tensors.counts, state.loss_scale)}
     assert len(owned) > 5
     for stream in (1, 2):
@@ -100,7 +100,7 @@ def test_a_new_table_is_recorded_anew(rng, device, backend):
     device.go_to(1)
     made.opt.param_groups[0]["maximize"] = True
     advance(made, gradients)
-    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine._table.run)}
+    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine.table.run)}
     assert {address for address, _ in device.recorded} >= owned - {0}
 
 

@@ -184,7 +184,7 @@ def contents(run: Run) -> dict[str, torch.Tensor]:
             tensors[f"grad[{i}]"] = p.grad
         for key, value in run.opt.state.get(p, {}).items():
             tensors[f"{key}[{i}]"] = value
-    state = run.opt._engine.state(run.opt.param_groups)
+    state = run.opt._engine.bookkeeping.state(run.opt.param_groups)
     for name in ("counts", "steps", "carried"):
         tensors[name] = getattr(state.tensors, name)
     tensors["loss_scale"] = state.loss_scale
@@ -193,7 +193,7 @@ def contents(run: Run) -> dict[str, torch.Tensor]:
 
 def words(run: Run) -> dict[str, torch.Tensor]:
     """The counters and metrics of the device state, copied."""
-    state = run.opt._engine.state(run.opt.param_groups)
+    state = run.opt._engine.bookkeeping.state(run.opt.param_groups)
     return {
         "integer words": state.words[:FIRST_FLOAT].clone(),
         "float words": state.floats[FIRST_FLOAT:].clone(),

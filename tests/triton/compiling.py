@@ -28,7 +28,7 @@ from lrfused.backends.triton import words as w  # noqa: E402
 from lrfused.backends.triton.apply import apply_kernel  # noqa: E402
 from lrfused.backends.triton.measure import measure_kernel  # noqa: E402
 from lrfused.backends.triton.plan import plan_kernel  # noqa: E402
-from lrfused.settings.options import Slot  # noqa: E402
+from lrfused.settings.slots import Slot  # noqa: E402
 
 FLOATS = {"samples", "numbers", "raw", "clipped", "param", "matrix", "records", "factors"}
 FLOATS |= {"scalars", "products"}

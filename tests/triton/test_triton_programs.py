@@ -13,7 +13,7 @@ from schedules.test_programs import single
 from lrfused import schedules as S
 from lrfused.numerics import elementary
 from lrfused.schedules.bytecode import ARITY, Op
-from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_DTYPES
 from lrfused.settings.slots import Slot
 
 if not is_there:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lrfused.backends.triton import words as w
 from lrfused.schedules import Schedule
-from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_DTYPES
 from lrfused.settings.slots import Slot
 
 # What is needed before plan, as bits.

@@ -1,12 +1,14 @@
-"""Products of betas that did not travel with a parameter: computed again, or estimated."""
+"""Carried numbers that did not travel with a parameter: computed again, or estimated."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lrfused.rules.rule import Carried, UpdateRule
 from lrfused.schedules import Schedule
-from lrfused.settings.cells import BETAS, Settings, number_or_nan, read_group
+from lrfused.settings.cells import Settings, number_or_nan, read_group
+from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot
 from lrfused.state.step_counts import Numbers
 from lrfused.warn import warn
@@ -15,33 +17,41 @@ BLOCK = 65536
 LONGEST = 2**24  # steps that are multiplied; no beta in use has a product other than 0 after them
 
 
-class Recomputed:
-    """The products of groups with a bias correction by product, and whether they are certain.
+class Recovered:
+    """The carried numbers of parameters, and whether they are certain.
 
-    A parameter that was updated at each step has met the betas of all steps. One that came late or
-    was left out has not, and if betas are scheduled nobody knows which it met: its last ones, say.
-    ``instead`` are schedules that are about to take the place of those in the rows.
+    A number that is a product of a hyperparameter's values is computed again: a parameter that was
+    updated at each step has met the values of all steps. One that came late or was left out has
+    not, and if they are scheduled nobody knows which it met: its last ones, say. ``instead`` are
+    schedules that are about to take the place of those in the rows.
     """
 
     def __init__(
         self,
+        rule: UpdateRule,
+        options: list[GroupOptions],
         groups: list[dict[str, Any]],
         rows: list[Settings],
         step: int,
         instead: list[dict[Slot, Schedule]] | None = None,
     ):
-        self._groups, self._rows, self._step = groups, rows, step
+        self._rule, self._options, self._groups = rule, options, groups
+        self._rows, self._step = rows, step
         self._instead = [{} for _ in groups] if instead is None else instead
         self._running: dict[tuple[int, Slot, int], Running] = {}
         self._estimated: set[int] = set()
 
-    def __call__(self, g: int, count: int) -> Numbers:
-        """The products of a parameter of group ``g`` after so many updates."""
-        betas = [number_or_nan(read_group(self._groups[g], slot)) for slot in BETAS]
-        if self._rows[g].options.of_rule["bias_correction"] == "power":
-            return 1.0, 1.0
-        first, second = (self._of(g, s, b, count) for s, b in zip(BETAS, betas, strict=True))
-        return first, second
+    def __call__(self, g: int, count: int, has_operands: bool) -> Numbers:
+        """Those of a parameter of group ``g`` after so many updates."""
+        return tuple(self._one(c, g, count, has_operands) for c in self._rule.carried)
+
+    def _one(self, carried: Carried, g: int, count: int, has_operands: bool) -> float:
+        if carried.slot is None:
+            return carried.recovered if has_operands else carried.initial
+        if not carried.matters(self._options[g]):
+            return carried.initial
+        value = number_or_nan(read_group(self._groups[g], carried.slot))
+        return self._of(g, carried.slot, value, count)
 
     def _of(self, g: int, slot: Slot, beta: float, count: int) -> float:
         if count == 0:
