@@ -6,8 +6,8 @@
 namespace lrfused {
 
 struct Stretch {
-    void* data = nullptr;
-    int dtype = FLOAT32;
+    void* data;
+    int dtype;
 
     LRF_HD Stretch at(int64_t element) const {
         int shift = dtype == FLOAT64 ? 3 : dtype == FLOAT32 ? 2 : 1;

@@ -6,11 +6,11 @@
 #include "core/dtypes.h"
 #include "core/norm.h"
 #include "cuda/memory.cuh"
+#include "cuda/table.h"
 
 namespace lrfused {
 
 constexpr unsigned EVERYBODY = 0xFFFFFFFFu;
-constexpr int WARP = 32;
 
 // The sum of 2^k numbers, neighbours first.
 template <int count>

@@ -14,8 +14,6 @@ from types import ModuleType
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-SOURCES = [*sorted((CSRC / "cuda").glob("*.c*")), HERE / "controls.cpp"]
-SOURCES = [file for file in SOURCES if file.suffix in (".cu", ".cpp")]
 # As the real compilers are told to: every operation rounds once and by itself.
 EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS = ["-O1", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-w", *EXACT]
@@ -39,7 +37,7 @@ def _key(flags: list[str]) -> str:
     import pybind11
 
     contents = hashlib.sha256(repr((flags, sys.version, pybind11.__version__)).encode())
-    folders = [CSRC / "core", CSRC / "host", CSRC / "cuda", HERE]
+    folders = [*(CSRC / part for part in ("core", "rules", "host", "cuda")), HERE]
     for file in sorted(file for folder in folders for file in folder.iterdir()):
         if file.suffix in (".h", ".cuh", ".cu", ".cpp"):
             contents.update(f"{file.name}\0".encode() + file.read_bytes())
@@ -53,18 +51,22 @@ def _run(command: list[str]) -> None:
 
 
 def _compile(folder: Path, target: Path, flags: list[str]) -> None:
+    sys.path.insert(0, str(CSRC))
+    import build_cuda
     import pybind11
 
     places = [HERE, CSRC, pybind11.get_include(), sysconfig.get_path("include")]
     includes = [f"-I{path}" for path in places]
 
-    def compiled(source: Path) -> str:
-        built = str(folder / f"{source.stem}-{source.suffix[1:]}.o")
-        _run([COMPILER, *flags, *includes, "-x", "c++", "-c", str(source), "-o", built])
+    def compiled(unit: tuple[Path, str]) -> str:
+        source, rule = unit
+        define = [f"-DLRF_RULE={rule}"] if rule else []
+        built = str(folder / f"{source.stem}{rule}-{source.suffix[1:]}.o")
+        _run([COMPILER, *flags, *define, *includes, "-x", "c++", "-c", str(source), "-o", built])
         return built
 
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compiled, SOURCES))
+        objects = list(pool.map(compiled, [*build_cuda.units(CSRC), (HERE / "controls.cpp", "")]))
     unfinished = target.with_suffix(".unfinished")
     _run([COMPILER, "-shared", *objects, "-o", str(unfinished)])
     unfinished.rename(target)

@@ -74,7 +74,7 @@ def test_without_any_one_barrier_the_result_is_wrong(emulation):
     assert done.returncode == 0, done.stderr
     wrong = json.loads(done.stdout)
     assert not wrong.pop("")
-    assert len(wrong) == 9
+    assert len(wrong) == 11
     for place, is_wrong in wrong.items():
         assert is_wrong, f"nothing changes without the barrier at {place}"
 
