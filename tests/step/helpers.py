@@ -185,7 +185,7 @@ def contents(run: Run) -> dict[str, torch.Tensor]:
         for key, value in run.opt.state.get(p, {}).items():
             tensors[f"{key}[{i}]"] = value
     state = run.opt._engine.state(run.opt.param_groups)
-    for name in ("counts", "steps", "products"):
+    for name in ("counts", "steps", "carried"):
         tensors[name] = getattr(state.tensors, name)
     tensors["loss_scale"] = state.loss_scale
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
