@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lrfused.groups.matrix import Hyperparameters
 from lrfused.memory.operands import Entry, Operand
+from lrfused.memory.pieces import cut
 from lrfused.numerics.norm import CHUNK
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
@@ -71,12 +72,7 @@ class Work:
     @property
     def chunks(self) -> list[int]:
         """The number of chunks of each parameter."""
-        counts = []
-        for entry in self.entries:
-            length = entry.unit or entry.p.flat.numel()
-            units = entry.p.flat.numel() // entry.unit if entry.unit else 1
-            counts.append(units * -(-length // CHUNK))
-        return counts
+        return [cut(entry, CHUNK).pieces for entry in self.entries]
 
     @property
     def memory(self) -> list[Tensor]:

@@ -23,15 +23,18 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from lrfused import schedules as S  # noqa: E402
-from lrfused.backends.triton import shapes  # noqa: E402
+from lrfused.backends.triton import rules, shapes  # noqa: E402
 from lrfused.backends.triton import words as w  # noqa: E402
 from lrfused.backends.triton.apply import apply_kernel  # noqa: E402
+from lrfused.backends.triton.kinds import kind  # noqa: E402
 from lrfused.backends.triton.measure import measure_kernel  # noqa: E402
 from lrfused.backends.triton.plan import plan_kernel  # noqa: E402
+from lrfused.rules import ADAMW  # noqa: E402
+from lrfused.settings.options import GroupOptions  # noqa: E402
 from lrfused.settings.slots import Slot  # noqa: E402
 
 FLOATS = {"samples", "numbers", "raw", "clipped", "param", "matrix", "records", "factors"}
-FLOATS |= {"scalars", "products"}
+FLOATS |= {"scalars", "carried"}
 SINGLE = {"grad_scale", "found_inf", "loss_scale", "steps"}
 TUPLES = {
     "table": w.Table,
@@ -40,12 +43,27 @@ TUPLES = {
     "decided": w.Decided,
 }
 KINDS = {
-    "float32": (1, 1, 1, 1, -1, 0, 0),
-    "bfloat16": (2, 2, 2, 2, -1, 0, 0),
-    "float64": (0, 0, 0, 0, -1, 0, 0),
-    "everything": (1, 2, 1, 1, 1, 1, 1),
+    "float32": kind(1, 1, (1, 1)),
+    "bfloat16": kind(2, 2, (2, 2)),
+    "float64": kind(0, 0, (0, 0)),
+    "everything": kind(1, 2, (1, 1, 1), agc=True, clip=True),
 }
-SHAPES = shapes.arrange([(0, Slot.LR, S.warmup_cosine(1e-3, 10, 100))]).flat
+
+
+def group_options(rule, on=False):
+    """Of a group with all that only its rule knows, or none of it."""
+    chosen = {name: choices[-1 if on else 0] for name, choices in rule.arguments.items()}
+    keys = [*rule.switches, *(slot.key for slot in rule.presence)]
+    return GroupOptions(of_rule={**dict.fromkeys(keys, on), **chosen})
+
+
+def of_rule(rule):
+    """What apply is compiled for beside dtypes and options."""
+    return {"RULE": getattr(rules, rule.name), "SCALARS": len(rule.scalars)}
+
+
+LR = [(0, Slot.LR, S.warmup_cosine(1e-3, 10, 100))]
+SHAPES = shapes.arrange(LR, ADAMW, [group_options(ADAMW)]).flat
 FLAGS = int(w.MEASURES) | int(w.CLIP_NORM) | int(w.CHECKS_GRADIENTS) | int(w.DYNAMIC_SCALE)
 
 
@@ -124,11 +142,13 @@ def main(target, *names):
     results = {}
     for name in names:
         constants = {"KINDS": KINDS[name], "FLAGS": FLAGS}
-        results[f"apply {name}"] = facts(build(apply_kernel, target, **constants))
+        applied = build(apply_kernel, target, **of_rule(ADAMW), **constants)
+        results[f"apply {name}"] = facts(applied)
         results[f"measure {name}"] = facts(
             build(measure_kernel, target, SHAPES=SHAPES, **constants)
         )
-    fused = build(apply_kernel, target, fusion=True, KINDS=KINDS["float32"], FLAGS=FLAGS)
+    constants = {**of_rule(ADAMW), "KINDS": KINDS["float32"], "FLAGS": FLAGS}
+    fused = build(apply_kernel, target, fusion=True, **constants)
     results["apply contracted"] = facts(fused)
     results["plan"] = facts(build(plan_kernel, target, SHAPES=SHAPES, FLAGS=0))
     print(json.dumps(results))

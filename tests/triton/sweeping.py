@@ -1,5 +1,7 @@
 """Every kernel with each option once on and once off, for some targets and dtypes; no GPU needed.
 
+Measure is compiled with AdamW's plan at its end; plan and apply with every rule's.
+
 Usage: compiling.py --targets sm_80,sm_90,sm_100,gfx942 --dtypes float32,mix --json FILE
 
 Writes a list of {kernel, target, dtypes, options, seconds, status, reason} as it comes. The status
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import compiling
 import triton
+from compiling import group_options, of_rule
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
@@ -23,12 +26,14 @@ from lrfused import schedules as S
 from lrfused.backends.triton import shapes
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.apply import apply_kernel
+from lrfused.backends.triton.kinds import kind
 from lrfused.backends.triton.measure import measure_kernel
 from lrfused.backends.triton.plan import plan_kernel
+from lrfused.rules import ADAMW, RULES
 from lrfused.settings.slots import Slot
 
 F64, F32, BF16, F16 = 0, 1, 2, 3
-# Codes of the parameter's dtype, its gradient's and its moments'.
+# Codes of the parameter's dtype, its gradient's and those of two operands; a third is as the first.
 DTYPES = {
     "float64": [(F64, F64, F64, F64)],
     "float32": [(F32, F32, F32, F32)],
@@ -40,9 +45,9 @@ FLAGS = ("MEASURES", "CLIP_NORM", "INFINITY_NORM", "CHECKS_GRADIENTS", "RAISES")
 FLAGS += ("ADVANCES_ON_SKIP", "DYNAMIC_SCALE", "WRITE_GRADS", "CLIPS_BEFORE_NORM", "ADAPTIVE")
 SCHEDULED = [(0, slot, S.warmup_cosine(1e-3, 10, 100)) for slot in (Slot.LR, Slot.CLIP_VALUE)]
 SCHEDULED += [(0, Slot.AGC, S.linear(0.1, 0.2, 100))]
-OPTIONS = {  # flags; shapes of programs; whether there are amsgrad, adaptive clip, value clip
-    "all on": (sum(int(getattr(w, name)) for name in FLAGS), shapes.arrange(SCHEDULED).flat, True),
-    "all off": (int(w.MEASURES), shapes.arrange([]).flat, False),
+OPTIONS = {  # flags; schedules; whether there are all operands, adaptive clip, value clip
+    "all on": (sum(int(getattr(w, name)) for name in FLAGS), SCHEDULED, True),
+    "all off": (int(w.MEASURES), [], False),
 }
 
 
@@ -52,28 +57,36 @@ def nothing(x):
     triton.language.store(x, 1)
 
 
-def kinds(dtypes, on):
+def kinds(rule, dtypes, on):
     """The compile-time constant of these dtypes."""
+    used = rule.operands_used(group_options(rule, on))
     return tuple(
         word
-        for p, g, m, v in DTYPES[dtypes]
-        for word in (p, g, m, v, m if on else -1, int(on), int(on))
+        for p, g, first, second in DTYPES[dtypes]
+        for word in kind(p, g, (first, second, first)[:used], on, on)
     )
 
 
 def cases(dtypes):
     """(kernel, name of the dtypes, name of the options, constants)."""
-    for options, (flags, programs, on) in OPTIONS.items():
-        everything = {"FLAGS": flags, "SHAPES": programs}
-        alone = everything | {"FLAGS": flags | int(w.ONLY_MEASURES)}
-        plan_alone = everything | {"FLAGS": flags & ~(0 if on else int(w.MEASURES))}
-        yield plan_kernel, "", options, plan_alone
-        for name in dtypes:
-            kind = {"KINDS": kinds(name, on)}
-            yield measure_kernel, name, options, everything | kind
-            if name == dtypes[0]:  # the same kernel with less at its end
-                yield measure_kernel, name, f"{options}, several devices", alone | kind
-            yield apply_kernel, name, options, {"FLAGS": flags} | kind
+    for rule in RULES:
+        for options, (flags, schedules, on) in OPTIONS.items():
+            programs = shapes.arrange(schedules, rule, [group_options(rule, on)]).flat
+            everything = {"FLAGS": flags, "SHAPES": programs}
+            alone = everything | {"FLAGS": flags | int(w.ONLY_MEASURES)}
+            named = f"{rule.name}, {options}"
+            if rule is ADAMW:
+                for name in dtypes:
+                    of_kinds = {"KINDS": kinds(rule, name, on)}
+                    yield measure_kernel, name, named, everything | of_kinds
+                # The same kernel with less at its end.
+                of_kinds = {"KINDS": kinds(rule, dtypes[0], on)}
+                yield measure_kernel, dtypes[0], f"{named}, several devices", alone | of_kinds
+            without = 0 if on else int(w.MEASURES)
+            yield plan_kernel, "", named, everything | {"FLAGS": flags & ~without}
+            for name in dtypes:
+                constants = {"FLAGS": flags, "KINDS": kinds(rule, name, on), **of_rule(rule)}
+                yield apply_kernel, name, named, constants
 
 
 def stop_at_assembly():

@@ -34,11 +34,9 @@ TABLES = {
 def without_memory(entry, units, chunks):
     """An entry of so many units with so many chunks."""
     length = chunks * CHUNK
-    sized = {
-        x: replace(getattr(entry, x), flat=torch.empty(units * length, device="meta"))
-        for x in "pmv"
-    }
-    return replace(entry, unit=length, **sized)
+    flat = torch.empty(units * length, device="meta")
+    state = tuple(x and replace(x, flat=flat) for x in entry.state)
+    return replace(entry, unit=length, p=replace(entry.p, flat=flat), state=state)
 
 
 def made_up(table, **options):

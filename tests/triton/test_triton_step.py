@@ -23,7 +23,7 @@ if not is_there:
 
 import triton.language as tl
 
-from lrfused.backends.triton import hyperparameters, plan
+from lrfused.backends.triton import counts, hyperparameters
 from lrfused.backends.triton import step as triton_step
 
 
@@ -43,7 +43,7 @@ def launches(monkeypatch):
 
 def test_more_groups_tensors_and_units_than_lanes(rng, monkeypatch):
     """Each group with a schedule, each tensor with a count, each unit with a factor of its own."""
-    for module in (hyperparameters, plan):
+    for module in (hyperparameters, counts):
         monkeypatch.setattr(module, "WIDTH", tl.constexpr(16))
     problem = random_problem(rng, [(2,)] * 20 + [(20, 2)], 3, none=0.4)
     groups = tuple(

@@ -1,16 +1,13 @@
 # mypy: ignore-errors
-"""Apply: one pass over parameters, gradients and moments; csrc/core/update.h in Triton."""
-
-from typing import NamedTuple
+"""Apply: one pass over parameters, gradients and what the rule's state has of them."""
 
 import triton
 import triton.language as tl
 
 from lrfused.backends.triton.memory import element_size, pointer, read, write
-from lrfused.backends.triton.record import make_record
+from lrfused.backends.triton.record import make_prologue, rule_scalars
 from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
-    FLOAT32,
     FLOAT64,
     GRADIENT_ADDRESS,
     GRADIENT_KIND,
@@ -19,13 +16,13 @@ from lrfused.backends.triton.words import (
     GROUP_START,
     KIND_AGC,
     KIND_CLIP,
+    KIND_EACH,
     KIND_G,
-    KIND_M,
     KIND_P,
     KIND_SIZE,
-    KIND_V,
-    KIND_X,
+    KIND_STATE,
     NOW,
+    OPERANDS,
     PART_COUNT,
     PART_OFFSET,
     PART_SIZE,
@@ -33,77 +30,47 @@ from lrfused.backends.triton.words import (
     PART_UNIT,
     PROCEED,
     TENSOR_GROUP,
-    TENSOR_M,
     TENSOR_P,
     TENSOR_SIZE,
-    TENSOR_V,
-    TENSOR_X,
+    TENSOR_STATE,
     WRITE_GRADS,
 )
 
 THREADS = tl.constexpr(128)  # of a program
 
 
-class Vectors(NamedTuple):
-    """Where a stretch starts in each of its tensors: addresses, then pointers."""
-
-    p: object
-    g: object
-    m: object
-    v: object
-    x: object
-
-
-@triton.jit
-def square_root(x, DOUBLE: tl.constexpr):
-    """IEEE, as float64 has it anyway."""
-    return tl.sqrt(x) if DOUBLE else tl.sqrt_rn(x)
-
-
-@triton.jit
-def divide(x, y, DOUBLE: tl.constexpr):
-    """IEEE, as float64 has it anyway."""
-    return x / y if DOUBLE else tl.div_rn(x, y)
-
-
 @triton.jit
 def update_tile(
-    at,
+    p_start,
+    g_start,
+    state_starts,
     offsets,
     present,
-    r,
-    P: tl.constexpr,
-    G: tl.constexpr,
-    M: tl.constexpr,
-    V: tl.constexpr,
-    X: tl.constexpr,
-    CLIP: tl.constexpr,
+    prologue,
+    scalars,
+    RULE: tl.constexpr,
+    KINDS: tl.constexpr,
+    AT: tl.constexpr,
     FLAGS: tl.constexpr,
 ):
-    """AdamW of some elements; all loads come before the first store."""
+    """The rule's update of some elements; all loads come before the first store."""
+    P: tl.constexpr = KINDS[AT + KIND_P]
+    G: tl.constexpr = KINDS[AT + KIND_G]
     DOUBLE: tl.constexpr = P == FLOAT64
-    g = read(at.g, offsets, present, G, DOUBLE) * r.before
-    p = read(at.p, offsets, present, P, DOUBLE)
-    m = read(at.m, offsets, present, M, DOUBLE)
-    v = read(at.v, offsets, present, V, DOUBLE)
-    if X >= 0:
-        x = read(at.x, offsets, present, X, DOUBLE)
-    if CLIP:
-        g = clip_value(g, r.bound) * r.after
-    p = p * r.decay
-    m = m * r.beta1 + g * r.one_minus_beta1
-    v = v * r.beta2 + (g * r.one_minus_beta2) * g
-    second = v
-    if X >= 0:
-        second = tl.where((v > x) | (v != v), v, x)
-        write(at.x, offsets, present, second, X)
-    denominator = square_root(second, DOUBLE) * r.inverse_root + r.eps
-    p = p - divide(m * r.step_size, denominator, DOUBLE)
-    write(at.p, offsets, present, p, P)
-    write(at.m, offsets, present, m, M)
-    write(at.v, offsets, present, v, V)
+    g = read(g_start, offsets, present, G, DOUBLE) * prologue.pre_scale
+    p = read(p_start, offsets, present, P, DOUBLE)
+    state = ()
+    for i in tl.static_range(len(state_starts)):
+        x = read(state_starts[i], offsets, present, KINDS[AT + KIND_STATE + i], DOUBLE)
+        state = state + (x,)
+    if KINDS[AT + KIND_CLIP]:
+        g = clip_value(g, prologue.clip_bound) * prologue.post_scale
+    p, state = RULE(g, p, state, scalars)
+    write(p_start, offsets, present, p, P)
+    for i in tl.static_range(len(state_starts)):
+        write(state_starts[i], offsets, present, state[i], KINDS[AT + KIND_STATE + i])
     if WRITE_GRADS & FLAGS:
-        write(at.g, offsets, present, g * r.sign, G)
+        write(g_start, offsets, present, g * prologue.sign, G)
 
 
 @triton.jit
@@ -114,46 +81,48 @@ def start_of(address, offset, DTYPE: tl.constexpr):
 
 @triton.jit
 def update_tiles(
-    addresses,
+    p,
+    g,
+    state,
     first,
     last,
-    r,
-    P: tl.constexpr,
-    G: tl.constexpr,
-    M: tl.constexpr,
-    V: tl.constexpr,
-    X: tl.constexpr,
-    CLIP: tl.constexpr,
+    prologue,
+    scalars,
+    RULE: tl.constexpr,
+    KINDS: tl.constexpr,
+    AT: tl.constexpr,
     FLAGS: tl.constexpr,
-    TILE: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
     """Elements from ``first`` to ``last``: WHOLE tiles by 128-bit accesses, others as they lie."""
-    at = Vectors(
-        pointer(addresses.p, P, WHOLE),
-        pointer(addresses.g, G, WHOLE),
-        pointer(addresses.m, M, WHOLE),
-        pointer(addresses.v, V, WHOLE),
-        pointer(addresses.x, X if X >= 0 else P, WHOLE),
-    )
+    TILE: tl.constexpr = THREADS * KINDS[AT + KIND_EACH]
+    p_start = pointer(p, KINDS[AT + KIND_P], WHOLE)
+    g_start = pointer(g, KINDS[AT + KIND_G], WHOLE)
+    starts = ()
+    for i in tl.static_range(len(state)):
+        starts = starts + (pointer(state[i], KINDS[AT + KIND_STATE + i], WHOLE),)
     for start in range(first, last, TILE):
         offsets = start + tl.arange(0, TILE)
         present = None if WHOLE else offsets < last
-        update_tile(at, offsets, present, r, P, G, M, V, X, CLIP, FLAGS)
+        update_tile(
+            p_start, g_start, starts, offsets, present, prologue, scalars, RULE, KINDS, AT, FLAGS
+        )
 
 
 @triton.jit
 def apply_stretch(
-    table, gradients, decided, stretch, KINDS: tl.constexpr, KIND: tl.constexpr, FLAGS: tl.constexpr
+    table,
+    gradients,
+    decided,
+    stretch,
+    RULE: tl.constexpr,
+    SCALARS: tl.constexpr,
+    KINDS: tl.constexpr,
+    AT: tl.constexpr,
+    FLAGS: tl.constexpr,
 ):
-    """One stretch of a tensor of this kind: whole aligned tiles, then what is left."""
-    P: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_P]
-    G: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_G]
-    M: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_M]
-    V: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_V]
-    X: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_X]
-    AGC: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_AGC]
-    CLIP: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_CLIP]
+    """One stretch of a tensor of the kind at KINDS[AT]: whole aligned tiles, then what is left."""
+    P: tl.constexpr = KINDS[AT + KIND_P]
     TYPE: tl.constexpr = tl.float64 if P == FLOAT64 else tl.float32
     part = table.stretches + stretch * PART_SIZE
     tensor = tl.load(part + PART_TENSOR)
@@ -161,33 +130,57 @@ def apply_stretch(
     count = tl.load(part + PART_COUNT).to(tl.int32)
     row = table.tensors + tensor * TENSOR_SIZE
     group = tl.load(row + TENSOR_GROUP)
-    r = make_record(table, decided, tensor, group, tl.load(part + PART_UNIT), AGC, CLIP, TYPE)
+    unit = tl.load(part + PART_UNIT)
+    prologue = make_prologue(
+        table, decided, group, unit, KINDS[AT + KIND_AGC], KINDS[AT + KIND_CLIP], TYPE
+    )
+    scalars = rule_scalars(table, decided, tensor, SCALARS, TYPE)
     g = tl.load(gradients + tensor * GRADIENT_SIZE + GRADIENT_ADDRESS)
+    g = start_of(g, offset, KINDS[AT + KIND_G])
     p = start_of(tl.load(row + TENSOR_P), offset, P)
-    g = start_of(g, offset, G)
-    m = start_of(tl.load(row + TENSOR_M), offset, M)
-    v = start_of(tl.load(row + TENSOR_V), offset, V)
-    x = start_of(tl.load(row + TENSOR_X), offset, X) if X >= 0 else p
-    at = Vectors(p, g, m, v, x)
-    # As many for each thread as make 16 bytes of the smallest dtype.
-    HALVES: tl.constexpr = P > FLOAT32 or G > FLOAT32 or M > FLOAT32 or V > FLOAT32 or X > FLOAT32
-    TILE: tl.constexpr = THREADS * (8 if HALVES else 4)
-    whole = tl.where(((p | g | m | v | x) & 15) == 0, count // TILE * TILE, 0)
-    update_tiles(at, 0, whole, r, P, G, M, V, X, CLIP, FLAGS, TILE, True)
-    update_tiles(at, whole, count, r, P, G, M, V, X, CLIP, FLAGS, TILE, False)
+    state = ()
+    all_bits = p | g
+    for i in tl.static_range(OPERANDS):
+        if KINDS[AT + KIND_STATE + i] >= 0:
+            x = start_of(tl.load(row + (TENSOR_STATE + i)), offset, KINDS[AT + KIND_STATE + i])
+            state = state + (x,)
+            all_bits = all_bits | x
+    TILE: tl.constexpr = THREADS * KINDS[AT + KIND_EACH]
+    whole = tl.where((all_bits & 15) == 0, count // TILE * TILE, 0)
+    update_tiles(p, g, state, 0, whole, prologue, scalars, RULE, KINDS, AT, FLAGS, True)
+    update_tiles(p, g, state, whole, count, prologue, scalars, RULE, KINDS, AT, FLAGS, False)
 
 
 @triton.jit(noinline=True)
 def apply_apart(
-    table, gradients, decided, stretch, KINDS: tl.constexpr, KIND: tl.constexpr, FLAGS: tl.constexpr
+    table,
+    gradients,
+    decided,
+    stretch,
+    RULE: tl.constexpr,
+    SCALARS: tl.constexpr,
+    KINDS: tl.constexpr,
+    AT: tl.constexpr,
+    FLAGS: tl.constexpr,
 ):
     """One of several kinds: a function that is called, as in measure."""
-    apply_stretch(table, gradients, decided, stretch, KINDS, KIND, FLAGS)
+    apply_stretch(table, gradients, decided, stretch, RULE, SCALARS, KINDS, AT, FLAGS)
 
 
 @triton.jit(do_not_specialize=["gradients"])
-def apply_kernel(table, gradients, decided, KINDS: tl.constexpr, FLAGS: tl.constexpr):
-    """A program a stretch, last first: what measure read last is still in the cache."""
+def apply_kernel(
+    table,
+    gradients,
+    decided,
+    RULE: tl.constexpr,
+    SCALARS: tl.constexpr,
+    KINDS: tl.constexpr,
+    FLAGS: tl.constexpr,
+):
+    """A program a stretch, last first: what measure read last is still in the cache.
+
+    RULE is the function of the optimizer's rule, SCALARS the number of its scalars.
+    """
     stretch = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
     tensor = tl.load(table.stretches + stretch * PART_SIZE + PART_TENSOR)
     group = tl.load(table.tensors + tensor * TENSOR_SIZE + TENSOR_GROUP)
@@ -197,8 +190,18 @@ def apply_kernel(table, gradients, decided, KINDS: tl.constexpr, FLAGS: tl.const
     if proceed & (kind >= 0) & (tl.load(decided.words + NOW) >= start):
         COUNT: tl.constexpr = len(KINDS) // KIND_SIZE
         if COUNT == 1:
-            apply_stretch(table, gradients, decided, stretch, KINDS, 0, FLAGS)
+            apply_stretch(table, gradients, decided, stretch, RULE, SCALARS, KINDS, 0, FLAGS)
         else:
             for K in tl.static_range(COUNT):
                 if kind == K:
-                    apply_apart(table, gradients, decided, stretch, KINDS, K, FLAGS)
+                    apply_apart(
+                        table,
+                        gradients,
+                        decided,
+                        stretch,
+                        RULE,
+                        SCALARS,
+                        KINDS,
+                        K * KIND_SIZE,
+                        FLAGS,
+                    )

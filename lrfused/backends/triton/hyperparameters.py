@@ -7,16 +7,16 @@ import triton.language as tl
 from lrfused.backends.triton.memory import as_bits
 from lrfused.backends.triton.program import evaluate
 from lrfused.backends.triton.words import (
-    AGC,
-    BETA1,
-    BETA2,
-    CLIP_VALUE,
+    BELOW_ONE,
     FIELDS,
+    GROUP_RANGES,
     GROUP_SIZE,
     GROUP_START,
     GROUPS,
     LARGEST_FLOAT32,
-    MAX_GRAD_NORM,
+    LIMIT,
+    OF_SCALARS,
+    POSITIVE,
     ROW_FIXED,
     ROW_PLACE,
     SHAPE_CONSTANTS,
@@ -26,6 +26,7 @@ from lrfused.backends.triton.words import (
     SLOTS,
     VALUES,
     WIDTH,
+    ZERO,
 )
 
 NOWHERE = tl.constexpr(2**62)
@@ -42,12 +43,13 @@ def evaluate_hyperparameters(table, call, decided, now, SHAPES: tl.constexpr):
     tl.debug_barrier()
     COUNT: tl.constexpr = SHAPES[SHAPES_COUNT]
     for S in tl.static_range(COUNT):
-        evaluate_shape(table, call, decided, now, places, SHAPES, S)
+        if (OF_SCALARS & SHAPES[SHAPES_FIRST + 2 * S + 1]) == 0:
+            evaluate_shape(table, call, decided, now, places, SHAPES, S)
 
 
 @triton.jit(noinline=True)
 def evaluate_shape(table, call, decided, now, places, SHAPES: tl.constexpr, S: tl.constexpr):
-    """All programs of one shape, as lanes."""
+    """All schedules of one shape, as lanes."""
     AT: tl.constexpr = SHAPES[SHAPES_FIRST + 2 * S]
     CONSTANTS: tl.constexpr = SHAPES[AT + SHAPE_CONSTANTS]
     INPUTS: tl.constexpr = SHAPES[AT + SHAPE_INPUTS]
@@ -67,10 +69,7 @@ def evaluate_shape(table, call, decided, now, places, SHAPES: tl.constexpr, S: t
 
 @triton.jit
 def first_unusable(table, decided, now):
-    """The first place whose value no step can use, of groups that have started; -1 if none.
-
-    Thresholds may be infinite; betas lie in [0, 1); the rest must be finite in float32.
-    """
+    """The first place whose value no step can use, of groups that have started; -1 if none."""
     places = tl.load(table.sizes + GROUPS) * SLOTS
     first = tl.full((), NOWHERE, tl.int64)
     for start in range(0, places, WIDTH):
@@ -80,11 +79,12 @@ def first_unusable(table, decided, now):
         slot = place % SLOTS
         row = table.groups + place // SLOTS * GROUP_SIZE
         present = present & (tl.load(row + GROUP_START, mask=present, other=0) <= now)
-        threshold = (slot == CLIP_VALUE) | (slot == AGC) | (slot == MAX_GRAD_NORM)
-        beta = (slot == BETA1) | (slot == BETA2)
-        finite = (value <= LARGEST_FLOAT32) & (value >= -LARGEST_FLOAT32)
-        usable = tl.where(beta, (value >= 0.0) & (value < 1.0), finite)
-        usable = tl.where(threshold, value >= 0.0, usable)
+        kind = tl.load(row + GROUP_RANGES + slot, mask=present, other=0)
+        usable = (value <= LARGEST_FLOAT32) & (value >= -LARGEST_FLOAT32)
+        usable = tl.where(kind == POSITIVE, usable & (value > 0.0), usable)
+        usable = tl.where(kind == LIMIT, value >= 0.0, usable)
+        usable = tl.where(kind == BELOW_ONE, (value >= 0.0) & (value < 1.0), usable)
+        usable = tl.where(kind == ZERO, value == 0.0, usable)
         here = tl.min(tl.where(present & (usable == 0), place.to(tl.int64), NOWHERE), 0)
         first = tl.where(here < first, here, first)
     return tl.where(first == NOWHERE, -1, first)

@@ -10,7 +10,8 @@ from torch import Tensor
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.shapes import Programs
 from lrfused.backends.work import Work
-from lrfused.memory.operands import Entry, Operand
+from lrfused.memory.operands import Entry
+from lrfused.memory.pieces import cut, pieces
 from lrfused.numerics.elementary import TWO_OVER_PI
 from lrfused.numerics.norm import CHUNK, SPAN
 from lrfused.settings.options import GroupOptions
@@ -18,7 +19,12 @@ from lrfused.settings.slots import Slot
 
 Words = NDArray[np.int64]
 
-EARLY = ((Slot.CLIP_VALUE, int(w.GROUP_CLIP_SHAPE)), (Slot.AGC, int(w.GROUP_AGC_SHAPE)))
+# Whose programs a group's row names: slots that are needed before plan, the scalars of the rule.
+OWN_PROGRAMS = (
+    (Slot.CLIP_VALUE, int(w.GROUP_CLIP_SHAPE)),
+    (Slot.AGC, int(w.GROUP_AGC_SHAPE)),
+    (None, int(w.GROUP_SCALARS_SHAPE)),
+)
 
 
 def int64(values: object, device: torch.device) -> Tensor:
@@ -33,29 +39,9 @@ def float64(values: object, device: torch.device) -> Tensor:
     return torch.from_numpy(array if array.size else np.zeros(1)).to(device)
 
 
-def _units(entry: Entry) -> tuple[int, int]:
-    """(number of units, their length); a tensor without units is one."""
-    count = entry.p.flat.numel()
-    return (count // entry.unit, entry.unit) if entry.unit else (1, count)
-
-
 def _parts(entries: list[Entry], size: int) -> Words:
-    """Every tensor cut into parts of at most ``size`` elements, none across two units."""
-    parts = [np.zeros((0, int(w.PART_SIZE)), dtype=np.int64)]
-    first_unit = 0
-    for t, entry in enumerate(entries):
-        units, length = _units(entry)
-        starts = np.arange(0, length, size, dtype=np.int64)
-        unit = np.repeat(np.arange(units, dtype=np.int64), len(starts))
-        within = np.tile(starts, units)
-        part = np.zeros((len(unit), int(w.PART_SIZE)), dtype=np.int64)
-        part[:, w.PART_TENSOR] = t
-        part[:, w.PART_UNIT] = first_unit + unit
-        part[:, w.PART_OFFSET] = unit * length + within
-        part[:, w.PART_COUNT] = np.minimum(size, length - within)
-        parts.append(part)
-        first_unit += units
-    return np.concatenate(parts)
+    """The pieces of all tensors as rows: words.PART_TENSOR and what follows it."""
+    return np.stack(pieces(entries, size), 1)
 
 
 def _here(entries: list[Entry], parts: Words) -> NDArray[np.bool_]:
@@ -77,14 +63,13 @@ def _unit_rows(entries: list[Entry]) -> Words:
     rows = [np.zeros((0, int(w.UNIT_SIZE)), dtype=np.int64)]
     first = 0
     for entry in entries:
-        units, length = _units(entry)
-        chunks = -(-length // CHUNK)
-        row = np.zeros((units, int(w.UNIT_SIZE)), dtype=np.int64)
-        row[:, w.UNIT_FIRST] = first + chunks * np.arange(units)
-        row[:, w.UNIT_CHUNKS] = chunks
+        of_chunks = cut(entry, CHUNK)
+        row = np.zeros((of_chunks.units, int(w.UNIT_SIZE)), dtype=np.int64)
+        row[:, w.UNIT_FIRST] = first + of_chunks.per_unit * np.arange(of_chunks.units)
+        row[:, w.UNIT_CHUNKS] = of_chunks.per_unit
         row[:, w.UNIT_GROUP] = entry.group
         rows.append(row)
-        first += units * chunks
+        first += of_chunks.pieces
     return np.concatenate(rows)
 
 
@@ -109,32 +94,25 @@ def span_count(chunks: int) -> int:
     return max(1, -(-chunks // SPAN))
 
 
-def _address(operand: Operand | None) -> int:
-    return 0 if operand is None else operand.flat.data_ptr()
-
-
 def _tensor_rows(work: Work) -> Words:
     rows = np.zeros((len(work.entries), int(w.TENSOR_SIZE)), dtype=np.int64)
     for row, entry in zip(rows, work.entries, strict=True):
-        row[w.TENSOR_P] = _address(entry.p)
-        row[w.TENSOR_M] = _address(entry.m)
-        row[w.TENSOR_V] = _address(entry.v)
-        row[w.TENSOR_X] = _address(entry.x)
+        row[w.TENSOR_P] = entry.p.flat.data_ptr()
         row[w.TENSOR_GROUP] = entry.group
+        for place, operand in enumerate(entry.state, int(w.TENSOR_STATE)):
+            row[place] = 0 if operand is None else operand.flat.data_ptr()
     return rows
 
 
-def _group_rows(groups: list[GroupOptions], programs: Programs) -> Words:
-    rows = np.zeros((len(groups), int(w.GROUP_SIZE)), dtype=np.int64)
-    for index, (row, group) in enumerate(zip(rows, groups, strict=True)):
+def _group_rows(work: Work, programs: Programs) -> Words:
+    rows = np.zeros((len(work.groups), int(w.GROUP_SIZE)), dtype=np.int64)
+    for index, (row, group) in enumerate(zip(rows, work.groups, strict=True)):
         row[w.GROUP_START] = group.start_step
-        row[w.GROUP_DECAY_MODE] = group.decay_mode
-        row[w.GROUP_PEAK_LR] = np.float64(group.peak_lr).view(np.int64)
-        row[w.GROUP_CORRECTION] = group.bias_correction
         row[w.GROUP_AGC] = group.agc
         row[w.GROUP_MAXIMIZE] = group.maximize
-        for slot, place in EARLY:
-            row[place : place + 2] = programs.early.get((slot, index), (-1, -1))
+        for slot, place in OWN_PROGRAMS:
+            row[place : place + 2] = programs.places.get((slot, index), (-1, -1))
+        row[int(w.GROUP_RANGES) :] = [work.rule.range_of(slot, group) for slot in Slot]
     return rows
 
 
@@ -172,7 +150,7 @@ def make_table(work: Work, programs: Programs) -> w.Table:
         spans=int64(spans, device),
         long_units=int64(long_units, device),
         long_spans=int64(long_spans, device),
-        groups=int64(_group_rows(work.groups, programs), device),
+        groups=int64(_group_rows(work, programs), device),
         shapes=int64(programs.spans, device),
         rows=int64(programs.rows, device),
         samples=float64(programs.samples, device),
@@ -197,8 +175,8 @@ def make_decided(work: Work, units: int) -> tuple[Tensor, w.Decided]:
 
     All of it at multiples of 16 bytes, whatever the sizes: else Triton would compile again.
     """
-    groups, tensors = len(work.groups) * len(Slot), 2 * len(work.entries)
-    numbers = [groups, tensors, max(units + units % 2, 2), int(w.DECIDED_SCALARS)]
+    values, of_rule = len(work.groups) * len(Slot), len(work.rule.scalars) * len(work.entries)
+    numbers = [max(n + n % 2, 2) for n in (values, of_rule, units, int(w.DECIDED_SCALARS))]
     size = sum(numbers) + int(w.DECIDED_WORDS)
     room = torch.zeros(size, dtype=torch.int64, device=work.state.words.device)
     floats, words = room[: sum(numbers)].view(torch.float64), room[sum(numbers) :]
@@ -208,10 +186,8 @@ def make_decided(work: Work, units: int) -> tuple[Tensor, w.Decided]:
 
 
 def state_of(work: Work) -> w.State:
-    """The tensors that a step changes beside the parameters and their moments."""
-    state = work.state
-    counts = state.tensors
-    return w.State(state.words, state.loss_scale, counts.counts, counts.steps, counts.products)
+    """The tensors that a step changes beside the parameters and what the rule has of them."""
+    return w.State(**work.state_tensors)
 
 
 def flags_of(work: Work) -> int:

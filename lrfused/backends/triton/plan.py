@@ -4,9 +4,8 @@
 import triton
 import triton.language as tl
 
-from lrfused.backends.triton.elementary import power_integer
+from lrfused.backends.triton.counts import count_updates, first_miscounted
 from lrfused.backends.triton.hyperparameters import (
-    NOWHERE,
     evaluate_hyperparameters,
     first_unusable,
     publish,
@@ -22,9 +21,6 @@ from lrfused.backends.triton.words import (
     BAD_COUNT,
     BAD_GRADIENT,
     BAD_HYPERPARAMETER,
-    BETA1,
-    BETA2,
-    BIAS_PRODUCT,
     CHECKS_GRADIENTS,
     CLIP_COEFFICIENT,
     CLIP_NORM,
@@ -32,7 +28,6 @@ from lrfused.backends.triton.words import (
     COEFFICIENT,
     CONSECUTIVE_SKIPS,
     DYNAMIC_SCALE,
-    END_OF_COUNTS,
     ERROR,
     ERROR_PLACE,
     ERROR_SLOT,
@@ -40,11 +35,6 @@ from lrfused.backends.triton.words import (
     ERROR_VALUE,
     FOUND_INF,
     GRAD_NORM,
-    GRADIENT_KIND,
-    GRADIENT_SIZE,
-    GROUP_CORRECTION,
-    GROUP_SIZE,
-    GROUP_START,
     GROWTH_FACTOR,
     GROWTH_INTERVAL,
     GROWTH_TRACKER,
@@ -55,7 +45,6 @@ from lrfused.backends.triton.words import (
     LARGEST_GRADIENT,
     LARGEST_SCALE,
     LOSS_SCALE,
-    LR,
     MAX_GRAD_NORM,
     MEASURES,
     NO_ERROR,
@@ -66,10 +55,6 @@ from lrfused.backends.triton.words import (
     SLOTS,
     SMALLEST_SCALE,
     STEP,
-    TENSOR_GROUP,
-    TENSOR_SIZE,
-    TENSORS,
-    WIDTH,
     Call,
 )
 
@@ -90,63 +75,6 @@ def latch(state, error, now):
     tl.store(state.words + ERROR, error, mask=is_first)
     tl.store(state.words + ERROR_STEP, now, mask=is_first)
     return is_first
-
-
-@triton.jit
-def active_tensors(table, call, tensor, tensors, now):
-    """(groups of some tensors, whether they have a gradient and their group has started)."""
-    present = tensor < tensors
-    kind = tl.load(call.gradients + tensor * GRADIENT_SIZE + GRADIENT_KIND, mask=present, other=-1)
-    group = tl.load(table.tensors + tensor * TENSOR_SIZE + TENSOR_GROUP, mask=present, other=0)
-    start = tl.load(table.groups + group * GROUP_SIZE + GROUP_START, mask=present, other=0)
-    return group, (kind >= 0) & (start <= now)
-
-
-@triton.jit
-def first_miscounted(table, call, state, now):
-    """The first active tensor whose state["step"] cannot be a count; -1 if none."""
-    tensors = tl.load(table.sizes + TENSORS)
-    first = tl.full((), NOWHERE, tl.int64)
-    for start in range(0, tensors, WIDTH):
-        tensor = start + tl.arange(0, WIDTH)
-        _group, active = active_tensors(table, call, tensor, tensors, now)
-        shown = tl.load(state.steps + tensor, mask=active, other=0.0)
-        is_count = (shown >= 0.0) & (shown < END_OF_COUNTS)
-        here = tl.min(tl.where(is_count, NOWHERE, tensor.to(tl.int64)), 0)
-        first = tl.where(here < first, here, first)
-    return tl.where(first == NOWHERE, -1, first)
-
-
-@triton.jit
-def count_updates(table, call, state, decided, now):
-    """Count each parameter's update: lr / (1 - beta1**count), 1 / sqrt(1 - beta2**count)."""
-    tensors = tl.load(table.sizes + TENSORS)
-    for start in range(0, tensors, WIDTH):
-        tensor = start + tl.arange(0, WIDTH)
-        group, active = active_tensors(table, call, tensor, tensors, now)
-        row = table.groups + group * GROUP_SIZE
-        values = decided.matrix + group * SLOTS
-        lr = tl.load(values + LR, mask=active, other=0.0)
-        beta1 = tl.load(values + BETA1, mask=active, other=0.0)
-        beta2 = tl.load(values + BETA2, mask=active, other=0.0)
-        count = tl.load(state.counts + tensor, mask=active, other=0)
-        shown = tl.load(state.steps + tensor, mask=active, other=0.0)
-        # Somebody wrote state["step"]: it counts.
-        count = tl.where(shown != count.to(tl.float32), shown.to(tl.int64), count) + 1
-        tl.store(state.counts + tensor, count, mask=active)
-        tl.store(state.steps + tensor, count.to(tl.float32), mask=active)
-        products = state.products + 2 * tensor
-        product1 = tl.load(products, mask=active, other=1.0) * beta1
-        product2 = tl.load(products + 1, mask=active, other=1.0) * beta2
-        tl.store(products, product1, mask=active)
-        tl.store(products + 1, product2, mask=active)
-        by_product = tl.load(row + GROUP_CORRECTION, mask=active, other=0) == BIAS_PRODUCT
-        exponent = tl.where(active & (by_product == 0), count, 0)
-        power1 = tl.where(by_product, product1, power_integer(beta1, exponent))
-        power2 = tl.where(by_product, product2, power_integer(beta2, exponent))
-        record = decided.records + 2 * tensor
-        tl.store(record, lr / (1.0 - power1), mask=active)
-        tl.store(record + 1, 1.0 / tl.sqrt(1.0 - power2), mask=active)
 
 
 @triton.jit
@@ -192,11 +120,22 @@ def update_loss_scale(table, state, skip):
 
 
 @triton.jit
-def conclude(table, call, state, decided, now, inverse, skip, coefficient, FLAGS: tl.constexpr):
+def conclude(
+    table,
+    call,
+    state,
+    decided,
+    now,
+    inverse,
+    skip,
+    coefficient,
+    SHAPES: tl.constexpr,
+    FLAGS: tl.constexpr,
+):
     """Skip or proceed; the counts, the counters and the next loss scale."""
     tl.store(state.words + CLIP_COEFFICIENT, as_bits(coefficient))
     if skip == 0:
-        count_updates(table, call, state, decided, now)
+        count_updates(table, call, state, decided, now, SHAPES)
         tl.store(decided.words + PROCEED, 1)
         tl.store(decided.words + NOW, now)
         tl.store(decided.scalars + INVERSE, inverse)
@@ -207,7 +146,7 @@ def conclude(table, call, state, decided, now, inverse, skip, coefficient, FLAGS
 
 
 @triton.jit
-def decide(table, call, state, measured, decided, now, FLAGS: tl.constexpr):
+def decide(table, call, state, measured, decided, now, SHAPES: tl.constexpr, FLAGS: tl.constexpr):
     """From what was measured to a decision."""
     inverse = inverse_scale(table, call, state)
     coefficient = tl.full((), 1.0, tl.float64)
@@ -225,9 +164,9 @@ def decide(table, call, state, measured, decided, now, FLAGS: tl.constexpr):
             skip = found_inf
             if CHECKS_GRADIENTS & FLAGS:
                 skip = found_inf | nonfinite
-            conclude(table, call, state, decided, now, inverse, skip, coefficient, FLAGS)
+            conclude(table, call, state, decided, now, inverse, skip, coefficient, SHAPES, FLAGS)
     else:
-        conclude(table, call, state, decided, now, inverse, found_inf, coefficient, FLAGS)
+        conclude(table, call, state, decided, now, inverse, found_inf, coefficient, SHAPES, FLAGS)
 
 
 @triton.jit(noinline=True)
@@ -253,7 +192,7 @@ def plan(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.
             tl.store(state.words + ERROR_VALUE, as_bits(shown), mask=noted)
         else:
             publish(table, state, decided)
-            decide(table, call, state, measured, decided, now, FLAGS)
+            decide(table, call, state, measured, decided, now, SHAPES, FLAGS)
 
 
 @triton.jit(noinline=True)

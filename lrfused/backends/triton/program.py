@@ -3,24 +3,26 @@
 
 Programs of one shape are the lanes of one evaluation. A lane's data is a row of 64-bit words:
 where its value goes, its table's first word, the constants, and for each input its address and
-dtype. Registers are a tuple that grows by one an instruction.
+dtype. Registers are a tuple that grows by one an instruction: the step, the constants, the inputs,
+the variables (of a rule's scalars), the results.
 """
 
 import triton
 import triton.language as tl
 
-from lrfused.backends.triton.elementary import cos, exp, log, power
+from lrfused.backends.triton.elementary import cos, exp, log, power, power_integer
 from lrfused.backends.triton.memory import from_bits, pointer, widen
 from lrfused.backends.triton.words import (
     INT32,
     INT64,
+    POWER_OF_COUNT,
     ROW_FIXED,
     ROW_TABLE,
     SHAPE_CODE,
     SHAPE_CONSTANTS,
     SHAPE_COUNT,
     SHAPE_INPUTS,
-    SHAPE_RESULT,
+    SHAPE_RESULTS,
 )
 from lrfused.schedules.bytecode import Op
 
@@ -71,6 +73,8 @@ def execute(OP: tl.constexpr, x, y, z, digits, table, present):
         result = x / y
     elif OP == POW:
         result = power(x, y)
+    elif OP == POWER_OF_COUNT:
+        result = power_integer(x, y.to(tl.int64))
     elif OP == MOD:
         result = x - y * tl.floor(x / y)
     elif OP == MIN:
@@ -120,13 +124,22 @@ def read_input(address, dtype, present):
 
 @triton.jit
 def evaluate(SHAPES: tl.constexpr, AT: tl.constexpr, rows, present, step, samples, digits):
-    """The values of programs of the shape at SHAPES[AT]; ``rows`` point to the lanes' data.
+    """The values of schedules of the shape at SHAPES[AT]; ``rows`` point to the lanes' data.
 
     Lanes that are not ``present`` compute with zeros; their values are nobody's.
     """
+    return evaluate_all(SHAPES, AT, rows, present, step, (), samples, digits)[0]
+
+
+@triton.jit
+def evaluate_all(
+    SHAPES: tl.constexpr, AT: tl.constexpr, rows, present, step, variables, samples, digits
+):
+    """All results of programs of this shape."""
     CONSTANTS: tl.constexpr = SHAPES[AT + SHAPE_CONSTANTS]
     INPUTS: tl.constexpr = SHAPES[AT + SHAPE_INPUTS]
     COUNT: tl.constexpr = SHAPES[AT + SHAPE_COUNT]
+    RESULTS: tl.constexpr = SHAPES[AT + SHAPE_RESULTS]
     table = samples + tl.load(rows + ROW_TABLE, mask=present, other=0)
     registers = (step,)
     for i in tl.static_range(CONSTANTS):
@@ -137,10 +150,14 @@ def evaluate(SHAPES: tl.constexpr, AT: tl.constexpr, rows, present, step, sample
         address = tl.load(place, mask=present, other=0)
         dtype = tl.load(place + 1, mask=present, other=-1)
         registers = registers + (read_input(address, dtype, present),)
+    registers = registers + variables
     for i in tl.static_range(COUNT):
         x = registers[SHAPES[AT + SHAPE_CODE + 4 * i + 1]]
         y = registers[SHAPES[AT + SHAPE_CODE + 4 * i + 2]]
         z = registers[SHAPES[AT + SHAPE_CODE + 4 * i + 3]]
         value = execute(SHAPES[AT + SHAPE_CODE + 4 * i], x, y, z, digits, table, present)
         registers = registers + (value,)
-    return registers[SHAPES[AT + SHAPE_RESULT]]
+    results = ()
+    for i in tl.static_range(RESULTS):
+        results = results + (registers[SHAPES[AT + SHAPE_CODE + 4 * COUNT + i]],)
+    return results

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrfused.backends.triton import layout, shapes
+from lrfused.backends.triton import layout, rules, shapes
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.apply import apply_kernel
+from lrfused.backends.triton.kinds import Kind, kind_of
 from lrfused.backends.triton.launch import check_compiled, launch
 from lrfused.backends.triton.measure import measure_kernel
 from lrfused.backends.triton.plan import plan_kernel
@@ -17,10 +18,9 @@ from lrfused.backends.work import APPLY, MEASURE, PLAN, UNKNOWN, WHOLE_STEP, Out
 from lrfused.device.graph_capture import is_capturing
 from lrfused.device.host_to_device import Upload
 from lrfused.device.streams import StreamUse
+from lrfused.memory.formats import CODES
 from lrfused.settings.slots import Slot
 from lrfused.state.device_state import Field
-
-Kind = tuple[int, ...]  # words.KIND_P and what follows it
 
 
 class Launch(NamedTuple):
@@ -40,8 +40,10 @@ class TritonStep:
     def __init__(self, work: Work, device: torch.device):
         self.device = device
         self.knows = device.type == "cpu"  # what a step has decided, when it returns
-        programs = shapes.arrange(work.hyper.programs, work.input)
+        rule = work.rule
+        programs = shapes.arrange(work.hyper.programs, rule, work.groups, work.input)
         self._shapes, self._flags = programs.flat, layout.flags_of(work)
+        self._rule = (getattr(rules, rule.name), len(rule.scalars))
         self._table = layout.make_table(work, programs)
         self._spans = self._table.spans.numel()
         self._halves = self._table.halves.numel() // int(w.HALF_SIZE)
@@ -95,7 +97,7 @@ class TritonStep:
             programs = self._spans if self._flags & int(w.MEASURES) else 1
             launches.append(Launch(plan_kernel, programs, (self._shapes, self._flags)))
         if phases & APPLY and self._stretches:
-            applied = (kinds, self._flags)
+            applied = (*self._rule, kinds, self._flags)
             launches.append(Launch(apply_kernel, self._stretches, applied))
         return launches
 
@@ -156,7 +158,7 @@ class TritonStep:
         present = np.flatnonzero(dtypes >= 0)
         kinds = self._kind_of[present, dtypes[present]]
         for index in present[kinds < 0].tolist():
-            number = self._kinds.setdefault(_kind(work, index), len(self._kinds))
+            number = self._kinds.setdefault(kind_of(work, index), len(self._kinds))
             self._kind_of[index, dtypes[index]] = number
         found = np.full(len(dtypes), -1, dtype=np.int64)
         found[present] = self._kind_of[present, dtypes[present]]
@@ -170,16 +172,3 @@ class TritonStep:
         if not self.knows:
             return UNKNOWN
         return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
-
-
-def _kind(work: Work, index: int) -> Kind:
-    """For what a tensor needs kernels to be compiled."""
-    entry = work.entries[index]
-    group = work.groups[entry.group]
-    assert entry.m is not None and entry.v is not None
-    p, m, v = (CODES[operand.flat.dtype] for operand in (entry.p, entry.m, entry.v))
-    x = -1
-    if group.amsgrad:
-        assert entry.x is not None
-        x = CODES[entry.x.flat.dtype]
-    return (p, int(work.addresses[index, 1]), m, v, x, int(bool(group.agc)), int(group.value_clip))

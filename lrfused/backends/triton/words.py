@@ -12,8 +12,10 @@ from torch import Tensor
 
 from lrfused.backends.reference import scalars
 from lrfused.numerics import norm
-from lrfused.settings import loss_scale, options
-from lrfused.settings.slots import Slot
+from lrfused.rules import RULES
+from lrfused.schedules.bytecode import Op
+from lrfused.settings import options, slots
+from lrfused.settings.slots import Range, Slot
 from lrfused.state import device_state
 from lrfused.state.device_state import Field
 
@@ -40,15 +42,25 @@ FLOAT64, FLOAT32, BFLOAT16, FLOAT16, INT64, INT32 = map(_constant, range(6))
     ONLY_MEASURES,  # plan comes by itself
 ) = (_constant(1 << bit) for bit in range(11))
 
-# A kind of tensor, for which kernels are compiled: dtypes of its vectors (x: -1 without amsgrad),
-# and whether its gradient is clipped by unit and by value.
-KIND_P, KIND_G, KIND_M, KIND_V, KIND_X, KIND_AGC, KIND_CLIP, KIND_SIZE = map(_constant, range(8))
+# The most operands that a rule's state has.
+OPERANDS = _constant(max(len(rule.operands) for rule in RULES))
 
-# Shapes of programs: their number, of each where it starts and which slots that are needed before
-# plan have it. Then each: the numbers of what it has, its result, four words an instruction.
+# A kind of tensor, for which kernels are compiled: the dtypes of parameter and gradient, whether
+# the gradient is clipped by unit and by value, how many elements a thread of apply takes at once,
+# and the dtypes of the operands (-1: not used).
+KIND_P, KIND_G, KIND_AGC, KIND_CLIP, KIND_EACH, KIND_STATE = map(_constant, range(6))
+KIND_SIZE = _constant(int(KIND_STATE) + int(OPERANDS))
+
+# Shapes of programs: their number, of each where it starts and what it is of: schedules of slots
+# that are needed before plan, scalars of a rule. Then each: the numbers of what it has, four words
+# an instruction, the registers of its results.
 SHAPES_COUNT, SHAPES_FIRST = map(_constant, range(2))
-EARLY_CLIP, EARLY_AGC = (_constant(1 << bit) for bit in range(2))
-SHAPE_CONSTANTS, SHAPE_INPUTS, SHAPE_COUNT, SHAPE_RESULT, SHAPE_CODE = map(_constant, range(5))
+EARLY_CLIP, EARLY_AGC, OF_SCALARS = (_constant(1 << bit) for bit in range(3))
+SHAPE_CONSTANTS, SHAPE_INPUTS, SHAPE_VARIABLES, SHAPE_COUNT, SHAPE_RESULTS, SHAPE_CODE = map(
+    _constant, range(6)
+)
+# In code of scalars, POW of the count is repeated squaring: the compiler need not see all else.
+POWER_OF_COUNT = _constant(len(Op))
 # The data of one program: where its value goes, its table, then constants and inputs.
 ROW_PLACE, ROW_TABLE, ROW_FIXED = map(_constant, range(3))
 
@@ -59,24 +71,26 @@ PART_TENSOR, PART_UNIT, PART_OFFSET, PART_COUNT, PART_SIZE = map(_constant, rang
 # What a program measures: half the lanes of a chunk. Of the second half none is in a short chunk.
 HALF_CHUNK, HALF_SECOND, HALF_SIZE = map(_constant, range(3))
 # A tensor: addresses and its group. Of its gradient: address and kind (-1 without one).
-TENSOR_P, TENSOR_M, TENSOR_V, TENSOR_X, TENSOR_GROUP, TENSOR_SIZE = map(_constant, range(6))
+TENSOR_P, TENSOR_GROUP, TENSOR_STATE = map(_constant, range(3))
+TENSOR_SIZE = _constant(int(TENSOR_STATE) + int(OPERANDS))
 GRADIENT_ADDRESS, GRADIENT_KIND, GRADIENT_SIZE = map(_constant, range(3))
 # A unit: its chunks and its group.
 UNIT_FIRST, UNIT_CHUNKS, UNIT_GROUP, UNIT_SIZE = map(_constant, range(4))
-# A group: options, and where the programs of its clip_value and agc are (shape -1 without one).
+# A group: options, where the programs of its clip_value, its agc and its rule's scalars are (shape
+# -1 without one), and the range of each slot.
 (
     GROUP_START,
-    GROUP_DECAY_MODE,
-    GROUP_PEAK_LR,
-    GROUP_CORRECTION,
     GROUP_AGC,
     GROUP_MAXIMIZE,
     GROUP_CLIP_SHAPE,
     GROUP_CLIP_ROW,
     GROUP_AGC_SHAPE,
     GROUP_AGC_ROW,
-    GROUP_SIZE,
-) = map(_constant, range(11))
+    GROUP_SCALARS_SHAPE,
+    GROUP_SCALARS_ROW,
+    GROUP_RANGES,
+) = map(_constant, range(10))
+GROUP_SIZE = _constant(int(GROUP_RANGES) + len(Slot))
 # Numbers of the options.
 (
     ACCUMULATION_STEPS,
@@ -100,8 +114,12 @@ SPAN_RAW, SPAN_LARGEST, SPAN_SEEN, SPAN_SEEN_LARGEST, SPAN_FINDINGS, SPAN_SIZE =
     _constant, range(6)
 )
 
-LR, WEIGHT_DECAY, BETA1, BETA2, EPS, CLIP_VALUE, AGC, MAX_GRAD_NORM = map(_constant, Slot)
+# The hyperparameters that plan knows; all others are matters of rules.
+MAX_GRAD_NORM, CLIP_VALUE, AGC = map(_constant, (Slot.MAX_GRAD_NORM, Slot.CLIP_VALUE, Slot.AGC))
 SLOTS = _constant(len(Slot))
+BELOW_ONE, LIMIT, POSITIVE, ZERO = map(
+    _constant, (Range.BELOW_ONE, Range.LIMIT, Range.POSITIVE, Range.ZERO)
+)
 
 STEP = _constant(Field.STEP)
 SKIPPED_STEPS = _constant(Field.SKIPPED_STEPS)
@@ -121,8 +139,6 @@ LOSS_SCALE = _constant(Field.LOSS_SCALE)
 FIELDS = _constant(len(device_state.Field))
 
 NO_ERROR, BAD_HYPERPARAMETER, BAD_GRADIENT, BAD_COUNT = map(_constant, options.Error)
-DECAY_BY_LR, DECAY_INDEPENDENT, DECAY_BY_RATIO = map(_constant, options.DecayMode)
-BIAS_POWER, BIAS_PRODUCT = map(_constant, options.BiasCorrection)
 
 BLOCK = _constant(norm.BLOCK)
 COLUMNS = _constant(norm.COLUMNS)
@@ -136,8 +152,8 @@ LANE_LEVELS, SPAN_LEVELS, SPAN_LANE_LEVELS = (
 )
 SMALLEST_SUM = _constant(norm.SMALLEST)
 LARGEST_SUM = _constant(norm.LARGEST)
-END_OF_COUNTS = _constant(2.0**62)
-LARGEST_FLOAT32 = _constant(loss_scale.LARGEST_FLOAT32)
+END_OF_COUNTS = _constant(2.0**53)
+LARGEST_FLOAT32 = _constant(slots.LARGEST_FLOAT32)
 UNIT_NORM_FLOOR = _constant(scalars.UNIT_NORM_FLOOR)
 
 STRETCH = _constant(8192)  # elements that one program of apply updates
@@ -185,7 +201,7 @@ class State(NamedTuple):
     loss_scale: Tensor
     counts: Tensor
     steps: Tensor
-    products: Tensor
+    carried: Tensor
 
 
 class Measured(NamedTuple):
@@ -205,7 +221,7 @@ class Decided(NamedTuple):
     """What plan tells apply."""
 
     matrix: Tensor  # hyperparameters by group and slot
-    records: Tensor  # of each tensor: step size, 1 / root of the second bias correction
+    records: Tensor  # a row of each of the rule's scalars: it of each tensor
     factors: Tensor  # of adaptive clipping, by unit
     scalars: Tensor
     words: Tensor

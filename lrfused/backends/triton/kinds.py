@@ -1,0 +1,29 @@
+"""Kinds of tensors: for each of them kernels are compiled."""
+
+from collections.abc import Sequence
+
+import torch
+
+from lrfused.backends.triton import words as w
+from lrfused.backends.work import Work
+from lrfused.memory.formats import CODES, DTYPES
+
+Kind = tuple[int, ...]  # words.KIND_P and what follows it
+
+
+def kind(p: int, g: int, state: Sequence[int], agc: bool = False, clip: bool = False) -> Kind:
+    """Of the codes of dtypes, and whether the gradient is clipped by unit and by value."""
+    # As many elements for each thread as make 16 bytes of the smallest dtype, or 4.
+    smallest = min(DTYPES[code].itemsize for code in (p, g, *state))
+    unused = (-1,) * (int(w.OPERANDS) - len(state))
+    return (p, g, int(agc), int(clip), 8 if smallest == torch.half.itemsize else 4, *state, *unused)
+
+
+def kind_of(work: Work, index: int) -> Kind:
+    """Of a tensor with a gradient."""
+    entry = work.entries[index]
+    group = work.groups[entry.group]
+    operands = entry.state[: work.rule.operands_used(group)]
+    state = [CODES[operand.flat.dtype] for operand in operands if operand is not None]
+    g = int(work.addresses[index, 1])
+    return kind(CODES[entry.p.flat.dtype], g, state, bool(group.agc), group.value_clip)
