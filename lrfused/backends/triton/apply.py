@@ -1,11 +1,13 @@
 # mypy: ignore-errors
 """Apply: one pass over parameters, gradients and what the rule's state has of them."""
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
 from lrfused.backends.triton.memory import element_size, pointer, read, write
-from lrfused.backends.triton.record import make_prologue, rule_scalars
+from lrfused.backends.triton.record import make_record
 from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
     FLOAT64,
@@ -39,15 +41,20 @@ from lrfused.backends.triton.words import (
 THREADS = tl.constexpr(128)  # of a program
 
 
+class Stretch(NamedTuple):
+    """Where a stretch starts in each of its tensors: addresses, then pointers."""
+
+    p: object
+    g: object
+    state: object  # a tuple, of the operands that are used
+
+
 @triton.jit
 def update_tile(
-    p_start,
-    g_start,
-    state_starts,
+    at,
     offsets,
     present,
-    prologue,
-    scalars,
+    r,
     RULE: tl.constexpr,
     KINDS: tl.constexpr,
     AT: tl.constexpr,
@@ -57,20 +64,20 @@ def update_tile(
     P: tl.constexpr = KINDS[AT + KIND_P]
     G: tl.constexpr = KINDS[AT + KIND_G]
     DOUBLE: tl.constexpr = P == FLOAT64
-    g = read(g_start, offsets, present, G, DOUBLE) * prologue.pre_scale
-    p = read(p_start, offsets, present, P, DOUBLE)
+    g = read(at.g, offsets, present, G, DOUBLE) * r.pre_scale
+    p = read(at.p, offsets, present, P, DOUBLE)
     state = ()
-    for i in tl.static_range(len(state_starts)):
-        x = read(state_starts[i], offsets, present, KINDS[AT + KIND_STATE + i], DOUBLE)
+    for i in tl.static_range(len(at.state)):
+        x = read(at.state[i], offsets, present, KINDS[AT + KIND_STATE + i], DOUBLE)
         state = state + (x,)
     if KINDS[AT + KIND_CLIP]:
-        g = clip_value(g, prologue.clip_bound) * prologue.post_scale
-    p, state = RULE(g, p, state, scalars)
-    write(p_start, offsets, present, p, P)
-    for i in tl.static_range(len(state_starts)):
-        write(state_starts[i], offsets, present, state[i], KINDS[AT + KIND_STATE + i])
+        g = clip_value(g, r.clip_bound) * r.post_scale
+    p, state = RULE(g, p, state, r.scalars)
+    write(at.p, offsets, present, p, P)
+    for i in tl.static_range(len(at.state)):
+        write(at.state[i], offsets, present, state[i], KINDS[AT + KIND_STATE + i])
     if WRITE_GRADS & FLAGS:
-        write(g_start, offsets, present, g * prologue.sign, G)
+        write(at.g, offsets, present, g * r.sign, G)
 
 
 @triton.jit
@@ -81,32 +88,28 @@ def start_of(address, offset, DTYPE: tl.constexpr):
 
 @triton.jit
 def update_tiles(
-    p,
-    g,
-    state,
+    addresses,
     first,
     last,
-    prologue,
-    scalars,
+    r,
     RULE: tl.constexpr,
     KINDS: tl.constexpr,
     AT: tl.constexpr,
     FLAGS: tl.constexpr,
+    TILE: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
     """Elements from ``first`` to ``last``: WHOLE tiles by 128-bit accesses, others as they lie."""
-    TILE: tl.constexpr = THREADS * KINDS[AT + KIND_EACH]
-    p_start = pointer(p, KINDS[AT + KIND_P], WHOLE)
-    g_start = pointer(g, KINDS[AT + KIND_G], WHOLE)
-    starts = ()
-    for i in tl.static_range(len(state)):
-        starts = starts + (pointer(state[i], KINDS[AT + KIND_STATE + i], WHOLE),)
+    p = pointer(addresses.p, KINDS[AT + KIND_P], WHOLE)
+    g = pointer(addresses.g, KINDS[AT + KIND_G], WHOLE)
+    state = ()
+    for i in tl.static_range(len(addresses.state)):
+        state = state + (pointer(addresses.state[i], KINDS[AT + KIND_STATE + i], WHOLE),)
+    at = Stretch(p, g, state)
     for start in range(first, last, TILE):
         offsets = start + tl.arange(0, TILE)
         present = None if WHOLE else offsets < last
-        update_tile(
-            p_start, g_start, starts, offsets, present, prologue, scalars, RULE, KINDS, AT, FLAGS
-        )
+        update_tile(at, offsets, present, r, RULE, KINDS, AT, FLAGS)
 
 
 @triton.jit
@@ -131,24 +134,32 @@ def apply_stretch(
     row = table.tensors + tensor * TENSOR_SIZE
     group = tl.load(row + TENSOR_GROUP)
     unit = tl.load(part + PART_UNIT)
-    prologue = make_prologue(
-        table, decided, group, unit, KINDS[AT + KIND_AGC], KINDS[AT + KIND_CLIP], TYPE
+    r = make_record(
+        table,
+        decided,
+        tensor,
+        group,
+        unit,
+        SCALARS,
+        KINDS[AT + KIND_AGC],
+        KINDS[AT + KIND_CLIP],
+        TYPE,
     )
-    scalars = rule_scalars(table, decided, tensor, SCALARS, TYPE)
     g = tl.load(gradients + tensor * GRADIENT_SIZE + GRADIENT_ADDRESS)
     g = start_of(g, offset, KINDS[AT + KIND_G])
     p = start_of(tl.load(row + TENSOR_P), offset, P)
     state = ()
-    all_bits = p | g
+    bits = p | g  # of all addresses
     for i in tl.static_range(OPERANDS):
         if KINDS[AT + KIND_STATE + i] >= 0:
             x = start_of(tl.load(row + (TENSOR_STATE + i)), offset, KINDS[AT + KIND_STATE + i])
             state = state + (x,)
-            all_bits = all_bits | x
+            bits = bits | x
+    at = Stretch(p, g, state)
     TILE: tl.constexpr = THREADS * KINDS[AT + KIND_EACH]
-    whole = tl.where((all_bits & 15) == 0, count // TILE * TILE, 0)
-    update_tiles(p, g, state, 0, whole, prologue, scalars, RULE, KINDS, AT, FLAGS, True)
-    update_tiles(p, g, state, whole, count, prologue, scalars, RULE, KINDS, AT, FLAGS, False)
+    whole = tl.where((bits & 15) == 0, count // TILE * TILE, 0)
+    update_tiles(at, 0, whole, r, RULE, KINDS, AT, FLAGS, TILE, True)
+    update_tiles(at, whole, count, r, RULE, KINDS, AT, FLAGS, TILE, False)
 
 
 @triton.jit(noinline=True)

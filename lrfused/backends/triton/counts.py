@@ -91,8 +91,9 @@ def evaluate_scalars(
     CARRIED: tl.constexpr = SHAPES[AT + SHAPE_VARIABLES] - SLOTS
     SCALARS: tl.constexpr = SHAPES[AT + SHAPE_RESULTS] - CARRIED
     place = table.groups + group * GROUP_SIZE
-    here = active & (tl.load(place + GROUP_SCALARS_SHAPE, mask=active, other=-1) == S)
-    row = table.rows + tl.load(place + GROUP_SCALARS_ROW, mask=here, other=0)
+    present = tensor < tensors  # in place of a mask that has to be waited for
+    here = active & (tl.load(place + GROUP_SCALARS_SHAPE, mask=present, other=-1) == S)
+    row = table.rows + tl.load(place + GROUP_SCALARS_ROW, mask=present, other=0)
     variables = ()
     for slot in tl.static_range(SLOTS):
         value = tl.load(decided.matrix + group * SLOTS + slot, mask=here, other=0.0)

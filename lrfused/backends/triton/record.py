@@ -17,22 +17,31 @@ from lrfused.backends.triton.words import (
 )
 
 
-class Prologue(NamedTuple):
-    """What is done to a gradient before the rule sees it: csrc/core/prologue.h."""
+class Record(NamedTuple):
+    """The scalars of a stretch, in the compute type: of the prologue, then of the rule."""
 
     pre_scale: object  # multiplies the gradient, which is then clipped to +-clip_bound,
     clip_bound: object
     post_scale: object  # and multiplied again
     sign: object
+    scalars: object
 
 
 @triton.jit
-def make_prologue(
-    table, decided, group, unit, AGC: tl.constexpr, CLIP: tl.constexpr, TYPE: tl.constexpr
+def make_record(
+    table,
+    decided,
+    tensor,
+    group,
+    unit,
+    SCALARS: tl.constexpr,
+    AGC: tl.constexpr,
+    CLIP: tl.constexpr,
+    TYPE: tl.constexpr,
 ):
-    """The prologue of a unit's gradient; with a clip by value the other factors come after it."""
-    maximize = tl.load(table.groups + group * GROUP_SIZE + GROUP_MAXIMIZE)
-    sign = tl.where(maximize != 0, -1.0, 1.0).to(tl.float64)
+    """Every scalar in float64, rounded once; with a clip by value other factors come after it."""
+    sign = tl.where(tl.load(table.groups + group * GROUP_SIZE + GROUP_MAXIMIZE) != 0, -1.0, 1.0)
+    sign = sign.to(tl.float64)
     inverse = tl.load(decided.scalars + INVERSE)
     coefficient = tl.load(decided.scalars + COEFFICIENT)
     factor = tl.full((), 1.0, tl.float64)
@@ -44,13 +53,18 @@ def make_prologue(
     else:
         pre_scale = sign * ((inverse * factor) * coefficient)
         post_scale = tl.full((), 1.0, tl.float64)
-    clip_bound = tl.load(decided.matrix + group * SLOTS + CLIP_VALUE)
-    return Prologue(pre_scale.to(TYPE), clip_bound.to(TYPE), post_scale.to(TYPE), sign.to(TYPE))
+    return Record(
+        pre_scale.to(TYPE),
+        tl.load(decided.matrix + group * SLOTS + CLIP_VALUE).to(TYPE),
+        post_scale.to(TYPE),
+        sign.to(TYPE),
+        rule_scalars(table, decided, tensor, SCALARS, TYPE),
+    )
 
 
 @triton.jit
 def rule_scalars(table, decided, tensor, SCALARS: tl.constexpr, TYPE: tl.constexpr):
-    """The scalars of the rule's update of a tensor."""
+    """Those of the rule's update of a tensor."""
     tensors = tl.load(table.sizes + TENSORS)
     scalars = ()
     for i in tl.static_range(SCALARS):
