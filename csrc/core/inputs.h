@@ -5,21 +5,25 @@
 
 namespace lrfused {
 
+// A list of its own, apart from the types of storage (lrfused/schedules/payloads.py).
+enum InputDtype {
+    INPUT_FLOAT64, INPUT_FLOAT32, INPUT_BFLOAT16, INPUT_FLOAT16, INPUT_INT64, INPUT_INT32
+};
+
 struct InputRow {
     const void* data;
-    int dtype;  // a Dtype, or one of the two below
+    int dtype;  // an InputDtype
 };
-enum InputDtype { INT64 = 4, INT32 = 5 };
 
 LRF_HD inline double read_input(const InputRow& input) {
     double value = 0.0;
     switch (input.dtype) {
-        case FLOAT64: return *static_cast<const double*>(input.data);
-        case FLOAT32: return *static_cast<const float*>(input.data);
-        case BFLOAT16: read_as(*static_cast<const bfloat16*>(input.data), value); return value;
-        case FLOAT16: read_as(*static_cast<const float16*>(input.data), value); return value;
-        case INT64: return static_cast<double>(*static_cast<const int64_t*>(input.data));
-        case INT32: return *static_cast<const int32_t*>(input.data);
+        case INPUT_FLOAT64: return *static_cast<const double*>(input.data);
+        case INPUT_FLOAT32: return *static_cast<const float*>(input.data);
+        case INPUT_BFLOAT16: read_as(*static_cast<const bfloat16*>(input.data), value); return value;
+        case INPUT_FLOAT16: read_as(*static_cast<const float16*>(input.data), value); return value;
+        case INPUT_INT64: return static_cast<double>(*static_cast<const int64_t*>(input.data));
+        case INPUT_INT32: return *static_cast<const int32_t*>(input.data);
     }
     return quiet_nan();
 }

@@ -27,8 +27,8 @@ class SGD(FusedOptimizer, torch.optim.SGD):
               p - lr * (g + momentum * b)                          with momentum and nesterov
     with every hyperparameter that is a Schedule evaluated at the number of completed steps.
 
-    It is a ``torch.optim.SGD``: same arguments, defaults, ``param_groups`` and ``state_dict``, whose
-    state holds no counts of updates: where a checkpoint of torch's is loaded into scheduled
+    It is a ``torch.optim.SGD``: same arguments, defaults, ``param_groups`` and ``state_dict``. torch
+    stores no counts of updates for it: where a checkpoint of torch's is loaded into scheduled
     hyperparameters, :meth:`set_step` says how many steps were completed.
 
     Args:

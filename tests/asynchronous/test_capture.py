@@ -12,6 +12,7 @@ import lrfused
 from lrfused import schedules as S
 from lrfused.backends.registry import BACKENDS
 from lrfused.engine import bind
+from lrfused.rules import ADAMW
 from lrfused.settings.slots import Slot
 
 from .posing import NothingWaits
