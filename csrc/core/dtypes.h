@@ -1,5 +1,5 @@
-// The four types of storage: their codes, bfloat16 and float16 to float32 and back (to nearest, ties to even), by integer operations
-// that vectorise and that every compiler agrees on; and the codes of the four types. A GPU has
+// The four types of storage: their codes, and bfloat16 and float16 to float32 and back (to nearest,
+// ties to even), by integer operations that vectorise and that every compiler agrees on. A GPU has
 // instructions for these (to bfloat16 from 8.0 on), whose bits are the same but for those of nan.
 #pragma once
 
