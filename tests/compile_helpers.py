@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from step.helpers import set_gradients, start
+from lib.runs import set_gradients, start
 from torch._dynamo.utils import counters
 
 import lrfused

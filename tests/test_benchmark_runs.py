@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from benchmark_helpers import CPU, FEW, FRESH, case_of, tiny, with_settings  # noqa: F401
+from lib.benchmarks import CPU, FEW, FRESH, case_of, tiny, with_settings  # noqa: F401
 
 # isort: split
 import bench

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmark_helpers import tiny  # noqa: F401
+from lib.benchmarks import tiny  # noqa: F401
 
 # isort: split
 import bench

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import benchmark_helpers  # noqa: F401
+import lib.benchmarks  # noqa: F401
 import pytest
 
 # isort: split

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmark_helpers import FEW, FRESH, case_of, run, tiny, with_settings  # noqa: F401
+from lib.benchmarks import FEW, FRESH, case_of, run, tiny, with_settings  # noqa: F401
 
 # isort: split
 import data

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-import benchmark_helpers  # noqa: F401 (benchmarks are importable after it)
+import lib.benchmarks  # noqa: F401 (benchmarks are importable after it)
 import pytest
 from compat import environments, page, parts, process
 from compat import run as compat

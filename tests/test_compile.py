@@ -18,9 +18,9 @@ from compile_helpers import (  # noqa: F401
     two_runs,
     with_overflows,
 )
-from emulating import cuda, emulation  # noqa: F401 (fixtures)
-from every_backend import backend  # noqa: F401 (a fixture, which tests take by its name)
-from step.helpers import (
+from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
+from lib.every_backend import backend  # noqa: F401 (a fixture, which tests take by its name)
+from lib.runs import (
     advance,
     assert_same_bits,
     assert_same_contents,

@@ -13,7 +13,7 @@ from compile_helpers import (  # noqa: F401
     two_runs,
     with_overflows,
 )
-from step.helpers import (
+from lib.runs import (
     advance,
     assert_same_bits,
     assert_same_run,

@@ -20,7 +20,7 @@ from compile_helpers import (  # noqa: F401
     take,
     two_runs,
 )
-from step.helpers import (
+from lib.runs import (
     advance,
     assert_same_bits,
     assert_same_contents,

@@ -5,8 +5,8 @@ import re
 import subprocess
 from pathlib import Path
 
-import machine_code
 import pytest
+from lib import machine_code
 
 import lrfused
 

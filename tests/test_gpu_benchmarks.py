@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from benchmark_helpers import FEW, case_of, tiny  # noqa: F401
+from lib.benchmarks import FEW, case_of, tiny  # noqa: F401
 
 # isort: split
 import bench

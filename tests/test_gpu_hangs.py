@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from bare import ROOT
+from lib.bare import ROOT
 
 CONFTEST = f"""
 import sys

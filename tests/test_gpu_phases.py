@@ -2,12 +2,12 @@
 
 import time
 
-import benchmark_helpers  # noqa: F401
+import lib.benchmarks  # noqa: F401
 import pytest
 import torch
-from emulating import cuda, emulated, emulation  # noqa: F401
-from interpreting import interpreted
-from step.helpers import assert_same_bits
+from lib.emulating import cuda, emulated, emulation  # noqa: F401
+from lib.interpreting import interpreted
+from lib.runs import assert_same_bits
 
 # isort: split
 import gpu_phases

@@ -9,9 +9,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import bare
-import benchmark_helpers  # noqa: F401
+import lib.benchmarks  # noqa: F401
 import pytest
+from lib import bare
 
 # isort: split
 import gpu_run

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from benchmark_helpers import CPU  # noqa: F401 (finds benchmarks/)
-from step.helpers import needs_cpp
-from threads import one_thread  # noqa: F401 (a fixture)
+from lib.benchmarks import CPU  # noqa: F401 (finds benchmarks/)
+from lib.runs import needs_cpp
+from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 # isort: split
 import walk_times

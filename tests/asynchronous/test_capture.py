@@ -6,15 +6,14 @@ import weakref
 
 import pytest
 import torch
-from step.helpers import FEW, assert_same_bits, random_problem, set_gradients, start
+from lib.late_device import NothingWaits
+from lib.runs import FEW, assert_same_bits, random_problem, set_gradients, start
 
 import lrfused
 from lrfused import schedules as S
 from lrfused.backends.registry import BACKENDS
 from lrfused.engine import bind
 from lrfused.settings.slots import Slot
-
-from .posing import NothingWaits
 
 ADDRESSED = ("words", "loss_scale")
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import assert_same_bits
+from lib.runs import assert_same_bits
 from torch.nn import Parameter
 
 import lrfused

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import (
+from lib.runs import (
     DTYPES,
     EDGES,
     FEW,

@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from step.helpers import SMALL, parameters, random_problem
+from lib.runs import SMALL, parameters, random_problem
 from step.test_equality import LR, poison
 
 import lrfused

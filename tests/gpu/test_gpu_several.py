@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import DTYPES, SMALL, advance, random_problem, start
+from lib.runs import DTYPES, SMALL, advance, random_problem, start
 from step.test_equality import LR, poison, random_options
 
 import lrfused

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import DTYPES, SMALL, random_problem
+from lib.runs import DTYPES, SMALL, random_problem
 from step.test_equality import LR
 
 from .helpers import (

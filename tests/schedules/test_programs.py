@@ -10,14 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lib.random_schedules import SPECIAL, input_values, schedules, steps
+from lib.schedule_values import assert_same_bits
 
 import lrfused.schedules.evaluate
 from lrfused import schedules as S
 from lrfused.native import cpu, why_not_cpu
 from lrfused.schedules.bytecode import ARITY, MAX_INSTRUCTIONS, Op, Program
-
-from .comparing import assert_same_bits
-from .random_schedules import SPECIAL, input_values, schedules, steps
 
 INF, NAN = math.inf, math.nan
 HEADER = Path(__file__).parents[2] / "csrc" / "core" / "program.h"

@@ -2,11 +2,7 @@
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules as S
-
-from .helpers import (
+from lib.runs import (
     DTYPES,
     EDGES,
     FEW,
@@ -26,6 +22,9 @@ from .helpers import (
     start,
     words,
 )
+
+import lrfused
+from lrfused import schedules as S
 
 INF = float("inf")
 DYNAMIC = lrfused.LossScale(init=512.0, growth_interval=7, backoff_factor=0.3, hysteresis=2)

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from .helpers import (
+from lib.runs import (
     Problem,
     advance,
     alternating,

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from interpreting import is_there
-from schedules.comparing import assert_same_bits
-from schedules.random_schedules import SPECIAL, input_values, schedules, steps
+from lib.interpreting import is_there
+from lib.random_schedules import SPECIAL, input_values, schedules, steps
+from lib.schedule_values import assert_same_bits
 from schedules.test_programs import single
 
 from lrfused import schedules as S

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from interpreting import is_there
-from step.helpers import (
+from lib.interpreting import is_there
+from lib.runs import (
     DTYPES,
     FEW,
     SMALL,
@@ -13,8 +13,8 @@ from step.helpers import (
     run,
     start,
 )
+from lib.threads import one_thread  # noqa: F401 (a fixture)
 from step.test_equality import LR
-from threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import schedules as S
 

@@ -1,4 +1,4 @@
-"""Compiles csrc/cuda with g++ against the cuda_runtime.h beside this file, once for a content."""
+"""Compiles csrc/cuda with g++ against the cuda_runtime.h of cuda_emulated/, once for a content."""
 
 import ctypes
 import hashlib
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "cuda_emulated"
 CSRC = HERE.parents[1] / "csrc"
 SOURCES = [*sorted((CSRC / "cuda").glob("*.c*")), HERE / "controls.cpp"]
 SOURCES = [file for file in SOURCES if file.suffix in (".cu", ".cpp")]

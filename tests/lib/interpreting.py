@@ -6,7 +6,7 @@ import os
 import pytest
 
 is_there = os.environ.get("TRITON_INTERPRET") == "1" and bool(
-    getattr(importlib.util.find_spec("triton"), "origin", None)  # none: the folder beside this file
+    getattr(importlib.util.find_spec("triton"), "origin", None)  # none: tests/triton
 )
 interpreted = pytest.mark.skipif(not is_there, reason="Triton is not installed or not interpreted")
 

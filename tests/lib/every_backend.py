@@ -8,9 +8,10 @@ than the usual one is mostly host Python.
 import os
 
 import pytest
-from emulating import emulated
-from interpreting import interpreted
-from step.helpers import needs_cpp
+
+from lib.emulating import emulated
+from lib.interpreting import interpreted
+from lib.runs import needs_cpp
 
 ONLY = os.environ.get("LRFUSED_TEST_BACKENDS", "reference,cpu,triton,cuda").split(",")
 MARKS = {"cpu": needs_cpp, "triton": interpreted, "cuda": emulated}

@@ -1,6 +1,6 @@
 """A bare copy of the tree, as a machine has it that knows nothing of lrfused.
 
-    python tests/bare.py FOLDER [PYTHON]
+    python tests/lib/bare.py FOLDER [PYTHON]
 
 Makes FOLDER/tree from a tar of the files that belong to the repository (no .git, nothing built),
 and FOLDER/venv: PYTHON with all its packages but lrfused, which cannot be imported there. Prints
@@ -14,7 +14,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLACES = "import sysconfig as s; print(s.get_path('purelib'), s.get_path('platlib'), sep='\\n')"
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .helpers import numpy_of
+from lib.runs import numpy_of
 
 GROUP_DEFAULTS = {
     "lr": 1e-3,

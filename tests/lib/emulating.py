@@ -5,25 +5,27 @@ import os
 from pathlib import Path
 
 import pytest
-from cuda_emulated import building
 
+from lib import emulation_build
 from lrfused import native
 
 VARIABLE = "LRFUSED_TEST_EMULATION"  # where a process that a test starts finds the module
 
-emulated = pytest.mark.skipif(building.WHY_NOT is not None, reason=str(building.WHY_NOT))
+emulated = pytest.mark.skipif(
+    emulation_build.WHY_NOT is not None, reason=str(emulation_build.WHY_NOT)
+)
 
 
 @functools.cache
-def _emulation(cache: Path) -> building.Emulation:
-    return building.Emulation(building.build(cache))
+def _emulation(cache: Path) -> emulation_build.Emulation:
+    return emulation_build.Emulation(emulation_build.build(cache))
 
 
 @pytest.fixture(scope="session")
 def emulation(request):
     """The emulation, compiled when its sources are new; one of a process, whoever asks for it."""
-    if building.WHY_NOT is not None:
-        pytest.skip(building.WHY_NOT)
+    if emulation_build.WHY_NOT is not None:
+        pytest.skip(emulation_build.WHY_NOT)
     return _emulation(request.config.rootpath / ".pytest_cache" / "cuda_emulated")
 
 
@@ -42,4 +44,4 @@ def cuda(emulation, monkeypatch, rng):
 def inherit() -> None:
     """Give this process, which a test has started, that test's CUDA backend."""
     if VARIABLE in os.environ:
-        native.cuda = building.load(Path(os.environ[VARIABLE]))
+        native.cuda = emulation_build.load(Path(os.environ[VARIABLE]))

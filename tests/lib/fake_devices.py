@@ -4,8 +4,8 @@ The memory is the CPU's throughout; a step that used what lies elsewhere would r
 """
 
 import torch
-from step.helpers import Run, advance, assert_same_run, run, start
 
+from lib.runs import Run, advance, assert_same_run, run, start
 from lrfused.backends.multi_device import StepTogether, devices_of
 
 LEAD, FIRST, SECOND = torch.device("cpu"), torch.device("cpu", 1), torch.device("cpu", 2)
