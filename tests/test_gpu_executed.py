@@ -109,7 +109,7 @@ def test_every_kernel_and_every_option_is_on_the_page():
     found = executed.kernels()
     assert {"measure_kernel", "plan_kernel", "apply_kernel"} <= set(found["triton"])
     assert len(found["cuda"]) >= 2
-    from step.test_equality import SINGLE
+    from lib.options import SINGLE
 
     for name in (*SINGLE, *(f"`{kernel}`" for kernels in found.values() for kernel in kernels)):
         assert f"| {name} |" in text

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from conftest import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT
 from executed import Collected, collected
+from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT
 
 
 @pytest.mark.skipif("LRFUSED_TEST_BACKENDS" in os.environ, reason="fewer tests are collected")

@@ -6,7 +6,6 @@ import weakref
 
 import pytest
 import torch
-from lib.late_device import NothingWaits
 from lib.runs import FEW, assert_same_bits, random_problem, set_gradients, start
 
 import lrfused
@@ -14,6 +13,8 @@ from lrfused import schedules as S
 from lrfused.backends.registry import BACKENDS
 from lrfused.engine import bind
 from lrfused.settings.slots import Slot
+
+from .capturing import capture
 
 ADDRESSED = ("words", "loss_scale")
 
@@ -31,16 +32,6 @@ def made(rng, queue):
 
 def give(rng, made):
     set_gradients(made.params, random_problem(rng, FEW, 1).gradients[0])
-
-
-def capture(queue, opt):
-    """A step that is captured; that nothing is done by it is the posing GPU's affair."""
-    queue.capturing = True
-    try:
-        with NothingWaits():
-            opt.step()
-    finally:
-        queue.capturing = False
 
 
 def addresses(made):

@@ -8,7 +8,7 @@ from torch.nn import Parameter
 import lrfused
 from lrfused import schedules
 
-from .test_capture import capture
+from .capturing import capture
 
 MESSAGE = r"param_groups: groups were removed, added or put in another order after a step was captu"
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from lib.late_device import WAITING, NothingWaits
+from lib.layouts import LAYOUTS
 from lib.runs import FEW, random_problem, set_gradients, start
-from step.test_layouts import LAYOUTS
 
 from lrfused import native
 from lrfused import schedules as S

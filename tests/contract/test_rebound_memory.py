@@ -7,7 +7,6 @@ import lib.interpreting  # noqa: F401 (makes it quick, in other processes, too)
 import numpy as np
 import pytest
 import torch
-from conftest import Rng
 from lib import emulating
 from lib.contract import (
     assert_near,
@@ -18,6 +17,7 @@ from lib.contract import (
     run,
     twin,
 )
+from lib.seeds import Rng
 
 import lrfused
 from lrfused import native

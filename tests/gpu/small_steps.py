@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 from lib import runs  # noqa: E402
-from step.test_equality import DYNAMIC, LR  # noqa: E402
+from lib.options import DYNAMIC, LR  # noqa: E402
 
 from lrfused.backends.registry import BACKENDS  # noqa: E402
 

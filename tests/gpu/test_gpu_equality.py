@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lib.options import LR, POISONED, SINGLE, poison, random_options
 from lib.runs import (
     DTYPES,
     EDGES,
@@ -14,7 +15,6 @@ from lib.runs import (
     run,
     start,
 )
-from step.test_equality import LR, POISONED, SINGLE, poison, random_options
 
 from lrfused import schedules as S
 

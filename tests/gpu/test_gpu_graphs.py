@@ -5,8 +5,8 @@ import functools
 
 import pytest
 import torch
+from lib.options import LR, poison
 from lib.runs import SMALL, parameters, random_problem
-from step.test_equality import LR, poison
 
 import lrfused
 from lrfused import schedules as S

@@ -6,6 +6,8 @@ import pytest
 import torch
 from lib.emulating import emulated
 from lib.fake_devices import DEVICES, FIRST, LEAD, SECOND, assert_equal, put, run_apart, start_apart
+from lib.layouts import LAYOUTS
+from lib.options import LR, POISONED, SINGLE, poison, random_options
 from lib.runs import (
     DTYPES,
     FEW,
@@ -19,8 +21,6 @@ from lib.runs import (
     shorter,
     start,
 )
-from step.test_equality import LR, POISONED, SINGLE, poison, random_options
-from step.test_layouts import LAYOUTS
 
 from lrfused import schedules as S
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lib.interpreting import is_there
+from lib.programs import single
 from lib.random_schedules import SPECIAL, input_values, schedules, steps
 from lib.schedule_values import assert_same_bits
-from schedules.test_programs import single
 
 from lrfused import schedules as S
 from lrfused.numerics import elementary

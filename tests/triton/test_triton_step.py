@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lib.interpreting import is_there
+from lib.options import LR
 from lib.runs import (
     DTYPES,
     FEW,
@@ -14,7 +15,6 @@ from lib.runs import (
     start,
 )
 from lib.threads import one_thread  # noqa: F401 (a fixture)
-from step.test_equality import LR
 
 from lrfused import schedules as S
 
