@@ -2,7 +2,7 @@
 
 # The interpreter takes most of the time of all tests. Over it these run with the slow ones: what
 # they show is host Python, or what the other backends and the files and tests kept show as well.
-INTERPRETED_LATER = ("contract", "several", "step", "test_compile.py")
+INTERPRETED_LATER = ("contract", "several", "step", "torch_compile")
 KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
 KEPT += ("test_random_combinations_on_several_devices",)
 NOT_KEPT = ("test_random_combinations",)

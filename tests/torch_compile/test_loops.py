@@ -3,16 +3,6 @@
 import copy
 
 import torch
-from compile_helpers import (  # noqa: F401
-    COMPILERS_WARNINGS,
-    compiled,
-    fresh_dynamo,
-    graphs,
-    scheduled,
-    take,
-    two_runs,
-    with_overflows,
-)
 from lib.runs import (
     advance,
     assert_same_bits,
@@ -24,6 +14,17 @@ from lib.runs import (
 
 import lrfused
 from lrfused import schedules
+
+from .helpers import (  # noqa: F401
+    COMPILERS_WARNINGS,
+    compiled,
+    fresh_dynamo,
+    graphs,
+    scheduled,
+    take,
+    two_runs,
+    with_overflows,
+)
 
 pytestmark = COMPILERS_WARNINGS
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "csrc"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build_cuda
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 try:
     NVCC = build_cuda.find_nvcc()
 except build_cuda.Unavailable:

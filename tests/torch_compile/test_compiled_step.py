@@ -6,18 +6,6 @@ import sys
 
 import pytest
 import torch
-from compile_helpers import (  # noqa: F401
-    COMPILERS_WARNINGS,
-    SHAPES,
-    both_compilers,
-    compiled,
-    fresh_dynamo,
-    graphs,
-    scheduled,
-    take,
-    two_runs,
-    with_overflows,
-)
 from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
 from lib.every_backend import backend  # noqa: F401 (a fixture, which tests take by its name)
 from lib.runs import (
@@ -33,6 +21,19 @@ from torch import Tensor, distributed
 
 import lrfused
 from lrfused import schedules
+
+from .helpers import (  # noqa: F401
+    COMPILERS_WARNINGS,
+    SHAPES,
+    both_compilers,
+    compiled,
+    fresh_dynamo,
+    graphs,
+    scheduled,
+    take,
+    two_runs,
+    with_overflows,
+)
 
 pytestmark = COMPILERS_WARNINGS
 

@@ -14,7 +14,7 @@ import result_files
 import table
 from providers import PROVIDERS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = "# Title\n\n<!-- benchmark:cpu -->\nold\n<!-- end -->\n\nThe end.\n"
 
 

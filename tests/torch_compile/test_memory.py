@@ -10,16 +10,6 @@ import weakref
 
 import pytest
 import torch
-from compile_helpers import (  # noqa: F401
-    COMPILERS_WARNINGS,
-    SHAPES,
-    both_compilers,
-    compiled,
-    fresh_dynamo,
-    scheduled,
-    take,
-    two_runs,
-)
 from lib.runs import (
     advance,
     assert_same_bits,
@@ -34,6 +24,17 @@ from lib.runs import (
 from torch import Tensor
 
 import lrfused
+
+from .helpers import (  # noqa: F401
+    COMPILERS_WARNINGS,
+    SHAPES,
+    both_compilers,
+    compiled,
+    fresh_dynamo,
+    scheduled,
+    take,
+    two_runs,
+)
 
 pytestmark = COMPILERS_WARNINGS
 

@@ -13,7 +13,7 @@ from compat.stacks import STACKS, TRITONS, Stack
 
 from lrfused.versions import SUPPORTED
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STACK = Stack("3.99", "9.8.7", "9.9.9", "1.2.3")
 PASSED = {
     "status": "passed",

@@ -1,22 +1,20 @@
 """The demo in small: its data, its model, both pipelines over a few steps, its picture."""
 
 import math
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lib.benchmarks import BENCHMARKS
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+# isort: split
+import demo
+import demo_data
+from demo_model import GPT, Shape, decay_groups
+from demo_picture import draw
+from demo_training import FusedPipeline, Report, Run, Settings, TorchPipeline, train
 
-import demo  # noqa: E402
-import demo_data  # noqa: E402
-from demo_model import GPT, Shape, decay_groups  # noqa: E402
-from demo_picture import draw  # noqa: E402
-from demo_training import FusedPipeline, Report, Run, Settings, TorchPipeline, train  # noqa: E402
-
-from lrfused import schedules  # noqa: E402
+from lrfused import schedules
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
