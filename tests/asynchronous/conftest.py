@@ -1,13 +1,12 @@
 """An optimizer whose steps nobody knows the outcome of."""
 
 import pytest
-from threads import one_thread  # noqa: F401 (a fixture)
+from lib.late_device import LateQueue, PosingBackend
+from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import native
 from lrfused.device import graph_capture
 from lrfused.engine import bind, counters, engine, slow_path
-
-from .posing import LateQueue, PosingBackend
 
 
 @pytest.fixture

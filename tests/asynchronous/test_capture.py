@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from step.helpers import FEW, assert_same_bits, random_problem, set_gradients, start
+from lib.runs import FEW, assert_same_bits, random_problem, set_gradients, start
 
 import lrfused
 from lrfused import schedules as S
@@ -15,7 +15,7 @@ from lrfused.engine import bind
 from lrfused.rules import ADAMW
 from lrfused.settings.slots import Slot
 
-from .posing import NothingWaits
+from .capturing import capture
 
 ADDRESSED = ("words", "loss_scale")
 
@@ -33,16 +33,6 @@ def made(rng, queue):
 
 def give(rng, made):
     set_gradients(made.params, random_problem(rng, FEW, 1).gradients[0])
-
-
-def capture(queue, opt):
-    """A step that is captured; that nothing is done by it is the posing GPU's affair."""
-    queue.capturing = True
-    try:
-        with NothingWaits():
-            opt.step()
-    finally:
-        queue.capturing = False
 
 
 def addresses(made):

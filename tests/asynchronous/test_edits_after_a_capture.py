@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from step.helpers import assert_same_bits
+from lib.runs import assert_same_bits
 from torch.nn import Parameter
 
 import lrfused
 from lrfused import schedules
 
-from .test_capture import capture
+from .capturing import capture
 
 MESSAGE = r"param_groups: groups were removed, added or put in another order after a step was captu"
 

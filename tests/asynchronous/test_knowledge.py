@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from step.helpers import FEW, advance, assert_same_bits, random_problem, set_gradients, start
+from lib.runs import FEW, advance, assert_same_bits, random_problem, set_gradients, start
 
 from lrfused import schedules as S
 from lrfused.device.readback import LONGEST_PAUSE

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from interpreting import interpreted
+from lib.interpreting import interpreted
 
 import lrfused
 from lrfused.backends import registry

@@ -8,12 +8,12 @@ import pickle
 
 import pytest
 import torch
+from lib.contract import assert_near, assert_same_bits, make_parameters, run, twin
 
 import lrfused
 from lrfused import schedules
 
 from .edits import EDITS, Edited, copied, own_settings, saved_groups, torchs_settings
-from .helpers import assert_near, assert_same_bits, make_parameters, run, twin
 
 either = pytest.mark.parametrize("scheduled", [False, True], ids=["numbers", "schedules"])
 every_edit = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)

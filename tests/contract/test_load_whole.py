@@ -4,12 +4,19 @@ import copy
 
 import pytest
 import torch
+from lib.contract import (
+    assert_same_run,
+    assert_unchanged,
+    make_parameters,
+    run,
+    snapshot,
+    twin,
+    warmup,
+)
 
 import lrfused
 from lrfused import schedules
 from lrfused.engine.bookkeeping import Bookkeeping
-
-from .helpers import assert_same_run, assert_unchanged, make_parameters, run, snapshot, twin, warmup
 
 
 def with_gate(params, peak, gate):

@@ -4,11 +4,7 @@ import copy
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_same_run,
     give_gradients,
     make_parameters,
@@ -18,6 +14,9 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
 
 KEYS = ("lrfused_beta1_product", "lrfused_beta2_product", "lrfused_count")
 

@@ -6,13 +6,7 @@ import pickle
 
 import pytest
 import torch
-from torch.optim import lr_scheduler as L
-from torch.optim import swa_utils
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_same_run,
     give_gradients,
     make_parameters,
@@ -21,6 +15,11 @@ from .helpers import (
     twin,
     warmup,
 )
+from torch.optim import lr_scheduler as L
+from torch.optim import swa_utils
+
+import lrfused
+from lrfused import schedules
 
 
 class Wrapper(torch.optim.Optimizer):

@@ -4,12 +4,7 @@ import io
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-from lrfused.settings.slots import Slot
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_run,
     make_parameters,
@@ -17,6 +12,10 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
+from lrfused.settings.slots import Slot
 
 
 def through_a_file(saved, **options):

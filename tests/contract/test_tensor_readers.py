@@ -5,14 +5,13 @@ import sys
 
 import pytest
 import torch
-from step.helpers import needs_cpp
+from lib.contract import assert_same_run, give_gradients, make_parameters, parameters_of, run, twin
+from lib.runs import needs_cpp
 from torch.nn import Parameter
 
 import lrfused
 from lrfused import native
 from lrfused.engine import slow_path
-
-from .helpers import assert_same_run, give_gradients, make_parameters, parameters_of, run, twin
 
 pytestmark = needs_cpp
 

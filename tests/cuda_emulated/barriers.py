@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from step.helpers import assert_same_run, random_problem, run
+from lib.emulation_build import Emulation
+from lib.runs import assert_same_run, random_problem, run
 
-from cuda_emulated.building import Emulation
 from lrfused import native
 from lrfused import schedules as S
 

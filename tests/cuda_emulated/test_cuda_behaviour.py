@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from step.helpers import (
+from lib.runs import (
     DTYPES,
     FEW,
     SMALL,

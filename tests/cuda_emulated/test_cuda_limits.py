@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from asynchronous.posing import LateQueue
-from step.helpers import FEW, SMALL, assert_as_reference, assert_same_run, random_problem, run
+from lib.late_device import LateQueue
+from lib.runs import FEW, SMALL, assert_as_reference, assert_same_run, random_problem, run
 
 from lrfused import schedules as S
 from lrfused.device.host_to_device import SPARES, Upload

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import Problem, advance, assert_same_run, random_problem, run, start
+from lib.runs import Problem, advance, assert_same_run, random_problem, run, start
 
 from lrfused import schedules as S
 

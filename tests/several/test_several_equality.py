@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
-from emulating import emulated
-from step.helpers import (
+from lib.emulating import emulated
+from lib.fake_devices import DEVICES, FIRST, LEAD, SECOND, assert_equal, put, run_apart, start_apart
+from lib.layouts import LAYOUTS
+from lib.options import LR, POISONED, SINGLE, poison, random_options
+from lib.runs import (
     DTYPES,
     FEW,
     SMALL,
@@ -18,12 +21,8 @@ from step.helpers import (
     shorter,
     start,
 )
-from step.test_equality import LR, POISONED, SINGLE, poison, random_options
-from step.test_layouts import LAYOUTS
 
 from lrfused import schedules as S
-
-from .posing import DEVICES, FIRST, LEAD, SECOND, assert_equal, put, run_apart, start_apart
 
 INF = float("inf")
 EVERYTHING = {

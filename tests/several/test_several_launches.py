@@ -4,9 +4,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from asynchronous.posing import NothingWaits
-from interpreting import interpreted
-from step.helpers import FEW, advance, assert_same_bits, random_problem, run, set_gradients
+from lib.fake_devices import DEVICES, FIRST, LEAD, SECOND, run_apart, start_apart
+from lib.interpreting import interpreted
+from lib.late_device import NothingWaits
+from lib.runs import FEW, advance, assert_same_bits, random_problem, run, set_gradients
 from torch.overrides import TorchFunctionMode
 
 from lrfused import schedules as S
@@ -14,8 +15,6 @@ from lrfused.backends import multi_device
 from lrfused.backends.registry import choose_for_all
 from lrfused.backends.work import UNKNOWN
 from lrfused.engine import bind
-
-from .posing import DEVICES, FIRST, LEAD, SECOND, run_apart, start_apart
 
 INF = float("inf")
 

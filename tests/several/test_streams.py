@@ -4,14 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from step.helpers import FEW, advance, random_problem
+from lib.fake_devices import DEVICES, LEAD, start_apart
+from lib.runs import FEW, advance, random_problem
 
 from lrfused import schedules as S
 from lrfused.backends.multi_device import Peer, Share
 from lrfused.device import streams
 from lrfused.device.host_to_device import Upload
-
-from .posing import DEVICES, LEAD, start_apart
 
 OPTIONS = {"max_grad_norm": 1.0, "clip_value": S.input(torch.tensor(0.5), "x")}
 PLACES = [(LEAD,), DEVICES]

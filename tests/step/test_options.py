@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lib.runs import needs_cpp
 
 import lrfused
 from lrfused import native
 from lrfused.schedules.bytecode import Op
 from lrfused.settings import options, slots
 from lrfused.state.device_state import Field
-
-from .helpers import needs_cpp
 
 CORE = Path(__file__).parents[2] / "csrc" / "core"
 

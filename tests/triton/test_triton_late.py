@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from asynchronous.posing import LateQueue, NothingWaits
-from interpreting import is_there
-from step.helpers import FEW, assert_same_bits, give_gradient, random_problem, set_gradients, start
+from lib.interpreting import is_there
+from lib.late_device import LateQueue, NothingWaits
+from lib.runs import FEW, assert_same_bits, give_gradient, random_problem, set_gradients, start
 
 from lrfused import schedules as S
 from lrfused.engine import counters, engine, slow_path

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from interpreting import is_there
-from step.helpers import advance, assert_as_reference, assert_same_bits, random_problem, start
+from lib.interpreting import is_there
+from lib.runs import advance, assert_as_reference, assert_same_bits, random_problem, start
 
 from lrfused import schedules as S
 
