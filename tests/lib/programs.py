@@ -11,4 +11,4 @@ def single(op, *operands, table=()):
     if op == Op.TABLE:
         registers, operands = [0, 1, 2], (0.0, float(len(table)))
     code = ((int(op), *registers),)
-    return Program(code, operands, (), len(operands) + 1, np.array(table, dtype=np.float64))
+    return Program(code, operands, (), (len(operands) + 1,), np.array(table, dtype=np.float64))

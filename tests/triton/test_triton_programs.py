@@ -12,8 +12,10 @@ from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
 from lrfused.numerics import elementary
+from lrfused.rules import RULES
 from lrfused.schedules.bytecode import ARITY, Op
 from lrfused.schedules.payloads import INPUT_DTYPES
+from lrfused.settings.options import DecayMode, GroupOptions
 from lrfused.settings.slots import Slot
 
 if not is_there:
@@ -23,7 +25,7 @@ import triton
 import triton.language as tl
 
 from lrfused.backends.triton import shapes
-from lrfused.backends.triton.program import evaluate
+from lrfused.backends.triton.program import evaluate, evaluate_all
 
 WIDTH = 64
 DIGITS = torch.from_numpy(elementary.TWO_OVER_PI.astype(np.int64))
@@ -92,3 +94,77 @@ def test_programs_that_differ_in_their_constants_are_lanes_of_one_shape():
     programs = shapes.arrange([(g, Slot.LR, peak) for g, peak in enumerate(peaks)])
     assert programs.flat[0] == 1
     assert [lanes for _, lanes in programs.spans] == [8]
+
+
+# The scalars of rules
+
+
+@triton.jit
+def scalars_kernel(
+    row,
+    counts,
+    variables,
+    results,
+    samples,
+    digits,
+    SHAPES: tl.constexpr,
+    VARIABLES: tl.constexpr,
+    RESULTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    lane = tl.arange(0, WIDTH)
+    of_lanes = ()
+    for i in tl.static_range(VARIABLES):
+        of_lanes = of_lanes + (tl.load(variables + i * WIDTH + lane),)
+    rows = row + lane * 0
+    count = tl.load(counts + lane).to(tl.float64)
+    values = evaluate_all(SHAPES, 3, rows, lane >= 0, count, of_lanes, samples, digits)
+    for i in tl.static_range(RESULTS):
+        tl.store(results + i * WIDTH + lane, values[i])
+
+
+def all_options(rule):
+    """Whatever a group of the rule may be told, one thing after the other."""
+    keys = [*rule.switches, *(slot.key for slot in rule.presence)]
+    least = {name: choices[0] for name, choices in rule.arguments.items()}
+    most = {name: choices[-1] for name, choices in rule.arguments.items()}
+    for mode in rule.decay_modes:
+        yield GroupOptions(decay_mode=mode, of_rule={**dict.fromkeys(keys, False), **least})
+    for key in keys:
+        yield GroupOptions(of_rule={**{x: x == key for x in keys}, **least})
+    yield GroupOptions(
+        decay_mode=DecayMode.LR_RATIO, peak_lr=3.0, of_rule={**dict.fromkeys(keys, True), **most}
+    )
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_scalars_of_rules_are_lanes(rng, rule):
+    """Also those of counts that no power but repeated squaring is to see."""
+    size = len(Slot) + len(rule.carried)
+    counts = rng.numpy.integers(1, 2 ** rng.numpy.integers(1, 53, WIDTH))
+    counts[:3] = 1, 2, 2**53 - 2**29
+    variables = rng.numpy.choice([0.0, 0.5, 0.9, 0.999, 1.0], (size, WIDTH))
+    for options in all_options(rule):
+        program = rule.program(options)
+        flat = shapes.arrange([], rule, [options])
+        results = torch.full((len(program.results), WIDTH), torch.nan, dtype=torch.float64)
+        inputs = (torch.tensor(flat.rows), torch.tensor(counts), torch.tensor(variables))
+        samples = torch.tensor([*flat.samples, 0.0], dtype=torch.float64)
+        with np.errstate(all="ignore"):
+            scalars_kernel[(1,)](
+                *inputs, results, samples, DIGITS, flat.flat, size, len(results), WIDTH
+            )
+        want = program.evaluate_all(counts.astype(np.float64), tuple(variables))
+        for got, value in zip(results.numpy(), want, strict=True):
+            assert_same_bits(got, np.broadcast_to(value, got.shape), of=(options,))
+
+
+def test_groups_of_a_rule_that_differ_in_numbers_are_lanes_of_one_shape():
+    for rule in RULES:
+        base = next(all_options(rule))
+        ratio = {"decay_mode": DecayMode.LR_RATIO, "of_rule": base.of_rule}
+        groups = [
+            GroupOptions(**ratio, peak_lr=peak, start_step=i) for i, peak in enumerate((1, 2))
+        ]
+        programs = shapes.arrange([], rule, [*groups, base])
+        assert [lanes for _, lanes in programs.spans] == [2, 1]
