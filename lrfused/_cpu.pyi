@@ -36,7 +36,7 @@ class Step:
         self,
         gradients: NDArray[np.int64],
         values: Floats,
-        given: NDArray[np.bool_],
+        is_override: NDArray[np.bool_],
         next_values: Floats,
         grad_scale: float,
         found_inf: bool,
@@ -46,7 +46,7 @@ class Step:
 
 def tensor_readers() -> list[str]: ...
 
-class Walk:
+class Guard:
     def __init__(
         self,
         groups: list[dict[str, Any]],

@@ -16,12 +16,11 @@ struct InputRow {
 };
 
 LRF_HD inline double read_input(const InputRow& input) {
-    double value = 0.0;
     switch (input.dtype) {
         case INPUT_FLOAT64: return *static_cast<const double*>(input.data);
         case INPUT_FLOAT32: return *static_cast<const float*>(input.data);
-        case INPUT_BFLOAT16: read_as(*static_cast<const bfloat16*>(input.data), value); return value;
-        case INPUT_FLOAT16: read_as(*static_cast<const float16*>(input.data), value); return value;
+        case INPUT_BFLOAT16: return widen(*static_cast<const bfloat16*>(input.data));
+        case INPUT_FLOAT16: return widen(*static_cast<const float16*>(input.data));
         case INPUT_INT64: return static_cast<double>(*static_cast<const int64_t*>(input.data));
         case INPUT_INT32: return *static_cast<const int32_t*>(input.data);
     }

@@ -1,4 +1,4 @@
-// The norm, as lrfused/numerics/norm.py defines it: sizes, the pairwise tree, the combination of chunks.
+// The norm, as lrfused/numerics/norm.py defines it: sizes, the pairwise tree, how chunks are combined.
 #pragma once
 
 #include "core/common.h"

@@ -126,7 +126,8 @@ LRF_HD inline void update_loss_scale(const State& state, const LossScalePolicy& 
         if (state.words[GROWTH_TRACKER] >= policy.growth_interval) {
             state.words[GROWTH_TRACKER] = 0;
             double higher = scale * policy.growth_factor;
-            if (higher <= LARGEST_FLOAT32) scale = higher < policy.maximum ? higher : policy.maximum;
+            if (higher <= LARGEST_FLOAT32)
+                scale = higher < policy.maximum ? higher : policy.maximum;
         }
     }
     *state.loss_scale = static_cast<float>(scale);

@@ -50,7 +50,7 @@ struct ScalarRow {
     double carried[MAX_CARRIED];  // after the update
 };
 
-// Fills the row in place: an array of its own, indexed at run time, would take a GPU thread a stack.
+// Fills the row in place: an array of its own, indexed at run time, would need a stack on a GPU.
 LRF_HD inline void evaluate_scalars(const ScalarProgram& program, const ScalarInputs& inputs,
                                     const double* hyperparameters, int slots, int carried,
                                     double* registers, ScalarRow& row) {

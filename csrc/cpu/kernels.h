@@ -4,13 +4,13 @@
 
 #include "core/norm.h"
 #include "core/prologue.h"
-#include "core/stretch.h"
+#include "core/typed_pointer.h"
 #include "rules/rules.h"
 
 namespace lrfused {
 
 struct MeasureTask {
-    Stretch g, p;  // p only for adaptive clipping
+    TypedPointer g, p;  // p only for adaptive clipping
     int64_t count;
     bool double_precision;  // the compute type
     bool value_clip;
@@ -24,7 +24,7 @@ struct Measured {
 
 struct ApplyTask {
     int rule, operands_count;
-    Stretch p, g, operands[MAX_OPERANDS];
+    TypedPointer p, g, operands[MAX_OPERANDS];
     int64_t count;
     bool double_precision, write_gradient, maximize;
     Prologue<double> prologue;

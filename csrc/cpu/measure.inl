@@ -77,28 +77,28 @@ inline int rows_of(int count) {
 
 // Whole rows in the compute type, zeros after the end.
 template <class C>
-const C* open_rows(Stretch stretch, C* buffer, int count, int rows) {
-    const C* block = open_tile(stretch, buffer, count);
+const C* open_rows(TypedPointer pointer, C* buffer, int count, int rows) {
+    const C* block = open_tile(pointer, buffer, count);
     if (count == rows * COLUMNS) return block;
     for (int i = 0; i < count; ++i) buffer[i] = block[i];
     for (int i = count; i < rows * COLUMNS; ++i) buffer[i] = 0;
     return buffer;
 }
 
-// body(block, rows, index) over the blocks of a stretch.
+// body(block, rows, index) over the blocks of a pointer.
 template <class C, class Body>
-void over_blocks(Stretch stretch, int64_t count, Body body) {
+void over_blocks(TypedPointer pointer, int64_t count, Body body) {
     alignas(64) C buffer[BLOCK];
     for (int64_t i = 0, index = 0; i < count; i += BLOCK, ++index) {
         int size = static_cast<int>(count - i < BLOCK ? count - i : BLOCK), rows = rows_of(size);
-        body(open_rows(stretch.at(i), buffer, size, rows), rows, index);
+        body(open_rows(pointer.at(i), buffer, size, rows), rows, index);
     }
 }
 
 template <class C>
-double sum_of_squares(Stretch stretch, int64_t count) {
+double sum_of_squares(TypedPointer pointer, int64_t count) {
     Lanes lanes(count);
-    over_blocks<C>(stretch, count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
+    over_blocks<C>(pointer, count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
     return lanes.sum();
 }
 

@@ -6,7 +6,7 @@
 #include "cpu/step.h"
 #include "cpu/threads.h"
 #include "host/read.h"
-#include "host/walk.h"
+#include "host/guard.h"
 
 using namespace lrfused;
 
@@ -59,10 +59,10 @@ static py::array_t<double> elementary(const std::string& name, const Array<doubl
 
 // (error code, parameters were updated, the counter now); next_values: (groups, slots), filled.
 static py::tuple run(Step& step, const Array<int64_t>& gradients, const Array<double>& values,
-                     const Array<bool>& given, py::array_t<double, py::array::c_style> next_values,
-                     double grad_scale, bool found_inf, int threads,
-                     const std::string& instruction_set) {
-    Call call{gradients.data(), values.data(), given.data(), next_values.mutable_data(),
+                     const Array<bool>& is_override,
+                     py::array_t<double, py::array::c_style> next_values, double grad_scale,
+                     bool found_inf, int threads, const std::string& instruction_set) {
+    Call call{gradients.data(), values.data(), is_override.data(), next_values.mutable_data(),
               grad_scale,       found_inf,     threads,      &kernels_for(instruction_set)};
     Result result;
     {
@@ -85,11 +85,11 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("elementary", &elementary);
     module.def("instruction_sets", &instruction_sets);
     module.def("tensor_readers", &names_of_readers);
-    py::class_<Walk>(module, "Walk")
+    py::class_<Guard>(module, "Guard")
         .def(py::init<const py::list&, const py::dict&, const py::list&, const py::list&,
                       const py::tuple&, const std::string&>())
-        .def("look", &Walk::look)
-        .def("remember", &Walk::remember);
+        .def("look", &Guard::look)
+        .def("remember", &Guard::remember);
     py::class_<Step>(module, "Step")
         .def(py::init(&make_step<Step>))
         .def("run", &run);

@@ -9,7 +9,7 @@ void Step::evaluate_hyperparameters(const Call& call, double* values) {
     std::copy(call.values, call.values + hyperparameters.size(), values);
     for (const ProgramRow& program : programs) {
         size_t place = static_cast<size_t>(program.group * options.slots + program.slot);
-        if (call.given[place]) continue;
+        if (call.is_override[place]) continue;
         double* r = registers.data();
         *r++ = static_cast<double>(state.words[STEP]);
         for (double constant : program.constants) *r++ = constant;

@@ -81,7 +81,7 @@ bool Step::begin(const Call& call) {
     return true;
 }
 
-static Stretch gradient_of(const Call& call, int64_t tensor) {
+static TypedPointer gradient_of(const Call& call, int64_t tensor) {
     return {reinterpret_cast<void*>(call.gradients[2 * tensor]),
             static_cast<int>(call.gradients[2 * tensor + 1])};
 }

@@ -19,7 +19,7 @@ struct Extent {
 struct Call {
     const int64_t* gradients;  // (tensors, 2): pointer, dtype; dtype -1 without a gradient
     const double* values;      // (groups, slots): the host's numbers
-    const bool* given;         // (groups, slots): where they count, instead of a program
+    const bool* is_override;         // (groups, slots): where they count, instead of a program
     double* next_values;       // (groups, slots): filled, what the programs give after the step
     double grad_scale;
     bool found_inf;

@@ -24,19 +24,19 @@ constexpr int own_dtype() {
 
 // A tile in the compute type: the memory itself where it has that type, else a copy.
 template <class C>
-C* open_tile(Stretch stretch, C* buffer, int count) {
-    if (stretch.dtype == own_dtype<C>()) return static_cast<C*>(stretch.data);
-    with_type(stretch.dtype, [&](auto number) {
-        widen_tile<decltype(number)>(stretch.data, buffer, count);
+C* open_tile(TypedPointer pointer, C* buffer, int count) {
+    if (pointer.dtype == own_dtype<C>()) return static_cast<C*>(pointer.data);
+    with_type(pointer.dtype, [&](auto number) {
+        widen_tile<decltype(number)>(pointer.data, buffer, count);
     });
     return buffer;
 }
 
 template <class C>
-void close_tile(Stretch stretch, const C* tile, int count) {
-    if (tile == stretch.data) return;
-    with_type(stretch.dtype, [&](auto number) {
-        narrow_tile<decltype(number)>(tile, stretch.data, count);
+void close_tile(TypedPointer pointer, const C* tile, int count) {
+    if (tile == pointer.data) return;
+    with_type(pointer.dtype, [&](auto number) {
+        narrow_tile<decltype(number)>(tile, pointer.data, count);
     });
 }
 

@@ -47,15 +47,16 @@ __device__ inline void update(const Tile& tile) {
 __device__ inline Record<double> make_record(const Arguments& a, const Piece& piece,
                                              int group_index) {
     const GroupOptions& options = a.table.groups[group_index].options;
-    const Decision& decision = *a.room.decision;
-    const double factor = options.agc ? a.room.factors[piece.unit] : 1.0;
+    const Decision& decision = *a.workspace.decision;
+    const double factor = options.agc ? a.workspace.factors[piece.unit] : 1.0;
     return {make_prologue(options.maximize, options.value_clip,
-                          a.room.groups[group_index].clip_bound, decision.inverse, factor,
+                          a.workspace.groups[group_index].clip_bound, decision.inverse, factor,
                           decision.coefficient),
-            a.room.rows[a.room.row_of[piece.tensor]].scalars};
+            a.workspace.rows[a.workspace.row_of[piece.tensor]].scalars};
 }
 
-__device__ inline void fill_tile(const Arguments& a, const Piece& piece, Stretch g, Tile& tile) {
+__device__ inline void fill_tile(const Arguments& a, const Piece& piece, TypedPointer g,
+                                 Tile& tile) {
     const Tensor& tensor = a.table.tensors[piece.tensor];
     const GroupOptions& options = a.table.groups[tensor.group].options;
     tile.p = tensor.p.at(piece.offset);
@@ -75,14 +76,14 @@ __device__ inline void fill_tile(const Arguments& a, const Piece& piece, Stretch
 }
 
 // What each thread reads first, while measure and plan still run.
-__device__ inline void prefetch(Stretch stretch, const Piece& piece) {
+__device__ inline void prefetch(TypedPointer pointer, const Piece& piece) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    const char* first = static_cast<const char*>(stretch.at(piece.offset).data);
-    const char* end = static_cast<const char*>(stretch.at(piece.offset + piece.count).data);
+    const char* first = static_cast<const char*>(pointer.at(piece.offset).data);
+    const char* end = static_cast<const char*>(pointer.at(piece.offset + piece.count).data);
     const char* mine = first + threadIdx.x * 16;
     if (mine < end) asm volatile("prefetch.global.L2 [%0];" ::"l"(mine));
 #else
-    static_cast<void>(stretch), static_cast<void>(piece);
+    static_cast<void>(pointer), static_cast<void>(piece);
 #endif
 }
 
@@ -105,7 +106,7 @@ __global__ void __launch_bounds__(APPLY_THREADS, 4)
     const Piece& piece = a.table.tiles[gridDim.x - 1 - blockIdx.x];
     const Tensor& tensor = a.table.tensors[piece.tensor];
     const GroupOptions& options = a.table.groups[tensor.group].options;
-    const Stretch g = a.gradient(piece.tensor);
+    const TypedPointer g = a.gradient(piece.tensor);
     const bool has_gradient = g.dtype >= 0;
     if (has_gradient) {
         prefetch(tensor.p, piece);
@@ -114,7 +115,9 @@ __global__ void __launch_bounds__(APPLY_THREADS, 4)
             if (k < options.operands) prefetch(tensor.operands[k], piece);
     }
     wait_for_plan();  // on every way, or what is launched after apply would not come after plan
-    if (!has_gradient || !a.room.decision->proceed || !a.room.groups[tensor.group].active) return;
+    const Workspace& workspace = a.workspace;
+    if (!has_gradient || !workspace.decision->proceed || !workspace.groups[tensor.group].active)
+        return;
     if (threadIdx.x == 0) fill_tile(a, piece, g, tile);
     __syncthreads();
     Rule::Operands::with(options.operands, [&](auto operands) {

@@ -19,7 +19,7 @@ struct Record {
 // Where a tile starts in each of its tensors, and what is done to it. A block shares it, so that
 // registers are left for the elements.
 struct Tile {
-    Stretch p, g, operands[MAX_OPERANDS];
+    TypedPointer p, g, operands[MAX_OPERANDS];
     int count;
     bool clips, writes_gradient, maximize;
     Record<double> record;
@@ -81,18 +81,18 @@ __device__ inline void clip_all(const Elements<G, width>& g, C* clipped_g, bool 
 
 // An element of whatever type.
 template <class C>
-__device__ inline C read(Stretch stretch, int i) {
+__device__ inline C read(TypedPointer pointer, int i) {
     C value = 0;
-    with_type(stretch.dtype, [&](auto number) {
-        read_as(global(static_cast<const decltype(number)*>(stretch.data))[i], value);
+    with_type(pointer.dtype, [&](auto number) {
+        read_as(global(static_cast<const decltype(number)*>(pointer.data))[i], value);
     });
     return value;
 }
 
 template <class C>
-__device__ inline void write(Stretch stretch, int i, C value) {
-    with_type(stretch.dtype, [&](auto number) {
-        write_as(value, global(static_cast<decltype(number)*>(stretch.data))[i]);
+__device__ inline void write(TypedPointer pointer, int i, C value) {
+    with_type(pointer.dtype, [&](auto number) {
+        write_as(value, global(static_cast<decltype(number)*>(pointer.data))[i]);
     });
 }
 
@@ -124,8 +124,8 @@ __device__ inline void update_at(const Tile& tile, int i) {
     using M = typename Types::M;
     using C = typename Types::C;
     constexpr bool spares_registers = Types::spares_registers;
-    auto place = [&](const Stretch& stretch, auto number) {
-        return static_cast<decltype(number)*>(stretch.data) + i;
+    auto place = [&](const TypedPointer& pointer, auto number) {
+        return static_cast<decltype(number)*>(pointer.data) + i;
     };
     if (spares_registers) read_anew();
     auto g = read_aligned<width>(place(tile.g, G()));

@@ -26,7 +26,7 @@ struct Gradients {
 void launch_measure(const Arguments& arguments, Gradients gradients, cudaStream_t stream);
 
 // How much of a multiprocessor's first cache is to be shared memory, in percent of the most there
-// can be: what measure needs, for as many blocks as there is room for.
+// can be: what measure needs, for as many blocks as there is workspace for.
 int measure_carveout(int device);
 void prefer_measure_carveout(int percent);
 

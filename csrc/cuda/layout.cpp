@@ -138,23 +138,23 @@ std::vector<char> lay_out_table(const Description& from, uint64_t address, Table
     return std::move(layout.bytes);
 }
 
-int64_t lay_out_room(const Table& table, int slots, uint64_t address, Room& room) {
+int64_t lay_out_workspace(const Table& table, int slots, uint64_t address, Workspace& workspace) {
     const int64_t quarters = table.chunks_count * QUARTERS;
     Layout layout(address);
-    room.raw = layout.room_for<double>(quarters);
-    room.clipped = layout.room_for<double>(quarters);
-    room.param = layout.room_for<double>(quarters);
-    room.largest = layout.room_for<double>(quarters);
-    room.factors = layout.room_for<double>(table.units_count);
-    room.hyperparameters = layout.room_for<double>(table.groups_count * slots);
-    room.groups = layout.room_for<GroupPlan>(table.groups_count);
-    room.shared_inputs = layout.room_for<ScalarInputs>(SHARED_ROWS);
-    room.rows = layout.room_for<ScalarRow>(SHARED_ROWS + table.tensors_count);
-    room.row_of = layout.room_for<int>(table.tensors_count);
-    room.decision = layout.room_for<Decision>(1);
-    room.spans = layout.room_for<SpanSums>(table.spans_count);
-    room.span_tickets = layout.room_for<unsigned>(table.spans_count);
-    room.unit_tickets = layout.room_for<unsigned>(table.long_units_count);
+    workspace.raw = layout.room_for<double>(quarters);
+    workspace.clipped = layout.room_for<double>(quarters);
+    workspace.param = layout.room_for<double>(quarters);
+    workspace.largest = layout.room_for<double>(quarters);
+    workspace.factors = layout.room_for<double>(table.units_count);
+    workspace.hyperparameters = layout.room_for<double>(table.groups_count * slots);
+    workspace.groups = layout.room_for<GroupPlan>(table.groups_count);
+    workspace.shared_inputs = layout.room_for<ScalarInputs>(SHARED_ROWS);
+    workspace.rows = layout.room_for<ScalarRow>(SHARED_ROWS + table.tensors_count);
+    workspace.row_of = layout.room_for<int>(table.tensors_count);
+    workspace.decision = layout.room_for<Decision>(1);
+    workspace.spans = layout.room_for<SpanSums>(table.spans_count);
+    workspace.span_tickets = layout.room_for<unsigned>(table.spans_count);
+    workspace.unit_tickets = layout.room_for<unsigned>(table.long_units_count);
     return layout.size;
 }
 

@@ -1,4 +1,4 @@
-// Where everything lies in the table and in the room.
+// Where everything lies in the table and in the workspace.
 #pragma once
 
 #include <vector>
@@ -21,7 +21,7 @@ void sort_by_code(std::vector<ProgramRow>& programs);
 // The bytes of a table at this address, and where its parts are there.
 std::vector<char> lay_out_table(const Description& from, uint64_t address, Table& table);
 
-// The size of a room at this address, and where its parts are there.
-int64_t lay_out_room(const Table& table, int slots, uint64_t address, Room& room);
+// The size of a workspace at this address, and where its parts are there.
+int64_t lay_out_workspace(const Table& table, int slots, uint64_t address, Workspace& workspace);
 
 }  // namespace lrfused

@@ -83,7 +83,7 @@ __device__ inline void read_rows(const T* x, int left, Elements<T, width>* rows)
 
 // What a block is about, and what its warps found; shared, so that registers are left for rows.
 struct Found {
-    Stretch g, p;  // where the chunk starts
+    TypedPointer g, p;  // where the chunk starts
     int64_t slot;  // of the results
     int count, quarter;
     bool is_active, value_clip, adapts;
@@ -94,7 +94,7 @@ struct Found {
 // One quarter of the lanes of a chunk, by warps; returned is the largest magnitude that this thread
 // saw.
 template <class C, class T, class Change>
-__device__ inline Magnitude<C> add_quarter_as(const Stretch& stretch, const Found& found,
+__device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const Found& found,
                                               Change change, double* sums) {
     constexpr int width = 16 / (sizeof(T) > sizeof(C) ? sizeof(T) : sizeof(C));
     constexpr int across = COLUMNS / width, at_once = MEASURE_THREADS / across;  // blocks
@@ -112,7 +112,7 @@ __device__ inline Magnitude<C> add_quarter_as(const Stretch& stretch, const Foun
             const int place = block * BLOCK + thread % across * width;
             if (place >= found.count) break;
             Elements<T, width> rows[ROWS];
-            read_rows(static_cast<const T*>(stretch.data) + place, found.count - place, rows);
+            read_rows(static_cast<const T*>(pointer.data) + place, found.count - place, rows);
             Magnitude<C> here = add_rows<C>(rows, change, lanes);
             largest = here > largest ? here : largest;
         }
@@ -123,11 +123,11 @@ __device__ inline Magnitude<C> add_quarter_as(const Stretch& stretch, const Foun
 }
 
 template <class C, class Change>
-__device__ inline Magnitude<C> add_quarter(const Stretch& stretch, const Found& found,
+__device__ inline Magnitude<C> add_quarter(const TypedPointer& pointer, const Found& found,
                                            Change change, double* sums) {
     Magnitude<C> largest = 0;
-    with_type(stretch.dtype, [&](auto number) {
-        largest = add_quarter_as<C, decltype(number)>(stretch, found, change, sums);
+    with_type(pointer.dtype, [&](auto number) {
+        largest = add_quarter_as<C, decltype(number)>(pointer, found, change, sums);
     });
     return largest;
 }
@@ -152,12 +152,12 @@ __device__ inline bool overflows(double largest, double inverse, bool double_pre
 
 __device__ inline int64_t slot_of(const Part& part) { return part.chunk * QUARTERS + part.quarter; }
 
-__device__ inline void write_part(const Room& room, int64_t slot, double raw, double clipped,
-                                  double param, double largest) {
-    room.raw[slot] = raw;
-    room.clipped[slot] = clipped;
-    room.param[slot] = param;
-    room.largest[slot] = largest;
+__device__ inline void write_part(const Workspace& workspace, int64_t slot, double raw,
+                                  double clipped, double param, double largest) {
+    workspace.raw[slot] = raw;
+    workspace.clipped[slot] = clipped;
+    workspace.param[slot] = param;
+    workspace.largest[slot] = largest;
 }
 
 // By one thread: what the step's state says may change when this block has drawn its ticket.
@@ -167,7 +167,7 @@ __device__ inline void look_up(const Launched& a, const Part& part, double* regi
     const Piece& chunk = a.table.chunks[part.chunk];
     const Tensor& tensor = a.table.tensors[chunk.tensor];
     const GroupOptions& options = a.table.groups[tensor.group].options;
-    const Stretch g = a.gradient(chunk.tensor);
+    const TypedPointer g = a.gradient(chunk.tensor);
     const int64_t now = a.state.words[STEP];
     found.slot = slot_of(part);
     found.is_active = g.dtype >= 0 && now >= options.start_step;
@@ -190,7 +190,7 @@ __device__ inline void measure_part(const Launched& a, const Part& part, double*
     if (thread_index() == 0) look_up(a, part, registers, found);
     __syncthreads();
     if (!found.is_active) {
-        if (thread_index() == 0) write_part(a.room, found.slot, 0.0, 0.0, 0.0, 0.0);
+        if (thread_index() == 0) write_part(a.workspace, found.slot, 0.0, 0.0, 0.0, 0.0);
         return;
     }
     if (found.p.dtype == FLOAT64) measure_as<double>(found);
@@ -200,8 +200,8 @@ __device__ inline void measure_part(const Launched& a, const Part& part, double*
     double largest = 0.0;
     for (double x : found.largest) largest = propagating_maximum(largest, x);
     if (overflows(largest, found.inverse, found.p.dtype == FLOAT64))
-        atomicOr(&a.room.decision->overflows, 1);
-    write_part(a.room, found.slot, pairwise<SUMS>(found.raw),
+        atomicOr(&a.workspace.decision->overflows, 1);
+    write_part(a.workspace, found.slot, pairwise<SUMS>(found.raw),
                found.value_clip ? pairwise<SUMS>(found.clipped) : 0.0,
                found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest);
 }

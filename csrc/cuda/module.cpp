@@ -37,19 +37,19 @@ static void configure(std::optional<bool> dependent_launch, std::optional<bool> 
     switches.equal_carveout = equal_carveout.value_or(switches.equal_carveout);
 }
 
-static py::bytes place(Step& step, uint64_t table, uint64_t room) {
-    std::vector<char> bytes = step.place(table, room);
+static py::bytes place(Step& step, uint64_t table, uint64_t workspace) {
+    std::vector<char> bytes = step.place(table, workspace);
     return {bytes.data(), bytes.size()};
 }
 
 // grad_scale and found_inf: a number, or the address of a float32 on the device (0: the number).
 static void run(Step& step, const Addresses& gradients, uint64_t gradient_table, uint64_t values,
-                uint64_t given, double grad_scale, uint64_t grad_scale_address, bool found_inf,
+                uint64_t is_override, double grad_scale, uint64_t grad_scale_address, bool found_inf,
                 uint64_t found_inf_address, int device, uint64_t stream, int phases) {
     Call call{};
     call.gradients = reinterpret_cast<const uint64_t*>(gradient_table);
     call.values = reinterpret_cast<const double*>(values);
-    call.given = reinterpret_cast<const double*>(given);
+    call.is_override = reinterpret_cast<const double*>(is_override);
     call.grad_scale = reinterpret_cast<const float*>(grad_scale_address);
     call.found_inf = reinterpret_cast<const float*>(found_inf_address);
     call.grad_scale_number = grad_scale;
@@ -76,7 +76,7 @@ PYBIND11_MODULE(_cuda, module) {
     py::class_<Step>(module, "Step", py::module_local())  // _cpu has one, too
         .def(py::init(&make_step<Step>))
         .def_property_readonly("table_size", &Step::table_size)
-        .def_property_readonly("room_size", &Step::room_size)
+        .def_property_readonly("workspace_size", &Step::workspace_size)
         .def_property_readonly("decided_place", &Step::decided_place)
         .def_property_readonly("decided_end", &Step::decided_end)
         .def_property_readonly("overflows_place", &Step::overflows_place)

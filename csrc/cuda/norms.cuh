@@ -59,10 +59,10 @@ __device__ inline double chunk_largest(const double* magnitudes, int64_t chunk) 
 }
 
 // Of the unscaled, averaged, value-clipped gradient.
-__device__ inline double unscaled_sum(const Room& room, int64_t chunk, bool value_clip,
+__device__ inline double unscaled_sum(const Workspace& workspace, int64_t chunk, bool value_clip,
                                       double inverse) {
-    if (value_clip) return chunk_sum(room.clipped, chunk);
-    return chunk_sum(room.raw, chunk) * (inverse * inverse);
+    if (value_clip) return chunk_sum(workspace.clipped, chunk);
+    return chunk_sum(workspace.raw, chunk) * (inverse * inverse);
 }
 
 // The factor of a unit of several chunks, all of which were measured; by a block.
@@ -73,14 +73,14 @@ __device__ inline void plan_unit(const Arguments& a, const LongUnit& unit, doubl
     const bool value_clip = a.table.groups[group].options.value_clip;
     const double inverse = inverse_scale(a);
     const double gradient = combine_by_block(unit.chunks, of_warps, [&](int64_t i) {
-        return unscaled_sum(a.room, unit.first_chunk + i, value_clip, inverse);
+        return unscaled_sum(a.workspace, unit.first_chunk + i, value_clip, inverse);
     });
     const double weight = combine_by_block(unit.chunks, of_warps, [&](int64_t i) {
-        return chunk_sum(a.room.param, unit.first_chunk + i);
+        return chunk_sum(a.workspace.param, unit.first_chunk + i);
     });
     if (thread_index() != 0) return;
     const double threshold = hyperparameter(a, group, AGC, a.state.words[STEP], registers);
-    a.room.factors[chunk.unit] = agc_coefficient(threshold, gradient, weight);
+    a.workspace.factors[chunk.unit] = agc_coefficient(threshold, gradient, weight);
 }
 
 // Bounds and thresholds of the groups of a span; other spans and plan write the same there.
@@ -93,7 +93,7 @@ __device__ inline void evaluate_thresholds(const Arguments& a, const Span& span,
         const int group = span.first_group + i / 2, slot = i % 2 ? AGC : CLIP_VALUE;
         const GroupOptions& options = a.table.groups[group].options;
         if (slot == AGC ? options.agc != AGC_OFF : options.value_clip)
-            a.room.hyperparameters[group * a.options.slots + slot] =
+            a.workspace.hyperparameters[group * a.options.slots + slot] =
                 hyperparameter(a, group, slot, now, mine);
     }
 }
@@ -102,21 +102,21 @@ __device__ inline void evaluate_thresholds(const Arguments& a, const Span& span,
 template <class Launched>
 __device__ inline SpanSums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
                                          double inverse) {
-    const Room& room = a.room;
-    SpanSums sums = {chunk_sum(room.raw, c), 0.0, chunk_largest(room.largest, c), 0.0};
+    const Workspace& workspace = a.workspace;
+    SpanSums sums = {chunk_sum(workspace.raw, c), 0.0, chunk_largest(workspace.largest, c), 0.0};
     if (!a.table.clips_before_norm) return sums;
     const Piece& chunk = a.table.chunks[c];
     const int group = a.table.tensors[chunk.tensor].group;
     const GroupOptions& options = a.table.groups[group].options;
     if (a.gradient(chunk.tensor).dtype < 0 || now < options.start_step) return sums;
-    const double* thresholds = room.hyperparameters + group * a.options.slots;
-    const double unscaled = unscaled_sum(room, c, options.value_clip, inverse);
+    const double* thresholds = workspace.hyperparameters + group * a.options.slots;
+    const double unscaled = unscaled_sum(workspace, c, options.value_clip, inverse);
     double factor = 1.0, scaled = sums.largest * inverse;
     if (options.agc && chunk.is_whole_unit) {
-        factor = agc_coefficient(thresholds[AGC], unscaled, chunk_sum(room.param, c));
-        room.factors[chunk.unit] = factor;
+        factor = agc_coefficient(thresholds[AGC], unscaled, chunk_sum(workspace.param, c));
+        workspace.factors[chunk.unit] = factor;
     } else if (options.agc) {
-        factor = __ldcg(room.factors + chunk.unit);
+        factor = __ldcg(workspace.factors + chunk.unit);
     }
     if (options.value_clip && scaled > thresholds[CLIP_VALUE]) scaled = thresholds[CLIP_VALUE];
     sums.seen = unscaled * (factor * factor);
@@ -151,15 +151,16 @@ __device__ inline void plan_span(const Launched& a, int64_t s, double* registers
         if (c < a.table.chunks_count) chunks[k] = sums_of_chunk(a, c, now, inverse);
     }
     const SpanSums sums = combine(a.table, chunks, of_warps);
-    if (thread_index() == 0) a.room.spans[s] = sums;
+    if (thread_index() == 0) a.workspace.spans[s] = sums;
 }
 
 // The sums of all spans, which enter 256 lanes.
-__device__ inline SpanSums sums_of_spans(const Table& table, const Room& room, double* of_warps) {
+__device__ inline SpanSums sums_of_spans(const Table& table, const Workspace& workspace,
+                                         double* of_warps) {
     SpanSums lanes[2] = {};
     for (int k = 0; k < 2; ++k)
         for (int64_t s = 2 * thread_index() + k; s < table.spans_count; s += SPAN_LANES) {
-            const SpanSums* span = room.spans + s;
+            const SpanSums* span = workspace.spans + s;
             lanes[k].raw += __ldcg(&span->raw);
             lanes[k].seen += __ldcg(&span->seen);
             lanes[k].largest = propagating_maximum(lanes[k].largest, __ldcg(&span->largest));

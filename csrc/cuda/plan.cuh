@@ -14,7 +14,7 @@ constexpr int64_t NOWHERE = INT64_MAX;
 template <class Launched>
 __device__ inline int64_t first_wrong(const Launched& a, int64_t now, int64_t* of_warps) {
     const Table& table = a.table;
-    const double* values = a.room.hyperparameters;
+    const double* values = a.workspace.hyperparameters;
     const int slots = a.options.slots;
     const int64_t places = table.groups_count * slots;
     int64_t first = NOWHERE;
@@ -24,7 +24,7 @@ __device__ inline int64_t first_wrong(const Launched& a, int64_t now, int64_t* o
             first = i;
     }
     for (int64_t g = thread_index(); g < table.groups_count; g += blockDim.x)
-        a.room.groups[g] = group_plan(values + g * slots, table.groups[g].options, now);
+        a.workspace.groups[g] = group_plan(values + g * slots, table.groups[g].options, now);
     for (int64_t t = thread_index(); t < table.tensors_count && first == NOWHERE; t += blockDim.x)
         if (now >= table.groups[table.tensors[t].group].options.start_step &&
             a.gradient(t).dtype >= 0 && !is_count(a.state.steps[t]))
@@ -41,7 +41,7 @@ __device__ inline void latch_wrong(const Arguments& a, int64_t wrong, int64_t no
     const int64_t places = a.table.groups_count * slots;
     if (wrong < places)
         latch(a.state, ERROR_HYPERPARAMETER, wrong / slots, static_cast<int>(wrong % slots), now,
-              a.room.hyperparameters[wrong]);
+              a.workspace.hyperparameters[wrong]);
     else
         latch(a.state, ERROR_COUNT, wrong - places, 0, now, a.state.steps[wrong - places]);
 }
@@ -52,7 +52,7 @@ struct Norm {
 
 // By the whole block; every thread gets the result.
 __device__ inline Norm norm_of(const Arguments& a, double inverse, double* of_warps) {
-    const SpanSums sums = sums_of_spans(a.table, a.room, of_warps);
+    const SpanSums sums = sums_of_spans(a.table, a.workspace, of_warps);
     Norm norm;
     norm.largest = sums.largest;
     if (a.options.infinity_norm) norm.before = sums.largest * inverse;
@@ -74,9 +74,9 @@ __device__ inline void conclude(const Arguments& a, const Verdict& verdict, doub
     count_step(a.state, verdict.skip, verdict.coefficient, a.options.advance_schedule_on_skip);
     if (a.options.loss_scale.dynamic)
         update_loss_scale(a.state, a.options.loss_scale, verdict.skip);
-    a.room.decision->inverse = inverse;
-    a.room.decision->coefficient = verdict.coefficient;
-    a.room.decision->proceed = !verdict.skip;
+    a.workspace.decision->inverse = inverse;
+    a.workspace.decision->coefficient = verdict.coefficient;
+    a.workspace.decision->proceed = !verdict.skip;
 }
 
 template <class Launched>
@@ -85,13 +85,13 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     const int64_t now = a.state.words[STEP];
     const double inverse = inverse_scale(a);
     const bool found_inf = a.call.found_inf ? *a.call.found_inf != 0.0f : a.call.found_inf_number;
-    const bool overflows = __ldcg(&a.room.decision->overflows) != 0;
+    const bool overflows = __ldcg(&a.workspace.decision->overflows) != 0;
     evaluate_hyperparameters(a, now, shared.registers);
     shared.leaders[thread_index()] = NOBODY;
     __syncthreads();
     if (leads) {
-        a.room.decision->proceed = false;
-        a.room.decision->overflows = false;
+        a.workspace.decision->proceed = false;
+        a.workspace.decision->overflows = false;
     }
     const int64_t wrong = first_wrong(a, now, shared.first_wrong);
     if (wrong != NOWHERE) {
@@ -99,11 +99,11 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
         return;
     }
     for (int64_t i = thread_index(); i < a.table.groups_count * a.options.slots; i += blockDim.x)
-        a.state.write(FIELDS + static_cast<int>(i), a.room.hyperparameters[i]);
+        a.state.write(FIELDS + static_cast<int>(i), a.workspace.hyperparameters[i]);
     Norm norm = {};
     if (a.options.measures) norm = norm_of(a, inverse, shared.of_warps);
-    const Verdict verdict =
-        judge(a.options, overflows, found_inf, a.room.hyperparameters[MAX_GRAD_NORM], norm.seen);
+    const double threshold = a.workspace.hyperparameters[MAX_GRAD_NORM];
+    const Verdict verdict = judge(a.options, overflows, found_inf, threshold, norm.seen);
     if (verdict.is_error) {
         if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, now, 0.0);
         return;

@@ -28,7 +28,7 @@ __device__ inline double hyperparameter(const Arguments& a, int64_t group, int s
                                         double* registers) {
     const Group& row = a.table.groups[group];
     const int64_t place = group * a.options.slots + slot;
-    if (a.call.given[place] != 0.0) return a.call.values[place];
+    if (a.call.is_override[place] != 0.0) return a.call.values[place];
     const int64_t program = slot == AGC ? row.agc_program : row.clip_program;
     return evaluate(a.table.programs[program], now, registers);
 }
@@ -45,15 +45,15 @@ __device__ inline int program_lanes(const Table& table) {
 __device__ inline void evaluate_hyperparameters(const Arguments& a, int64_t now,
                                                 double* registers) {
     const Table& table = a.table;
-    double* values = a.room.hyperparameters;
+    double* values = a.workspace.hyperparameters;
     for (int64_t i = thread_index(); i < table.groups_count * a.options.slots; i += blockDim.x)
-        if (a.call.given[i] != 0.0) values[i] = a.call.values[i];
+        if (a.call.is_override[i] != 0.0) values[i] = a.call.values[i];
     const int lanes = program_lanes(table);
     if (thread_index() >= lanes) return;
     double* mine = registers + thread_index() * program_stride(table);
     for (int64_t i = thread_index(); i < table.programs_count; i += lanes) {
         const Program& program = table.programs[i];
-        if (a.call.given[program.place] == 0.0)
+        if (a.call.is_override[program.place] == 0.0)
             values[program.place] = evaluate(program, now, mine);
     }
 }

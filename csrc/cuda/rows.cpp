@@ -34,7 +34,8 @@ static void add_tickets(Rows& rows, const std::vector<TensorRow>& tensors,
         const int quarters = tensor.is_here() ? quarters_of(chunk) : 0;
         Span& span = rows.spans[c / SPAN];
         include_group(span, tensor.group);
-        const bool waits = !chunk.is_whole_unit && groups[static_cast<size_t>(tensor.group)].options.agc;
+        const GroupOptions& options = groups[static_cast<size_t>(tensor.group)].options;
+        const bool waits = !chunk.is_whole_unit && options.agc;
         if (waits) {
             const bool begins = chunk.unit != last_unit;
             if (begins) rows.long_units.push_back({static_cast<int64_t>(c), 0, 0});

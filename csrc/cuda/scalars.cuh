@@ -17,8 +17,8 @@ struct Shared {
     int leaders[SHARED_ROWS];  // the tensors whose inputs the shared rows are for
 };
 
-__device__ inline bool is_active(const Arguments& a, int group, Stretch gradient) {
-    return gradient.dtype >= 0 && a.room.groups[group].active;
+__device__ inline bool is_active(const Arguments& a, int group, TypedPointer gradient) {
+    return gradient.dtype >= 0 && a.workspace.groups[group].active;
 }
 
 // The shared row of such inputs: of neighbouring groups another one, of other counts, too.
@@ -42,8 +42,8 @@ __device__ inline void evaluate_rows(const Arguments& a, int tensor, int row, do
         if (tensor != NOBODY && lane / lanes * lanes == first) {
             const ScalarInputs inputs = inputs_of(a, tensor);
             evaluate_scalars(a.table.groups[inputs.group].scalars, inputs,
-                             a.room.hyperparameters + inputs.group * a.options.slots,
-                             a.options.slots, a.options.carried, mine, a.room.rows[row]);
+                             a.workspace.hyperparameters + inputs.group * a.options.slots,
+                             a.options.slots, a.options.carried, mine, a.workspace.rows[row]);
         }
         __syncwarp();
     }
@@ -62,7 +62,7 @@ __device__ inline void choose_leaders(const Launched& a, int* leaders) {
 
 __device__ inline void fill_shared_rows(const Arguments& a, Shared& shared) {
     const int row = thread_index(), leader = shared.leaders[row];
-    if (leader != NOBODY) a.room.shared_inputs[row] = inputs_of(a, leader);
+    if (leader != NOBODY) a.workspace.shared_inputs[row] = inputs_of(a, leader);
     evaluate_rows(a, leader, row, shared.registers);
 }
 
@@ -70,7 +70,7 @@ __device__ inline void fill_shared_rows(const Arguments& a, Shared& shared) {
 __device__ inline int row_to_share(const Arguments& a, int t, const int* leaders) {
     const ScalarInputs inputs = inputs_of(a, t);
     const int row = shared_row(inputs.group, inputs.count);
-    return leaders[row] == t || a.room.shared_inputs[row] == inputs ? row : NOBODY;
+    return leaders[row] == t || a.workspace.shared_inputs[row] == inputs ? row : NOBODY;
 }
 
 // A row for each tensor: that of its leader, if their inputs are equal, or else its own.
@@ -86,8 +86,8 @@ __device__ inline void take_rows(const Launched& a, Shared& shared) {
         if (is_alone) row = SHARED_ROWS + t;
         evaluate_rows(a, is_alone ? t : NOBODY, row, shared.registers);
         if (!moves) continue;
-        a.room.row_of[t] = row;
-        store_carried(a.state, t, a.room.rows[row], a.options.carried);
+        a.workspace.row_of[t] = row;
+        store_carried(a.state, t, a.workspace.rows[row], a.options.carried);
     }
 }
 

@@ -24,29 +24,29 @@ Step::Step(std::vector<TensorRow> tensors, std::vector<GroupRow> groups, Options
     arguments.options = options;
     arguments.state = state;
     table_bytes = static_cast<int64_t>(lay_out_table(from, 0, arguments.table).size());
-    room_bytes = lay_out_room(arguments.table, options.slots, 0, arguments.room);
+    workspace_bytes = lay_out_workspace(arguments.table, options.slots, 0, arguments.workspace);
     if (std::max(arguments.table.parts_count, arguments.table.tiles_count) > INT32_MAX)
         throw std::invalid_argument("params: more elements or units than one launch has blocks");
 }
 
 int64_t Step::decided_place() const {
-    return reinterpret_cast<char*>(arguments.room.factors) -
-           reinterpret_cast<char*>(arguments.room.raw);
+    return reinterpret_cast<char*>(arguments.workspace.factors) -
+           reinterpret_cast<char*>(arguments.workspace.raw);
 }
 
 int64_t Step::decided_end() const {
-    return reinterpret_cast<char*>(arguments.room.spans) -
-           reinterpret_cast<char*>(arguments.room.raw);
+    return reinterpret_cast<char*>(arguments.workspace.spans) -
+           reinterpret_cast<char*>(arguments.workspace.raw);
 }
 
 int64_t Step::overflows_place() const {
-    return reinterpret_cast<char*>(&arguments.room.decision->overflows) -
-           reinterpret_cast<char*>(arguments.room.raw);
+    return reinterpret_cast<char*>(&arguments.workspace.decision->overflows) -
+           reinterpret_cast<char*>(arguments.workspace.raw);
 }
 
-std::vector<char> Step::place(uint64_t table, uint64_t room) {
+std::vector<char> Step::place(uint64_t table, uint64_t workspace) {
     std::vector<char> bytes = lay_out_table(from, table, arguments.table);
-    lay_out_room(arguments.table, arguments.options.slots, room, arguments.room);
+    lay_out_workspace(arguments.table, arguments.options.slots, workspace, arguments.workspace);
     return bytes;
 }
 

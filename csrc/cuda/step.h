@@ -25,17 +25,17 @@ class Step {
     Step(std::vector<TensorRow> tensors, std::vector<GroupRow> groups, Options options,
          std::vector<ProgramRow> programs, State state);
 
-    // Bytes of the table; of the room, which is to be zeros at first.
+    // Bytes of the table; of the workspace, which is to be zeros at first.
     int64_t table_size() const { return table_bytes; }
-    int64_t room_size() const { return room_bytes; }
+    int64_t workspace_size() const { return workspace_bytes; }
 
-    // Where in the room: what is measured ends and what is decided begins, and where that ends;
+    // Where in the workspace: what is measured ends and what is decided begins, and where that ends;
     // whether something overflows.
     int64_t decided_place() const, decided_end() const;
     int64_t overflows_place() const;
 
     // The table's bytes for this address; from now on the kernels use these addresses.
-    std::vector<char> place(uint64_t table, uint64_t room);
+    std::vector<char> place(uint64_t table, uint64_t workspace);
 
     // These phases of a step: at most two launches on the stream. Gradients as words (table.h).
     void run(const Call& call, const std::vector<uint64_t>& gradients, int phases, int device,
@@ -44,7 +44,7 @@ class Step {
   private:
     Description from;
     Arguments arguments;
-    int64_t table_bytes, room_bytes;
+    int64_t table_bytes, workspace_bytes;
     int can_depend = -1;  // not asked yet
 };
 

@@ -1,6 +1,6 @@
 // What the kernels read and write on the device, as host and device see it.
 //
-// The table is laid out once, in one block of memory, and never changes; the room is what the
+// The table is laid out once, in one block of memory, and never changes; the workspace is what the
 // kernels hand to each other. Both belong to whoever launches (lrfused/backends/cuda/step.py).
 #pragma once
 
@@ -8,13 +8,13 @@
 
 #include "core/inputs.h"
 #include "core/plan.h"
-#include "core/stretch.h"
+#include "core/typed_pointer.h"
 #include "host/rows.h"
 
 namespace lrfused {
 
 struct Tensor {
-    Stretch p, operands[MAX_OPERANDS];
+    TypedPointer p, operands[MAX_OPERANDS];
     int group;
 };
 
@@ -81,7 +81,7 @@ struct Decision {
     unsigned ticket;
 };
 
-struct Room {
+struct Workspace {
     double *raw, *clipped, *param, *largest;  // of each part: QUARTERS a chunk
     double* factors;                          // of adaptive clipping, by unit
     double* hyperparameters;                  // by place
@@ -97,7 +97,7 @@ struct Room {
 // What is new in each call. Numbers that may change under a captured graph lie on the device.
 struct Call {
     const double* values;           // by place: the host's numbers,
-    const double* given;            // and 1 where they count instead of a program
+    const double* is_override;            // and 1 where they count instead of a program
     const uint64_t* gradients;      // on the device; null where they are kernel parameters
     const float *grad_scale, *found_inf;  // or null, and then
     double grad_scale_number;
@@ -122,17 +122,17 @@ struct Arguments {
     Table table;
     Options options;
     State state;
-    Room room;
+    Workspace workspace;
     Call call;
     bool measures, combines, plans;
 };
 
-// With room for so many gradients among the kernel parameters.
+// With workspace for so many gradients among the kernel parameters.
 template <int capacity>
 struct Launch : Arguments {
     uint64_t gradients[capacity];
 
-    LRF_HD Stretch gradient(int64_t tensor) const {
+    LRF_HD TypedPointer gradient(int64_t tensor) const {
         uint64_t word = call.gradients ? call.gradients[tensor] : gradients[tensor];
         return {reinterpret_cast<void*>(word & ((uint64_t(1) << DTYPE_SHIFT) - 1)),
                 static_cast<int>(word >> DTYPE_SHIFT) - 1};

@@ -42,7 +42,7 @@ __device__ inline bool comes_to_plan(const Launched& a, double* registers, doubl
         const Part& part = table.parts[blockIdx.x];
         done = finished_by(table, part.long_unit, part.chunk / SPAN);
         if (done.unit >= 0 &&
-            !is_last(a.room.unit_tickets + done.unit, table.long_units[done.unit].parts))
+            !is_last(a.workspace.unit_tickets + done.unit, table.long_units[done.unit].parts))
             return false;
     } else if (a.combines) {  // measured before, on several devices: a block for each span and unit
         const int64_t index = blockIdx.x;
@@ -56,9 +56,9 @@ __device__ inline bool comes_to_plan(const Launched& a, double* registers, doubl
         const Span& span = table.spans[s];
         const unsigned own = a.measures ? span.parts : 1;
         const unsigned units = a.measures ? span.units_here : span.units;
-        if (!is_last(a.room.span_tickets + s, own + units)) continue;
+        if (!is_last(a.workspace.span_tickets + s, own + units)) continue;
         plan_span(a, s, registers, of_warps);
-        last = is_last(&a.room.decision->ticket,
+        last = is_last(&a.workspace.decision->ticket,
                        static_cast<unsigned>(a.measures ? table.spans_here : table.spans_count));
     }
     return last;

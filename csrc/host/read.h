@@ -37,7 +37,7 @@ inline std::vector<Instruction> instructions(const Code& code, int first,
     return list;
 }
 
-inline Stretch read_stretch(const py::handle& pair) {
+inline TypedPointer read_typed_pointer(const py::handle& pair) {
     auto [address, dtype] = pair.cast<std::pair<int64_t, int>>();
     return {reinterpret_cast<void*>(address), dtype};
 }
@@ -46,11 +46,11 @@ inline std::vector<TensorRow> read_tensors(const py::list& rows) {
     std::vector<TensorRow> tensors;
     for (py::handle row : rows) {
         TensorRow t{};
-        t.p = read_stretch(row["p"]);
+        t.p = read_typed_pointer(row["p"]);
         size_t place = 0;
         for (py::handle operand : row["operands"]) {
             if (place == MAX_OPERANDS) throw std::invalid_argument("operands: too many");
-            t.operands[place++] = read_stretch(operand);
+            t.operands[place++] = read_typed_pointer(operand);
         }
         t.count = row["count"].cast<int64_t>();
         t.unit = row["unit"].cast<int64_t>();
@@ -66,7 +66,7 @@ inline ProgramRow read_program(const py::handle& row, int others = 0) {
     p.constants = row["constants"].cast<std::vector<double>>();
     p.samples = row["samples"].cast<std::vector<double>>();
     for (py::handle pair : row["inputs"]) {
-        Stretch input = read_stretch(pair);
+        TypedPointer input = read_typed_pointer(pair);
         p.inputs.push_back({input.data, input.dtype});
     }
     p.results = row["results"].cast<std::vector<int32_t>>();

@@ -8,14 +8,14 @@
 
 #include "core/inputs.h"
 #include "core/options.h"
-#include "core/stretch.h"
+#include "core/typed_pointer.h"
 
 namespace lrfused {
 
 // What lies on another device has no memory here: it has its rows, so that places are the same on
 // all devices, and nothing is done for it.
 struct TensorRow {
-    Stretch p, operands[MAX_OPERANDS];
+    TypedPointer p, operands[MAX_OPERANDS];
     int64_t count, unit;  // elements; length of an output unit, 0 without units
     int group;
 

@@ -26,7 +26,7 @@ struct TensorReader {
     bool (*read)(PyObject* tensor, TensorView& view);
 };
 
-// Those that this torch has and that were proved, the best first. With none there is no Walk.
+// Those that this torch has and that were proved, the best first. With none there is no Guard.
 const std::vector<TensorReader>& tensor_readers();
 
 // An attribute of tensors by the C function behind it: a lookup by name each would cost more than

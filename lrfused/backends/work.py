@@ -40,11 +40,14 @@ MEASURE, PLAN, APPLY, WHOLE_STEP = 1, 2, 4, 7
 class Work:
     """The table with its options (fixed), and what changes from step to step.
 
-    ``gradients`` maps a parameter's place in the table to its gradient, where that is not in
-    ``addresses`` already: rows of (address, dtype's place in DTYPES; -1: no gradient), filled by
-    the walk. ``moving`` are the parameters with a gradient; ``grad_scale`` and ``found_inf`` those
-    of an outside GradScaler, perhaps tensors where the backend reads them on the device.
-    ``mirrors`` stand for the schedules' inputs, by id, on a device that has not the inputs.
+    Attributes:
+        addresses: of the gradients: rows of (address, dtype's code; -1: no gradient), filled by
+            the guard.
+        gradients: those that are not in ``addresses``, by the parameter's place in the table.
+        params_with_grad: the parameters that move.
+        grad_scale, found_inf: of an outside GradScaler; tensors where the backend reads them on
+            the device.
+        mirrors: what stands for the schedules' inputs, by id, on a device without them.
     """
 
     rule: UpdateRule
@@ -58,7 +61,7 @@ class Work:
     grad_scale: Any = 1.0
     found_inf: Any = False
     addresses: np.ndarray = field(init=False)
-    moving: list[Tensor] = field(default_factory=list)
+    params_with_grad: list[Tensor] = field(default_factory=list)
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))
     mirrors: dict[int, Tensor] = field(default_factory=dict)
 
@@ -94,7 +97,9 @@ class Work:
 
     def increment_versions(self) -> None:
         """Tell autograd that saved parameters are no longer what they were."""
-        torch.autograd.graph.increment_version(self.moving)  # inference tensors have no version
+        torch.autograd.graph.increment_version(
+            self.params_with_grad
+        )  # inference tensors have no version
 
     def input(self, node: Schedule) -> Tensor:
         """The tensor that the kernels read for a schedule's input."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from lrfused.device.graph_capture import is_capturing
 
 
-class Mark(Protocol):
+class Event(Protocol):
     """An event that was recorded on the stream."""
 
     def query(self) -> bool:
@@ -23,7 +23,7 @@ class DeviceQueue:
     def __init__(self, device: torch.device):
         self.device = device
 
-    def room(self, size: int, dtype: torch.dtype) -> Tensor:
+    def pinned(self, size: int, dtype: torch.dtype) -> Tensor:
         """Pinned host memory, which the device can read and write asynchronously."""
         return torch.zeros(size, dtype=dtype, device="cpu", pin_memory=True)
 
@@ -31,7 +31,7 @@ class DeviceQueue:
         """Enqueue a copy; neither tensor may be touched until the device has made it."""
         target.copy_(source, non_blocking=True)
 
-    def mark(self) -> Mark:
+    def record_event(self) -> Event:
         """Record an event at the present end of the stream."""
         stream = torch.get_device_module(self.device).current_stream(self.device)
         return stream.record_event()
@@ -45,7 +45,7 @@ class DeviceQueue:
         torch.get_device_module(self.device).synchronize(self.device)
 
     @contextmanager
-    def beside_capture(self, after: Mark | None = None) -> Iterator[None]:
+    def beside_capture(self, after: Event | None = None) -> Iterator[None]:
         """Use a stream that no graph records, after an event that was recorded outside of graphs.
 
         Until the capture has ended, no memory can be allocated and no event queried.

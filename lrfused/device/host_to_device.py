@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrfused.device.async_copy import DeviceQueue, Mark
+from lrfused.device.async_copy import DeviceQueue, Event
 
 PATIENCE = 10.0  # seconds that a copy on another stream may take during a capture
 SPARES = 16  # tensors held ready for captures, until the next step outside of one
@@ -36,12 +36,12 @@ class Upload:
         self._is_direct = queue is None and device.type == "cpu"
         self._tensor = torch.zeros(size, dtype=dtype, device=device)
         self._last: bytes | None = None  # as bytes: nan equals nan, -0.0 differs from 0.0
-        self._in_use: deque[tuple[Mark, Tensor]] = deque()  # staging buffers, the oldest first
+        self._in_use: deque[tuple[Event, Tensor]] = deque()  # staging buffers, the oldest first
         # No memory can be allocated during a capture, neither the host's nor the device's.
-        self._beside = [] if self._is_direct else [self._room() for _ in range(2)]
+        self._beside = [] if self._is_direct else [self._pinned() for _ in range(2)]
         self._fixes = fixes and not self._is_direct
         self._fixed: dict[bytes, Tensor] = {}  # by content
-        self._spares: list[tuple[Mark, Tensor]] = []
+        self._spares: list[tuple[Event, Tensor]] = []
         self._pending: list[Tensor] = []  # tensors of a copy that timed out and may still run
         self.make_spares()
 
@@ -65,11 +65,11 @@ class Upload:
             self._pending = []
         if missing:
             new = [torch.empty_like(self._tensor) for _ in range(missing)]
-            mark = self._queue.mark()
-            self._spares += [(mark, spare) for spare in new]
+            event = self._queue.record_event()
+            self._spares += [(event, spare) for spare in new]
 
-    def _room(self) -> Tensor:
-        return self._queue.room(self._tensor.numel(), self._tensor.dtype)
+    def _pinned(self) -> Tensor:
+        return self._queue.pinned(self._tensor.numel(), self._tensor.dtype)
 
     def shared(self, numbers: Numbers) -> Tensor:
         """Upload the numbers, if they changed, to the one tensor that all steps and graphs read."""
@@ -104,8 +104,8 @@ class Upload:
                     "last step outside of a graph; that step, or push(), makes room for more: call "
                     "one of them between the captures"
                 )
-            mark, own = self._spares.pop()
-            with self._queue.beside_capture(mark):
+            event, own = self._spares.pop()
+            with self._queue.beside_capture(event):
                 self._copy_now(numbers, own)
             self._fixed[now] = own
         return self._fixed[now]
@@ -115,10 +115,10 @@ class Upload:
         if self._in_use and self._in_use[0][0].query():
             staging = self._in_use.popleft()[1]
         else:
-            staging = self._room()  # the first copy, or the host is far ahead of the device
+            staging = self._pinned()  # the first copy, or the host is far ahead of the device
         staging.copy_(torch.from_numpy(numbers))
         self._queue.copy(self._tensor, staging)
-        self._in_use.append((self._queue.mark(), staging))
+        self._in_use.append((self._queue.record_event(), staging))
 
     def _copy_now(self, numbers: Numbers, target: Tensor) -> None:
         """Copy, and return when the copy is complete.

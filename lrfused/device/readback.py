@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lrfused.device.async_copy import DeviceQueue, Mark
+from lrfused.device.async_copy import DeviceQueue, Event
 from lrfused.state.device_state import DeviceState, Reading
 
 # Steps between copies. The first copies come sooner, so that a short run's mirrors are refreshed,
@@ -29,9 +29,9 @@ class Readback:
 
     def __init__(self, queue: DeviceQueue):
         self._queue = queue
-        self._room: list[Tensor] = []
+        self._pinned: list[Tensor] = []
         self._inputs: list[Tensor] = []
-        self._arrival: Mark | None = None
+        self._arrival: Event | None = None
         self._is_wanted = True
         self._pause = self._steps_left = 1
 
@@ -46,12 +46,12 @@ class Readback:
             return
         self._steps_left, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         tensors = [tensor.detach().reshape(-1) for tensor in (state.words, *inputs)]
-        if [(t.numel(), t.dtype) for t in self._room] != [(t.numel(), t.dtype) for t in tensors]:
-            self._room = [self._queue.room(t.numel(), t.dtype) for t in tensors]
-        for room, tensor in zip(self._room, tensors, strict=True):
-            self._queue.copy(room, tensor)
+        if [(t.numel(), t.dtype) for t in self._pinned] != [(t.numel(), t.dtype) for t in tensors]:
+            self._pinned = [self._queue.pinned(t.numel(), t.dtype) for t in tensors]
+        for pinned, tensor in zip(self._pinned, tensors, strict=True):
+            self._queue.copy(pinned, tensor)
         self._inputs, self._is_wanted = list(inputs), True
-        self._arrival = self._queue.mark()
+        self._arrival = self._queue.record_event()
 
     def look(self) -> Seen | None:
         """The state that has arrived since the last call; None during a capture."""
@@ -60,7 +60,7 @@ class Readback:
         self._arrival = None
         if not self._is_wanted:
             return None
-        words, *values = self._room
+        words, *values = self._pinned
         inputs = {id(x): float(y) for x, y in zip(self._inputs, values, strict=True)}
         return Seen(Reading(words.numpy().copy()), inputs)
 

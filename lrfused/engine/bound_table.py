@@ -21,7 +21,7 @@ from lrfused.state.step_counts import Groups, States
 class BoundTable:
     """A backend bound to fixed addresses, and the guard that detects changes.
 
-    The guard (native.cpu.Walk) is there where torch lets it look. It sees what a caller may
+    The guard (native.cpu.Guard) is there where torch lets it look. It sees what a caller may
     change; what the optimizer itself changes shows in the versions of its state and settings.
     """
 
@@ -60,7 +60,7 @@ class BoundTable:
     def stage_all(self, with_gradient: list[Tensor]) -> list[int]:
         """Let every gradient go the slow way: the places of the parameters that have one."""
         self.work.addresses[:, 1] = -1
-        self.work.moving = with_gradient
+        self.work.params_with_grad = with_gradient
         return [i for i, e in enumerate(self.work.entries) if e.param.grad is not None]
 
     def keep_for_graphs(self) -> None:
@@ -85,7 +85,7 @@ class BoundTable:
         seen = self.guard.look(groups, states, work.addresses)
         if seen is None:
             return None
-        written, work.moving, staged = seen
+        written, work.params_with_grad, staged = seen
         return written, staged
 
     def suspend_guard(self) -> None:
@@ -122,7 +122,7 @@ class BoundTable:
         for state in (s for s in states.values() if isinstance(s, dict)):
             watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
         keys = watched_keys(work.rule)
-        return native.cpu.Walk(groups, states, params, watched, keys, native.tensor_readers[0])
+        return native.cpu.Guard(groups, states, params, watched, keys, native.tensor_readers[0])
 
     # Everything checked
 

@@ -107,7 +107,7 @@ class Engine:
             self.bookkeeping.collect(groups, states)
             if table.is_stale or not table.is_current(self.bookkeeping):
                 return None
-        if not table.work.moving:
+        if not table.work.params_with_grad:
             return None
         for index in staged:
             param: Any = table.work.entries[index].param

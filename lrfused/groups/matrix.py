@@ -46,7 +46,7 @@ class Hyperparameters:
         self.version = 0
         self.rows: list[Settings] = []
         self.values = np.zeros((0, len(Slot)))
-        self.given = np.ones((0, len(Slot)), dtype=bool)
+        self.is_override = np.ones((0, len(Slot)), dtype=bool)
         self._mirrored: list[Place] = []
         self.mirrored_inputs: list[Tensor] = []
         self._step = 0  # of the last mirror: what the host knows
@@ -61,18 +61,18 @@ class Hyperparameters:
         self.rows = rows
         cells = [cell for row in rows for cell in row.cells]
         self.values = np.array([cell.value for cell in cells]).reshape(-1, len(Slot))
-        given = np.array([cell.source is None for cell in cells], dtype=bool)
-        self.given = given.reshape(-1, len(Slot))
+        is_override = np.array([cell.source is None for cell in cells], dtype=bool)
+        self.is_override = is_override.reshape(-1, len(Slot))
         self._list_mirrored()
 
     def append(self, row: Settings, group: dict[str, Any]) -> None:
         """One more group, whose schedules are mirrored in it."""
         values = [[cell.value for cell in row.cells]]
-        given = [[cell.source is None for cell in row.cells]]
+        is_override = [[cell.source is None for cell in row.cells]]
         self.version += 1
         self.rows = [*self.rows, row]
         self.values = np.vstack([self.values, values])
-        self.given = np.vstack([self.given, given])
+        self.is_override = np.vstack([self.is_override, is_override])
         new = self._mirrored_in(len(self.rows) - 1, row)
         self._mirrored = self._mirrored + new
         self._list_inputs(new)
@@ -83,7 +83,7 @@ class Hyperparameters:
     def follow(self, g: int, slot: Slot, schedule: Schedule | None) -> None:
         """Another schedule for one place."""
         self.rows[g].cells[slot].follow(schedule)
-        self.given[g, slot] = schedule is None
+        self.is_override[g, slot] = schedule is None
         self._list_mirrored()
 
     def _list_mirrored(self) -> None:
@@ -200,7 +200,7 @@ class Hyperparameters:
                 if mirrored and cell.mirror is not None and not same(host, cell.mirror):
                     _show(groups[g], slot, cell, cell.mirror)
                 leads = tensor is not None or mirrored
-                self.given[g, slot] = not leads
+                self.is_override[g, slot] = not leads
                 if not leads:
                     self.values[g, slot] = host
                 if cell.schedule is not None and not mirrored:
@@ -234,7 +234,7 @@ class Hyperparameters:
         """The matrix at a step, by the NumPy evaluator."""
         matrix = self.values.copy()
         for g, slot, schedule in self.programs:
-            if not self.given[g, slot]:
+            if not self.is_override[g, slot]:
                 steps = np.array([step], dtype=np.float64)
                 value = schedule.program.evaluate(steps, schedule._input_values())
                 matrix[g, slot] = value[0]

@@ -27,9 +27,9 @@ class SGD(FusedOptimizer, torch.optim.SGD):
               p - lr * (g + momentum * b)                          with momentum and nesterov
     with every hyperparameter that is a Schedule evaluated at the number of completed steps.
 
-    It is a ``torch.optim.SGD``: same arguments, defaults, ``param_groups`` and ``state_dict``. torch
-    stores no counts of updates for it: where a checkpoint of torch's is loaded into scheduled
-    hyperparameters, :meth:`set_step` says how many steps were completed.
+    It is a ``torch.optim.SGD``: same arguments, defaults, ``param_groups`` and ``state_dict``, in
+    which torch stores no counts of updates: where its checkpoint is loaded into an optimizer with
+    schedules, :meth:`set_step` says how many steps were completed.
 
     Args:
         params: parameters, (name, parameter) pairs or dictionaries of groups, as in torch.

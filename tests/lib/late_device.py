@@ -24,7 +24,7 @@ class LateQueue(DeviceQueue):
         self.behind = []  # marks, by copies beside a capture
         self.asked = self.done = self.marks = 0
 
-    def room(self, size, dtype):
+    def pinned(self, size, dtype):
         self.rooms.append(torch.zeros(size, dtype=dtype))
         return self.rooms[-1]
 
@@ -33,7 +33,7 @@ class LateQueue(DeviceQueue):
         self.waiting.append((target, source if is_ours else source.clone()))
         self.asked += 1
 
-    def mark(self):
+    def record_event(self):
         self.marks += 1
         return LateMark(self, self.asked)
 

@@ -87,7 +87,7 @@ void Case::add_program(Random& random, int group, int slot) {
     program.table = numbers(random, 4, 0.0, 1.0);
     for (int dtype : {FLOAT64, FLOAT32, BFLOAT16, FLOAT16}) {
         inputs.emplace_back(dtype, numbers(random, 1, -2.0, 2.0), random.below(2));
-        program.inputs.push_back({inputs.back().stretch.data, dtype});
+        program.inputs.push_back({inputs.back().pointer.data, dtype});
     }
     int next = static_cast<int>(1 + program.constants.size() + program.inputs.size());
     auto add = [&](int op, int a, int b, int c) {
@@ -145,9 +145,9 @@ std::vector<uint64_t> Case::outcome(int threads, const std::string& instruction_
         for (int i = 0; i < OPERANDS; ++i)
             memory.emplace_back(row.dtypes[i], row.values[i], row.skipped[i]);
         const Memory* of = &memory[memory.size() - OPERANDS];
-        Tensor tensor{of[P].stretch, {}, {}, {}, row.count, row.unit, row.group, 0, 0, 0, 0};
-        if (!row.frozen) tensor.m = of[M].stretch, tensor.v = of[V].stretch;
-        if (!row.frozen && groups[static_cast<size_t>(row.group)].amsgrad) tensor.x = of[X].stretch;
+        Tensor tensor{of[P].pointer, {}, {}, {}, row.count, row.unit, row.group, 0, 0, 0, 0};
+        if (!row.frozen) tensor.m = of[M].pointer, tensor.v = of[V].pointer;
+        if (!row.frozen && groups[static_cast<size_t>(row.group)].amsgrad) tensor.x = of[X].pointer;
         tensors.push_back(tensor);
     }
     std::vector<int64_t> words(FIELDS + values.size()), counts(rows.size()), gradients(2 * rows.size());
@@ -161,11 +161,11 @@ std::vector<uint64_t> Case::outcome(int threads, const std::string& instruction_
             Memory& gradient = memory[t * OPERANDS + G];
             gradient.fill(rows[t].gradients[turn]);
             bool exists = !rows[t].frozen && (rows[t].count == 0 || !rows[t].gradients[turn].empty());
-            char* address = static_cast<char*>(gradient.stretch.data);
-            if (plant == OVERFLOW) address = static_cast<char*>(gradient.stretch.at(1).data);
+            char* address = static_cast<char*>(gradient.pointer.data);
+            if (plant == OVERFLOW) address = static_cast<char*>(gradient.pointer.at(1).data);
             if (plant == MISALIGNED) ++address;
             gradients[2 * t] = reinterpret_cast<int64_t>(address);
-            gradients[2 * t + 1] = exists ? gradient.stretch.dtype : -1;
+            gradients[2 * t + 1] = exists ? gradient.pointer.dtype : -1;
         }
         Result result = step.run({gradients.data(), values.data(), given.get(), next.data(),
                                   grad_scale, found_inf, threads, &kernels_for(instruction_set)});

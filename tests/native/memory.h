@@ -31,14 +31,14 @@ class Memory {
     Memory(int dtype, const std::vector<double>& values, int64_t skipped) {
         constexpr size_t size[] = {8, 4, 2, 2};
         bytes.reset(new char[(values.size() + static_cast<size_t>(skipped)) * size[dtype]]);
-        stretch = Stretch{bytes.get(), dtype}.at(skipped);
+        pointer = TypedPointer{bytes.get(), dtype}.at(skipped);
         fill(values);
     }
 
     void fill(const std::vector<double>& values) {
         for (size_t i = 0; i < values.size(); ++i) {
-            Stretch place = stretch.at(static_cast<int64_t>(i));
-            switch (stretch.dtype) {
+            TypedPointer place = pointer.at(static_cast<int64_t>(i));
+            switch (pointer.dtype) {
                 case FLOAT64: *static_cast<double*>(place.data) = values[i]; break;
                 case FLOAT32: write_as(values[i], *static_cast<float*>(place.data)); break;
                 case BFLOAT16: write_as(values[i], *static_cast<bfloat16*>(place.data)); break;
@@ -48,9 +48,9 @@ class Memory {
     }
 
     double read(int64_t element) const {
-        Stretch place = stretch.at(element);
+        TypedPointer place = pointer.at(element);
         double value = 0.0;
-        switch (stretch.dtype) {
+        switch (pointer.dtype) {
             case FLOAT64: return *static_cast<double*>(place.data);
             case FLOAT32: return *static_cast<float*>(place.data);
             case BFLOAT16: read_as(*static_cast<bfloat16*>(place.data), value); break;
@@ -59,7 +59,7 @@ class Memory {
         return value;
     }
 
-    Stretch stretch;
+    TypedPointer pointer;
 
   private:
     std::unique_ptr<char[]> bytes;

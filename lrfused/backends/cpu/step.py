@@ -22,7 +22,7 @@ class CpuStep:
         error, proceeded, step = self.step.run(
             work.addresses,
             work.hyper.values,
-            work.hyper.given,
+            work.hyper.is_override,
             self.next_values,
             work.grad_scale,
             work.found_inf,

@@ -39,20 +39,22 @@ class CudaStep:
             )
         self.step = native.cuda.Step(*description(work))
         self._table = torch.empty(self.step.table_size, dtype=torch.uint8, device=self.device)
-        self._room = torch.zeros(self.step.room_size, dtype=torch.uint8, device=self.device)
-        content = self.step.place(self._table.data_ptr(), self._room.data_ptr())
+        self._workspace = torch.zeros(
+            self.step.workspace_size, dtype=torch.uint8, device=self.device
+        )
+        content = self.step.place(self._table.data_ptr(), self._workspace.data_ptr())
         self._table.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         measured, overflows = self.step.decided_place, self.step.overflows_place
-        self.measured = self._room[:measured].view(torch.float64).view(MEASURED, -1)
-        self.overflows = self._room[overflows : overflows + 4].view(torch.int32)
-        self.decided = self._room[measured : self.step.decided_end]
+        self.measured = self._workspace[:measured].view(torch.float64).view(MEASURED, -1)
+        self.overflows = self._workspace[overflows : overflows + 4].view(torch.int32)
+        self.decided = self._workspace[measured : self.step.decided_end]
         self._numbers = Upload(2 * work.hyper.values.size, torch.float64, self.device)
         # More gradients than a kernel's parameters can hold lie in a table on the device.
         self._gradients = None
         if len(work.entries) > native.cuda.parameter_capacity():
             self._gradients = Upload(len(work.entries), torch.int64, self.device, fixes=True)
         uploads = [upload.memory for upload in (self._numbers, self._gradients) if upload]
-        self.uses = StreamUse(device, [self._table, self._room, *uploads, *work.memory])
+        self.uses = StreamUse(device, [self._table, self._workspace, *uploads, *work.memory])
 
     def __call__(self, work: Work) -> Outcome:
         """One step over the gradients in ``work.addresses``; nothing waits for the device.
@@ -66,14 +68,14 @@ class CudaStep:
     def prepare(self, work: Work) -> Call:
         """What the host knows of this step, on the device."""
         stream = self.uses.now()
-        values, given = self._upload(work)
+        values, is_override = self._upload(work)
         grad_scale, scale_tensor = self._outside(work.grad_scale, 1.0)
         found_inf, inf_tensor = self._outside(work.found_inf, 0.0)
         arguments = (
             work.addresses,
             self._gradient_table(work.addresses),
             values,
-            given,
+            is_override,
             grad_scale,
             0 if scale_tensor is None else scale_tensor.data_ptr(),
             found_inf != 0.0,
@@ -96,8 +98,8 @@ class CudaStep:
 
     def _upload(self, work: Work) -> tuple[int, int]:
         """Where they are: values, and which of them count."""
-        values, given = work.hyper.values, work.hyper.given
-        numbers = np.concatenate((values.reshape(-1), given.reshape(-1)))
+        values, is_override = work.hyper.values, work.hyper.is_override
+        numbers = np.concatenate((values.reshape(-1), is_override.reshape(-1)))
         start = self._numbers.shared(numbers).data_ptr()
         return start, start + 8 * values.size
 

@@ -60,8 +60,8 @@ def evaluate_shape(table, call, decided, now, places, SHAPES: tl.constexpr, S: t
         lane = start + tl.arange(0, WIDTH)
         row = table.rows + first + lane * SIZE
         place = tl.load(row + ROW_PLACE, mask=lane < count, other=0)
-        given = tl.load(call.numbers + VALUES + places + place, mask=lane < count, other=1.0)
-        present = given == 0.0
+        is_override = tl.load(call.numbers + VALUES + places + place, mask=lane < count, other=1.0)
+        present = is_override == 0.0
         step = tl.full((WIDTH,), 0.0, tl.float64) + now.to(tl.float64)
         value = evaluate(SHAPES, AT, row, present, step, table.samples, table.digits)
         tl.store(decided.matrix + place, value, mask=present)

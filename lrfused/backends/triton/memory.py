@@ -27,7 +27,7 @@ def element_size(DTYPE: tl.constexpr):
 def pointer(address, DTYPE: tl.constexpr, ALIGNED: tl.constexpr = False):
     """A typed pointer; bfloat16 as its bits. An ALIGNED one is a multiple of 16 bytes.
 
-    (The hint is lost on what another function returns: it has to be given here.)
+    (The hint is lost on what another function returns: it has to stand here.)
     """
     if DTYPE == FLOAT64:
         typed = address.to(tl.pointer_type(tl.float64))

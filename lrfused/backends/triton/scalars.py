@@ -49,13 +49,13 @@ def early_value(
     """
     place = group * SLOTS + SLOT
     value = tl.load(call.numbers + VALUES + place, mask=present, other=0.0)
-    given = tl.load(
+    is_override = tl.load(
         call.numbers + VALUES + tl.load(table.sizes + GROUPS) * SLOTS + place,
         mask=present,
         other=1.0,
     )
     row = table.groups + group * GROUP_SIZE + SHAPE_PLACE
-    shape = tl.load(row, mask=given == 0.0, other=-1)
+    shape = tl.load(row, mask=is_override == 0.0, other=-1)
     program = table.rows + tl.load(row + 1, mask=shape >= 0, other=0)
     step = tl.full((LANES,), 0.0, tl.float64) + tl.load(state.words + STEP).to(tl.float64)
     COUNT: tl.constexpr = SHAPES[SHAPES_COUNT]

@@ -117,8 +117,8 @@ class TritonStep:
     def _caller(self, work: Work) -> NDArray[np.float64]:
         """The numbers of the caller: an outside GradScaler's, and the hyperparameters'."""
         scale, found = (self._number(x, y) for x, y in ((work.grad_scale, 1), (work.found_inf, 0)))
-        values, given = work.hyper.values, work.hyper.given
-        return np.concatenate(([scale, found], values.reshape(-1), given.reshape(-1)))
+        values, is_override = work.hyper.values, work.hyper.is_override
+        return np.concatenate(([scale, found], values.reshape(-1), is_override.reshape(-1)))
 
     def _number(self, value: Any, neutral: float) -> float:
         """A number on the host; the neutral one for a tensor, which the kernels read themselves."""

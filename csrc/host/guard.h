@@ -19,15 +19,15 @@ namespace py = pybind11;
 struct Place {
     bool known = false;
     TensorView view;     // without shape and strides, which may change
-    size_t numbers = 0;  // where those begin in a Walk's numbers
+    size_t numbers = 0;  // where those begin in a Guard's numbers
 };
 
-class Walk {
+class Guard {
   public:
     // params: (parameter, group, has state, plain: its memory is used as it is); watched: other
     // tensors whose addresses the table knows; keys: the entries of a group to be watched; reader:
     // the name of one of tensor_readers().
-    Walk(const py::list& groups, const py::dict& states, const py::list& params,
+    Guard(const py::list& groups, const py::dict& states, const py::list& params,
          const py::list& watched, const py::tuple& keys, const std::string& reader);
 
     // None if the table may be out of date. Otherwise whether the caller wrote to a group, the

@@ -1,4 +1,4 @@
-#include "host/walk.h"
+#include "host/guard.h"
 
 #include <algorithm>
 
@@ -42,7 +42,7 @@ static TensorReader reader_of(const std::string& name) {
     throw py::value_error("reader: there is no " + name + " that could be proved");
 }
 
-Place Walk::place_of(const py::object& object) {
+Place Guard::place_of(const py::object& object) {
     TensorView view;
     if (!reader.read(object.ptr(), view)) return {};
     size_t first = numbers.size();
@@ -52,7 +52,7 @@ Place Walk::place_of(const py::object& object) {
     return {true, view, first};
 }
 
-bool Walk::has_layout(const TensorView& view, const Place& place) const {
+bool Guard::has_layout(const TensorView& view, const Place& place) const {
     const TensorView& then = place.view;
     const int64_t *shape = numbers.data() + place.numbers, *strides = shape + then.dimensions;
     return then.device_type == view.device_type && then.device_index == view.device_index &&
@@ -60,7 +60,7 @@ bool Walk::has_layout(const TensorView& view, const Place& place) const {
            std::equal(strides, strides + then.dimensions, view.strides);
 }
 
-bool Walk::lies_at(const py::object& object, const Place& place) const {
+bool Guard::lies_at(const py::object& object, const Place& place) const {
     TensorView view;
     return place.known && reader.read(object.ptr(), view) && place.view.data == view.data &&
            place.view.type == view.type && has_layout(view, place);
@@ -85,7 +85,7 @@ static bool same_items(PyObject* dict, const Items& items, size_t first, size_t 
     return true;
 }
 
-Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& params_,
+Guard::Guard(const py::list& groups, const py::dict& states_, const py::list& params_,
            const py::list& watched_, const py::tuple& keys_, const std::string& reader_)
     : reader(reader_of(reader_)),
       params_key(py::str("params")),
@@ -110,7 +110,7 @@ Walk::Walk(const py::list& groups, const py::dict& states_, const py::list& para
     remember(groups);
 }
 
-void Walk::remember(const py::list& groups) {
+void Guard::remember(const py::list& groups) {
     std::vector<py::object> now;
     for (py::handle group : groups)
         for (const py::object& key : keys)
@@ -127,7 +127,7 @@ static bool may_have_changed(PyObject* value, PyObject* tensor_type) {
     return !PyObject_TypeCheck(value, reinterpret_cast<PyTypeObject*>(tensor_type));
 }
 
-bool Walk::groups_are_those(const py::list& groups) const {
+bool Guard::groups_are_those(const py::list& groups) const {
     size_t i = 0;
     for (py::handle group : groups)
         for (const py::object& key : keys) {
@@ -138,7 +138,7 @@ bool Walk::groups_are_those(const py::list& groups) const {
     return true;
 }
 
-bool Walk::params_are_those(const py::list& groups) const {
+bool Guard::params_are_those(const py::list& groups) const {
     size_t index = 0;
     int64_t g = 0;
     for (py::handle group : groups) {
@@ -154,7 +154,7 @@ bool Walk::params_are_those(const py::list& groups) const {
     return index == params.size() && static_cast<size_t>(g) * keys.size() == values.size();
 }
 
-bool Walk::states_are_those(const py::dict& dict) const {
+bool Guard::states_are_those(const py::dict& dict) const {
     if (!same_items(dict.ptr(), states, 0, states.size())) return false;
     for (size_t i = 0; i < states.size(); ++i)
         if (PyDict_Check(states[i].second.ptr()) &&
@@ -163,7 +163,7 @@ bool Walk::states_are_those(const py::dict& dict) const {
     return true;
 }
 
-bool Walk::memory_is_the_same() const {
+bool Guard::memory_is_the_same() const {
     for (const Param& param : params)
         if (param.has_state && !lies_at(param.object, param.place)) return false;
     for (const auto& [object, place] : watched)
@@ -171,7 +171,7 @@ bool Walk::memory_is_the_same() const {
     return handles.are_unchanged();
 }
 
-bool Walk::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const {
+bool Guard::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const {
     TensorView view;
     if (!param.plain || Py_TYPE(gradient) != reinterpret_cast<PyTypeObject*>(tensor_type.ptr()) ||
         !reader.read(gradient, view) || view.dtype < 0 || !has_layout(view, param.place))
@@ -189,14 +189,14 @@ bool Walk::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* ro
     return negated == Py_False;
 }
 
-py::object Walk::look(const py::list& groups, const py::dict& states_,
+py::object Guard::look(const py::list& groups, const py::dict& states_,
                       py::array_t<int64_t, py::array::c_style> gradients) {
     if (gradients.ndim() != 2 || gradients.shape(1) != 2 ||
         gradients.shape(0) != static_cast<py::ssize_t>(params.size()))
         throw py::value_error("gradients: must have a row of two for every parameter");
     if (!params_are_those(groups) || !states_are_those(states_) || !memory_is_the_same())
         return py::none();
-    py::list moving, odd;
+    py::list params_with_grad, odd;
     int64_t* row = gradients.mutable_data();
     for (size_t i = 0; i < params.size(); ++i, row += 2) {
         row[1] = -1;
@@ -204,13 +204,13 @@ py::object Walk::look(const py::list& groups, const py::dict& states_,
         if (!gradient) throw py::error_already_set();
         if (gradient.is_none()) continue;
         if (!params[i].has_state) return py::none();
-        moving.append(params[i].object);
+        params_with_grad.append(params[i].object);
         if (!is_plain_gradient(gradient.ptr(), params[i], row)) {
             row[1] = -1;
             odd.append(i);
         }
     }
-    return py::make_tuple(!groups_are_those(groups), moving, odd);
+    return py::make_tuple(!groups_are_those(groups), params_with_grad, odd);
 }
 
 }  // namespace lrfused

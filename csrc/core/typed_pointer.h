@@ -5,11 +5,11 @@
 
 namespace lrfused {
 
-struct Stretch {
+struct TypedPointer {
     void* data;
     int dtype;
 
-    LRF_HD Stretch at(int64_t element) const {
+    LRF_HD TypedPointer at(int64_t element) const {
         return {static_cast<char*>(data) + (element << size_shift(dtype)), dtype};
     }
 };
