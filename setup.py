@@ -8,6 +8,7 @@ LRFUSED_BUILD=never nothing is built. What is not about these modules is in pypr
 import os
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pybind11
@@ -52,7 +53,7 @@ def is_stale(object_file: str, source: str) -> bool:
     return max(map(os.path.getmtime, inputs)) >= os.path.getmtime(object_file)
 
 
-CUDA = Extension("lrfused._cuda", list(map(str, build_cuda.SOURCES)))
+CUDA = Extension("lrfused._cuda", [str(source) for source, _ in build_cuda.units(Path("csrc"))])
 EXTENSIONS = {"LRFUSED_BUILD": CPU, "LRFUSED_CUDA": CUDA}
 VARIABLES = {extension.name: variable for variable, extension in EXTENSIONS.items()}
 CHOICES = {extension.name: choice(variable) for variable, extension in EXTENSIONS.items()}
@@ -81,8 +82,10 @@ class BuildOrSayWhy(build_ext):
                 module = Path(self.get_ext_fullpath(CUDA.name))
                 build_cuda.build(module, Path(self.build_temp, "cuda"))
             else:
+                start = time.monotonic()
                 with ParallelCompile(needs_recompile=is_stale):
                     super().build_extension(extension)
+                build_cuda.report(Path(self.get_ext_fullpath(extension.name)), start)
         except Exception as error:
             if CHOICES[extension.name] == "required":
                 raise

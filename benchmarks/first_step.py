@@ -19,7 +19,7 @@ from kernels import wait
 
 import lrfused
 from lrfused import schedules
-from lrfused.backends import registry
+from lrfused.backends.registry import BACKENDS
 
 SIZES = (65537, 1000, 64)
 STEPS = 20
@@ -62,7 +62,7 @@ def main() -> int:
         codes = [
             _process(name, options.device, cache, run)
             for name in names
-            if registry.why_missing(name) is None
+            if BACKENDS[name].why_unavailable() is None
             for run in ("empty cache", "full cache")
         ]
     return max(codes, default=0)

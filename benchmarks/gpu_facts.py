@@ -46,9 +46,10 @@ def versions() -> dict[str, Any]:
 def backends() -> dict[str, Any]:
     """Why each backend is missing (None: it is there), and whether the walk can look."""
     sys.path.insert(0, str(ROOT))
-    from lrfused.backends import registry
+    from lrfused.backends.registry import BACKENDS
+    from lrfused.device.discovery import gpus
 
-    found = {name: _why_not(registry, name) for name in registry.NAMES}
+    found = {name: _why_not(backend, gpus) for name, backend in BACKENDS.items()}
     print(*(f"{name}: {reason or 'there'}" for name, reason in found.items()), sep="\n")
     known = {"backends": found, "walk": _walks()}
     if "LRFUSED_GPU_DRY_RUN" in os.environ and found["triton"] is None:
@@ -69,16 +70,16 @@ def _walks() -> bool:
     optimizer = lrfused.AdamW([param])
     for _ in range(2):
         optimizer.step()
-    table = optimizer._engine._table
-    return table is not None and table.walk is not None
+    table = optimizer._engine.table
+    return table is not None and table.guard is not None
 
 
-def _why_not(backends: Any, name: str) -> str | None:
+def _why_not(backend: Any, gpus: Any) -> str | None:
     """One that breaks while it is asked (another Triton than it knows) says nothing of others."""
     try:
-        reason: str | None = backends.why_missing(name)
-        on_gpus = backends.gpus() if name in backends.ON_GPUS and reason is None else []
-        return reason or next(filter(None, (backends.why_not_on(name, d) for d in on_gpus)), None)
+        reason: str | None = backend.why_unavailable()
+        on_gpus = gpus() if backend.reads_on_device and reason is None else []
+        return reason or next(filter(None, (backend.why_not_on(d) for d in on_gpus)), None)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 

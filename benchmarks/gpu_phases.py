@@ -83,7 +83,7 @@ def optimizer_of(
 
 def phase_seconds(opt: lrfused.AdamW, clock: Clock, rounds: int) -> dict[str, float]:
     """Medians, by name of the part of a step."""
-    table = opt._engine._table
+    table = opt._engine.table
     assert table is not None
     step: Any = table.run
     found: dict[str, list[float]] = {}

@@ -27,7 +27,7 @@ from torch.nn import Parameter
 from workloads import Form
 
 from lrfused import native
-from lrfused.backends import registry
+from lrfused.backends.registry import BACKENDS
 
 Make = Callable[[Parameters, Settings], torch.optim.Optimizer]
 
@@ -109,7 +109,7 @@ def other(name: str, title: str, module: str, make: Make, **facts: object) -> Pr
 
 def unavailable(backend: str) -> str | None:
     """Why a backend of lrfused cannot be timed, if so."""
-    return registry.why_missing(backend)
+    return BACKENDS[backend].why_unavailable()
 
 
 def own(backend: str) -> Provider:

@@ -55,7 +55,7 @@ STAGES = [
         script(phases, out="gpu-phases.json"),
         15,
         the("cuda"),
-        dry="tests/test_gpu_phases.py emulates them",
+        dry="tests/make_gpu/test_phases.py emulates them",
         shows=10,
     ),
     times(
@@ -102,7 +102,7 @@ STAGES = [
         script(phases, "--backend", "triton", out="gpu-triton-phases.json"),
         22,
         the("triton"),
-        dry="tests/test_gpu_phases.py emulates them",
+        dry="tests/make_gpu/test_phases.py emulates them",
         takes_spare=True,
         shows=10,
     ),

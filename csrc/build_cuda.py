@@ -3,7 +3,7 @@
 LRFUSED_CUDA_ARCH_LIST, or else TORCH_CUDA_ARCH_LIST, names the architectures in torch's form:
 "8.0;9.0+PTX". Without it: those of DEFAULT that this nvcc knows, the last one also as PTX, which
 the driver compiles for chips that are newer than all of them. NVCC or CUDA_HOME names the
-compiler, else it is the one on PATH.
+compiler, else it is the one on PATH. apply.cu is compiled once for each rule, side by side.
 """
 
 import os
@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pybind11
 
 DEFAULT = ("7.5", "8.0", "9.0", "10.0", "12.0")
-SOURCES = (*Path("csrc/cuda").glob("*.cu"), *Path("csrc/cuda").glob("*.cpp"))
 
 # As for the C++ module: each operation rounds once and by itself, nothing is flushed.
 EXACT = "-fmad=false -ftz=false -prec-div=true -prec-sqrt=true"
@@ -27,7 +27,7 @@ QUIET = "-diag-suppress=20091"
 HOST = "-fPIC,-fvisibility=hidden,-ffp-contract=off"
 NINJA = """
 rule compile
-  command = $nvcc -c $in -o $out -MD -MF $out.d $flags
+  command = $nvcc -c $in -o $out -MD -MF $out.d $flags $define
   depfile = $out.d
   deps = gcc
 rule link
@@ -47,12 +47,36 @@ def build(module: Path, folder: Path) -> None:
         ValueError: the list of architectures is not in torch's form.
         subprocess.CalledProcessError: nvcc failed; its messages were shown.
     """
-    nvcc = find_nvcc()
+    nvcc, start = find_nvcc(), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     module.parent.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text(rules(nvcc, architectures(nvcc), module, folder))
     jobs = [] if "MAX_JOBS" not in os.environ else ["-j", os.environ["MAX_JOBS"]]
     subprocess.run([*find_ninja(), "-f", str(folder / "build.ninja"), *jobs], check=True)
+    report(module, start)
+
+
+def report(module: Path, start: float) -> None:
+    """Print what a module has cost since then."""
+    seconds, megabytes = time.monotonic() - start, module.stat().st_size / 1e6
+    print(f"{module.name}: {seconds:.0f} s, {megabytes:.1f} MB")
+
+
+def units(csrc: Path) -> list[tuple[Path, str]]:
+    """What is compiled: a source, and the rule for which; an empty text where it is for all."""
+    sources = [*sorted((csrc / "cuda").glob("*.cu")), *sorted((csrc / "cuda").glob("*.cpp"))]
+    found: list[tuple[Path, str]] = []
+    for source in sources:
+        of_rules = rule_names(csrc) if source.name == "apply.cu" else [""]
+        found += [(source, rule) for rule in of_rules]
+    return found
+
+
+def rule_names(csrc: Path) -> list[str]:
+    """The list of rules.h."""
+    text = (csrc / "rules" / "rules.h").read_text()
+    (names,) = re.findall(r"^using Rules = RuleList<(.*?)>;", text, re.MULTILINE | re.DOTALL)
+    return [name.strip() for name in names.split(",")]
 
 
 def find_nvcc() -> str:
@@ -118,9 +142,10 @@ def rules(nvcc: str, entries: Sequence[str], module: Path, folder: Path) -> str:
     names = {"builddir": _escaped(folder), "nvcc": _escaped(nvcc), "flags": " ".join(flags)}
     lines = [*(f"{name} = {value}" for name, value in names.items()), NINJA]
     objects = []
-    for source in SOURCES:
-        objects.append(_escaped(folder / f"{source.name}.o"))
+    for source, rule in units(Path("csrc")):
+        objects.append(_escaped(folder / f"{source.name}{rule}.o"))
         lines.append(f"build {objects[-1]}: compile {_escaped(source)}")
+        lines += [f"  define = -DLRF_RULE={rule}"] if rule else []
     lines.append(f"build {_escaped(module)}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 

@@ -5,12 +5,24 @@ from typing import TYPE_CHECKING
 from lrfused import versions
 from lrfused.backends.info import info
 
-__all__ = ["AdamW", "LossScale", "ReportLR", "info", "schedules"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "FusedOptimizer",
+    "Lion",
+    "LossScale",
+    "ReportLR",
+    "info",
+    "schedules",
+]
 
 if TYPE_CHECKING or versions.why_unusable() is None:
     from lrfused import schedules
     from lrfused.optim.adamw import AdamW
+    from lrfused.optim.base import FusedOptimizer
+    from lrfused.optim.lion import Lion
     from lrfused.optim.report import ReportLR
+    from lrfused.optim.sgd import SGD
     from lrfused.settings.loss_scale import LossScale
 else:
 

@@ -4,25 +4,15 @@ import os
 import secrets
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+from lib.seeds import SEED, Rng
+from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT
 
-SEED = "LRFUSED_TEST_SEED"
 INTERPRETING = ("triton", "cuda_emulated")
-# The interpreter takes most of the time of all tests. Over it these run with the slow ones: what
-# they show is host Python, or what the other backends and the files and tests kept show as well.
-INTERPRETED_LATER = ("contract", "several", "step", "test_compile.py")
-KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
-KEPT += ("test_random_combinations_on_several_devices",)
-NOT_KEPT = ("test_random_combinations",)
-# What processes of their own show of host Python is shown over one backend, with the slow tests
-# over all.
-IN_PROCESSES = ("test_storage_of_moments_and_counts_may_move", "test_freed_storage_is_refused")
-IN_PROCESSES += ("test_a_killed_run_resumes_bit_equal", "test_a_spawned_process_steps_on")
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
 
 hypothesis.settings.register_profile("lrfused", deadline=None, derandomize=False, print_blob=True)
@@ -31,13 +21,6 @@ hypothesis.settings.load_profile("lrfused")
 
 # SequentialLR of torch 2.8 calls the other schedulers in a way that it deprecates itself.
 TORCH_2_8 = "ignore:The epoch parameter in .scheduler.step:UserWarning:torch.optim.lr_scheduler"
-
-
-class Rng(NamedTuple):
-    """Generators of one test."""
-
-    numpy: np.random.Generator
-    torch: torch.Generator
 
 
 def pytest_configure(config: pytest.Config) -> None:

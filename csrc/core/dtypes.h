@@ -1,5 +1,5 @@
-// bfloat16 and float16 to float32 and back (to nearest, ties to even), by integer operations
-// that vectorise and that every compiler agrees on; and the codes of the four types. A GPU has
+// The four types of storage: their codes, and bfloat16 and float16 to float32 and back (to nearest,
+// ties to even), by integer operations that vectorise and that every compiler agrees on. A GPU has
 // instructions for these (to bfloat16 from 8.0 on), whose bits are the same but for those of nan.
 #pragma once
 
@@ -82,5 +82,19 @@ template <class T, class C>
 LRF_HD inline void read_as(T x, C& y) {
     y = static_cast<C>(widen(x));
 }
+
+// body(a number of the type that the code stands for).
+template <class Body>
+LRF_HD inline void with_type(int dtype, Body body) {
+    switch (dtype) {
+        case FLOAT64: return body(double());
+        case FLOAT32: return body(float());
+        case BFLOAT16: return body(bfloat16());
+        case FLOAT16: return body(float16());
+    }
+}
+
+// The binary logarithm of an element's size.
+LRF_HD inline int size_shift(int dtype) { return dtype == FLOAT64 ? 3 : dtype == FLOAT32 ? 2 : 1; }
 
 }  // namespace lrfused

@@ -86,7 +86,8 @@ LRF_HD inline int64_t count_update(const State& state, int64_t t) {
 LRF_HD inline ScalarInputs scalar_inputs(const State& state, int64_t t, int group, int64_t count,
                                          int carried) {
     ScalarInputs inputs = {group, count, {}};
-    for (int i = 0; i < carried; ++i) inputs.carried[i] = state.carried[carried * t + i];
+    for (int i = 0; i < MAX_CARRIED; ++i)
+        if (i < carried) inputs.carried[i] = state.carried[carried * t + i];
     return inputs;
 }
 

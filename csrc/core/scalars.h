@@ -50,21 +50,21 @@ struct ScalarRow {
     double carried[MAX_CARRIED];  // after the update
 };
 
-LRF_HD inline ScalarRow evaluate_scalars(const ScalarProgram& program, const ScalarInputs& inputs,
-                                         const double* hyperparameters, int slots, int carried,
-                                         double* registers) {
+// Fills the row in place: an array of its own, indexed at run time, would take a GPU thread a stack.
+LRF_HD inline void evaluate_scalars(const ScalarProgram& program, const ScalarInputs& inputs,
+                                    const double* hyperparameters, int slots, int carried,
+                                    double* registers, ScalarRow& row) {
     double* r = registers;
     *r++ = static_cast<double>(inputs.count);
     for (int i = 0; i < program.constants_count; ++i) *r++ = program.constants[i];
     for (int i = 0; i < slots; ++i) *r++ = hyperparameters[i];
-    for (int i = 0; i < carried; ++i) *r++ = inputs.carried[i];
+    for (int i = 0; i < MAX_CARRIED; ++i)
+        if (i < carried) *r++ = inputs.carried[i];
     run_program(program.code, program.count, registers, static_cast<int>(r - registers), nullptr);
-    ScalarRow row = {};
     for (int i = 0; i < program.scalars_count; ++i)
         row.scalars.x[i] = registers[program.results[i]];
     for (int i = 0; i < carried; ++i)
         row.carried[i] = registers[program.results[program.scalars_count + i]];
-    return row;
 }
 
 }  // namespace lrfused

@@ -1,4 +1,4 @@
-// Memory of one of the four types.
+// Memory of one of the types of storage.
 #pragma once
 
 #include "core/dtypes.h"
@@ -6,12 +6,11 @@
 namespace lrfused {
 
 struct Stretch {
-    void* data = nullptr;
-    int dtype = FLOAT32;
+    void* data;
+    int dtype;
 
     LRF_HD Stretch at(int64_t element) const {
-        int shift = dtype == FLOAT64 ? 3 : dtype == FLOAT32 ? 2 : 1;
-        return {static_cast<char*>(data) + (element << shift), dtype};
+        return {static_cast<char*>(data) + (element << size_shift(dtype)), dtype};
     }
 };
 

@@ -5,19 +5,6 @@
 
 namespace lrfused {
 
-static double read_input(const InputRow& input) {
-    double value = 0.0;
-    switch (input.dtype) {
-        case FLOAT64: return *static_cast<const double*>(input.data);
-        case FLOAT32: return *static_cast<const float*>(input.data);
-        case BFLOAT16: read_as(*static_cast<const bfloat16*>(input.data), value); return value;
-        case FLOAT16: read_as(*static_cast<const float16*>(input.data), value); return value;
-        case INT64: return static_cast<double>(*static_cast<const int64_t*>(input.data));
-        case INT32: return *static_cast<const int32_t*>(input.data);
-    }
-    return quiet_nan();
-}
-
 void Step::evaluate_hyperparameters(const Call& call, double* values) {
     std::copy(call.values, call.values + hyperparameters.size(), values);
     for (const ProgramRow& program : programs) {
@@ -145,8 +132,9 @@ size_t Step::row_of(const ScalarInputs& inputs) {
         static_cast<int32_t>(scalars.constants.size()),
         static_cast<int32_t>(scalars.results.size()) - options.carried,
     };
-    rows.push_back(evaluate_scalars(program, inputs, values_of(inputs.group), options.slots,
-                                    options.carried, registers.data()));
+    rows.emplace_back();
+    evaluate_scalars(program, inputs, values_of(inputs.group), options.slots, options.carried,
+                     registers.data(), rows.back());
     row_inputs.push_back(inputs);
     return rows.size() - 1;
 }

@@ -101,7 +101,7 @@ void Step::measure(const Call& call, int64_t c) {
     result = Measured();
     if (!is_active[static_cast<size_t>(chunk.tensor)]) return;
     const GroupOptions& group = groups[static_cast<size_t>(tensor.group)].options;
-    MeasureTask task;
+    MeasureTask task{};
     task.g = gradient_of(call, chunk.tensor).at(chunk.offset);
     if (group.agc) task.p = tensor.p.at(chunk.offset);
     task.count = chunk.count;
@@ -120,7 +120,7 @@ void Step::apply(const Call& call, int64_t c) {
     const GroupOptions& group = groups[static_cast<size_t>(tensor.group)].options;
     double bound = group_plans[static_cast<size_t>(tensor.group)].clip_bound;
     double factor = agc[static_cast<size_t>(chunk.unit)];
-    ApplyTask task;
+    ApplyTask task{};
     task.rule = options.rule;
     task.operands_count = group.operands;
     task.p = tensor.p.at(chunk.offset);

@@ -26,24 +26,18 @@ constexpr int own_dtype() {
 template <class C>
 C* open_tile(Stretch stretch, C* buffer, int count) {
     if (stretch.dtype == own_dtype<C>()) return static_cast<C*>(stretch.data);
-    switch (stretch.dtype) {
-        case FLOAT64: widen_tile<double>(stretch.data, buffer, count); break;
-        case FLOAT32: widen_tile<float>(stretch.data, buffer, count); break;
-        case BFLOAT16: widen_tile<bfloat16>(stretch.data, buffer, count); break;
-        case FLOAT16: widen_tile<float16>(stretch.data, buffer, count); break;
-    }
+    with_type(stretch.dtype, [&](auto number) {
+        widen_tile<decltype(number)>(stretch.data, buffer, count);
+    });
     return buffer;
 }
 
 template <class C>
 void close_tile(Stretch stretch, const C* tile, int count) {
     if (tile == stretch.data) return;
-    switch (stretch.dtype) {
-        case FLOAT64: narrow_tile<double>(tile, stretch.data, count); break;
-        case FLOAT32: narrow_tile<float>(tile, stretch.data, count); break;
-        case BFLOAT16: narrow_tile<bfloat16>(tile, stretch.data, count); break;
-        case FLOAT16: narrow_tile<float16>(tile, stretch.data, count); break;
-    }
+    with_type(stretch.dtype, [&](auto number) {
+        narrow_tile<decltype(number)>(tile, stretch.data, count);
+    });
 }
 
 }  // namespace LRF_ISA

@@ -6,11 +6,11 @@
 #include "core/dtypes.h"
 #include "core/norm.h"
 #include "cuda/memory.cuh"
+#include "cuda/table.h"
 
 namespace lrfused {
 
 constexpr unsigned EVERYBODY = 0xFFFFFFFFu;
-constexpr int WARP = 32;
 
 // The sum of 2^k numbers, neighbours first.
 template <int count>
@@ -45,16 +45,5 @@ __device__ inline int thread_index() {
 
 __device__ inline bool leads_warp() { return thread_index() % WARP == 0; }
 __device__ inline int warp_index() { return thread_index() / WARP; }
-
-// body(a number of the type that the code stands for).
-template <class Body>
-__device__ inline void with_type(int dtype, Body body) {
-    switch (dtype) {
-        case FLOAT64: return body(double());
-        case FLOAT32: return body(float());
-        case BFLOAT16: return body(bfloat16());
-        case FLOAT16: return body(float16());
-    }
-}
 
 }  // namespace lrfused

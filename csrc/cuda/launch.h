@@ -23,17 +23,22 @@ struct Gradients {
     int64_t count;
 };
 
-// measure.cu and apply.cu; dependent: on chips where apply may start before measure has ended.
 void launch_measure(const Arguments& arguments, Gradients gradients, cudaStream_t stream);
-void launch_apply(const Arguments& arguments, Gradients gradients, cudaStream_t stream,
-                  bool dependent);
-bool is_compiled_for_dependent_launch();
 
 // How much of a multiprocessor's first cache is to be shared memory, in percent of the most there
 // can be: what measure needs, for as many blocks as there is room for.
 int measure_carveout(int device);
 void prefer_measure_carveout(int percent);
-void prefer_apply_carveout(int percent);
+
+// The kernels of a rule's apply. apply.cu is compiled once for each rule, and that is all of them.
+template <class Rule>
+struct Apply {
+    // dependent: on chips where apply may start before measure has ended.
+    static void launch(const Arguments& arguments, Gradients gradients, cudaStream_t stream,
+                       bool dependent);
+    static bool is_compiled_for_dependent_launch();
+    static void prefer_carveout(int percent);
+};
 
 template <class Kernel>
 void prefer_carveout(Kernel* kernel, int percent) {

@@ -4,12 +4,11 @@
 // lanes of its columns in registers. Of float64 it takes a quarter in two turns.
 #pragma once
 
-#include "core/update.h"
+#include "core/prologue.h"
 #include "cuda/program.cuh"
 
 namespace lrfused {
 
-constexpr int WARPS = MEASURE_THREADS / WARP;
 constexpr int SUMS = 8;  // of warps, in both turns where there are two
 constexpr int QUARTER_BLOCKS = LANE_BLOCKS / QUARTERS;
 
@@ -173,8 +172,8 @@ __device__ inline void look_up(const Launched& a, const Part& part, double* regi
     found.slot = slot_of(part);
     found.is_active = g.dtype >= 0 && now >= options.start_step;
     if (!found.is_active) return;
-    found.g = at(g, chunk.offset);
-    found.p = at(tensor.p, chunk.offset);
+    found.g = g.at(chunk.offset);
+    found.p = tensor.p.at(chunk.offset);
     found.count = chunk.count;
     found.quarter = part.quarter;
     found.value_clip = options.value_clip;

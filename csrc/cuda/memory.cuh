@@ -6,9 +6,6 @@
 #include <cstring>
 #include <type_traits>
 
-#include "core/dtypes.h"
-#include "cuda/table.h"
-
 namespace lrfused {
 
 // Pointers that come from a table: without this, the compiler would not know what they point to.
@@ -25,11 +22,6 @@ __device__ inline void read_anew() {
 #ifdef __CUDA_ARCH__
     asm volatile("" ::: "memory");
 #endif
-}
-
-__device__ inline Stretch at(Stretch stretch, int64_t element) {
-    int shift = stretch.dtype == FLOAT64 ? 3 : stretch.dtype == FLOAT32 ? 2 : 1;
-    return {static_cast<char*>(stretch.data) + (element << shift), stretch.dtype};
 }
 
 // The most that a thread reads or writes at once; a build for the emulation may choose, too.

@@ -1,7 +1,8 @@
 // The Python module lrfused._cuda: raw pointers in, launches out. It allocates nothing on the
 // device and waits for nothing; it knows no torch.
 #include "cuda/chips.h"
-#include "cuda/read.h"
+#include "cuda/step.h"
+#include "host/read.h"
 
 using namespace lrfused;
 
@@ -73,11 +74,7 @@ PYBIND11_MODULE(_cuda, module) {
     module.def("parameter_capacity", &parameter_capacity);
     module.def("packed", &packed_array);
     py::class_<Step>(module, "Step", py::module_local())  // _cpu has one, too
-        .def(py::init([](const py::list& tensors, const py::list& groups, const py::dict& options,
-                         const py::list& programs, const py::dict& state) {
-            return new Step(read_tensors(tensors), read_groups(groups), read_options(options),
-                            read_programs(programs), read_state(state));
-        }))
+        .def(py::init(&make_step<Step>))
         .def_property_readonly("table_size", &Step::table_size)
         .def_property_readonly("room_size", &Step::room_size)
         .def_property_readonly("decided_place", &Step::decided_place)

@@ -93,7 +93,7 @@ __device__ inline void evaluate_thresholds(const Arguments& a, const Span& span,
         const int group = span.first_group + i / 2, slot = i % 2 ? AGC : CLIP_VALUE;
         const GroupOptions& options = a.table.groups[group].options;
         if (slot == AGC ? options.agc != AGC_OFF : options.value_clip)
-            a.room.hyperparameters[group * SLOTS + slot] =
+            a.room.hyperparameters[group * a.options.slots + slot] =
                 hyperparameter(a, group, slot, now, mine);
     }
 }
@@ -109,7 +109,7 @@ __device__ inline SpanSums sums_of_chunk(const Launched& a, int64_t c, int64_t n
     const int group = a.table.tensors[chunk.tensor].group;
     const GroupOptions& options = a.table.groups[group].options;
     if (a.gradient(chunk.tensor).dtype < 0 || now < options.start_step) return sums;
-    const double* thresholds = room.hyperparameters + group * SLOTS;
+    const double* thresholds = room.hyperparameters + group * a.options.slots;
     const double unscaled = unscaled_sum(room, c, options.value_clip, inverse);
     double factor = 1.0, scaled = sums.largest * inverse;
     if (options.agc && chunk.is_whole_unit) {

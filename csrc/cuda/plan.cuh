@@ -2,23 +2,12 @@
 // those of core/plan.h, their order that of lrfused/backends/reference/.
 #pragma once
 
+#include "cuda/scalars.cuh"
 #include "cuda/tickets.cuh"
 
 namespace lrfused {
 
 constexpr int64_t NOWHERE = INT64_MAX;
-
-// What a block of measure and plan shares.
-struct Shared {
-    double registers[REGISTERS];
-    Found found;
-    double of_warps[WARPS];
-    int64_t first_wrong[WARPS];
-};
-
-__device__ inline bool is_active(const Arguments& a, int group, Stretch gradient) {
-    return gradient.dtype >= 0 && a.room.groups[group].active;
-}
 
 // The first place whose hyperparameter no step can use, or else (counted on from the places) the
 // first tensor whose count is none; also fills the groups' plans.
@@ -26,14 +15,16 @@ template <class Launched>
 __device__ inline int64_t first_wrong(const Launched& a, int64_t now, int64_t* of_warps) {
     const Table& table = a.table;
     const double* values = a.room.hyperparameters;
-    const int64_t places = table.groups_count * SLOTS;
+    const int slots = a.options.slots;
+    const int64_t places = table.groups_count * slots;
     int64_t first = NOWHERE;
-    for (int64_t i = thread_index(); i < places && first == NOWHERE; i += blockDim.x)
-        if (now >= table.groups[i / SLOTS].options.start_step &&
-            !usable(static_cast<int>(i % SLOTS), values[i]))
+    for (int64_t i = thread_index(); i < places && first == NOWHERE; i += blockDim.x) {
+        const GroupOptions& options = table.groups[i / slots].options;
+        if (now >= options.start_step && !is_usable(options.ranges[i % slots], values[i]))
             first = i;
+    }
     for (int64_t g = thread_index(); g < table.groups_count; g += blockDim.x)
-        a.room.groups[g] = group_plan(values + g * SLOTS, table.groups[g].options, now);
+        a.room.groups[g] = group_plan(values + g * slots, table.groups[g].options, now);
     for (int64_t t = thread_index(); t < table.tensors_count && first == NOWHERE; t += blockDim.x)
         if (now >= table.groups[table.tensors[t].group].options.start_step &&
             a.gradient(t).dtype >= 0 && !is_count(a.state.steps[t]))
@@ -45,21 +36,11 @@ __device__ inline int64_t first_wrong(const Launched& a, int64_t now, int64_t* o
     return first;
 }
 
-// The first error stays until the host has seen it.
-__device__ inline void latch(const State& state, ErrorCode error, int64_t place, int slot,
-                             int64_t now, double value) {
-    if (state.words[ERROR] != ERROR_NONE) return;
-    state.words[ERROR] = error;
-    state.words[ERROR_PLACE] = place;
-    state.words[ERROR_SLOT] = slot;
-    state.words[ERROR_STEP] = now;
-    state.write(ERROR_VALUE, value);
-}
-
 __device__ inline void latch_wrong(const Arguments& a, int64_t wrong, int64_t now) {
-    const int64_t places = a.table.groups_count * SLOTS;
+    const int slots = a.options.slots;
+    const int64_t places = a.table.groups_count * slots;
     if (wrong < places)
-        latch(a.state, ERROR_HYPERPARAMETER, wrong / SLOTS, static_cast<int>(wrong % SLOTS), now,
+        latch(a.state, ERROR_HYPERPARAMETER, wrong / slots, static_cast<int>(wrong % slots), now,
               a.room.hyperparameters[wrong]);
     else
         latch(a.state, ERROR_COUNT, wrong - places, 0, now, a.state.steps[wrong - places]);
@@ -82,26 +63,20 @@ __device__ inline Norm norm_of(const Arguments& a, double inverse, double* of_wa
     return norm;
 }
 
-template <class Launched>
-__device__ inline void plan_tensors(const Launched& a) {
-    for (int64_t t = thread_index(); t < a.table.tensors_count; t += blockDim.x) {
-        int group = a.table.tensors[t].group;
-        if (!is_active(a, group, a.gradient(t))) continue;
-        const GroupPlan plan = a.room.groups[group];
-        count_update(a.state, t, plan);
-        a.room.tensors[t] =
-            tensor_plan(a.state, t, plan, a.table.groups[group].options.bias_correction);
-    }
-}
-
 // Counters, metrics and the next loss scale, by one thread.
-__device__ inline void conclude(const Arguments& a, bool skip, double inverse, double coefficient) {
-    a.state.write(CLIP_COEFFICIENT, coefficient);
-    count_step(a.state, skip, coefficient, a.options.advance_schedule_on_skip);
-    if (a.options.loss_scale.dynamic) update_loss_scale(a.state, a.options.loss_scale, skip);
+__device__ inline void conclude(const Arguments& a, const Verdict& verdict, double inverse,
+                                const Norm& norm) {
+    if (a.options.measures) {
+        a.state.write(GRAD_NORM, norm.before);
+        a.state.write(LARGEST_GRADIENT, norm.largest);
+    }
+    a.state.write(CLIP_COEFFICIENT, verdict.coefficient);
+    count_step(a.state, verdict.skip, verdict.coefficient, a.options.advance_schedule_on_skip);
+    if (a.options.loss_scale.dynamic)
+        update_loss_scale(a.state, a.options.loss_scale, verdict.skip);
     a.room.decision->inverse = inverse;
-    a.room.decision->coefficient = coefficient;
-    a.room.decision->proceed = !skip;
+    a.room.decision->coefficient = verdict.coefficient;
+    a.room.decision->proceed = !verdict.skip;
 }
 
 template <class Launched>
@@ -112,6 +87,7 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     const bool found_inf = a.call.found_inf ? *a.call.found_inf != 0.0f : a.call.found_inf_number;
     const bool overflows = __ldcg(&a.room.decision->overflows) != 0;
     evaluate_hyperparameters(a, now, shared.registers);
+    shared.leaders[thread_index()] = NOBODY;
     __syncthreads();
     if (leads) {
         a.room.decision->proceed = false;
@@ -122,25 +98,18 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
         if (leads) latch_wrong(a, wrong, now);
         return;
     }
-    for (int64_t i = thread_index(); i < a.table.groups_count * SLOTS; i += blockDim.x)
+    for (int64_t i = thread_index(); i < a.table.groups_count * a.options.slots; i += blockDim.x)
         a.state.write(FIELDS + static_cast<int>(i), a.room.hyperparameters[i]);
-    double coefficient = 1.0;
-    if (a.options.measures) {
-        const Norm norm = norm_of(a, inverse, shared.of_warps);
-        if (overflows && a.options.raises_on_gradients && !found_inf) {
-            if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, now, 0.0);
-            return;
-        }
-        if (a.options.clip_norm)
-            coefficient = clip_coefficient(a.room.hyperparameters[MAX_GRAD_NORM], norm.seen);
-        if (leads) {
-            a.state.write(GRAD_NORM, norm.before);
-            a.state.write(LARGEST_GRADIENT, norm.largest);
-        }
+    Norm norm = {};
+    if (a.options.measures) norm = norm_of(a, inverse, shared.of_warps);
+    const Verdict verdict =
+        judge(a.options, overflows, found_inf, a.room.hyperparameters[MAX_GRAD_NORM], norm.seen);
+    if (verdict.is_error) {
+        if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, now, 0.0);
+        return;
     }
-    const bool skip = (overflows && a.options.checks_gradients) || found_inf;
-    if (!skip) plan_tensors(a);
-    if (leads) conclude(a, skip, inverse, coefficient);
+    if (!verdict.skip) plan_tensors(a, shared);
+    if (leads) conclude(a, verdict, inverse, norm);
 }
 
 }  // namespace lrfused

@@ -6,26 +6,11 @@
 
 namespace lrfused {
 
-__device__ inline double read_input(const void* data, int dtype) {
-    double value = 0.0;
-    switch (dtype) {
-        case FLOAT64: return *static_cast<const double*>(data);
-        case FLOAT32: return *static_cast<const float*>(data);
-        case BFLOAT16: read_as(*static_cast<const bfloat16*>(data), value); return value;
-        case FLOAT16: read_as(*static_cast<const float16*>(data), value); return value;
-        case INT64: return static_cast<double>(*static_cast<const int64_t*>(data));
-        case INT32: return *static_cast<const int32_t*>(data);
-    }
-    return quiet_nan();
-}
-
 __device__ inline double evaluate(const Program& program, int64_t step, double* registers) {
     double* r = registers;
     *r++ = static_cast<double>(step);
     for (int i = 0; i < program.constants_count; ++i) *r++ = program.constants[i];
-    for (int i = 0; i < program.inputs_count; ++i)
-        *r++ = read_input(reinterpret_cast<const void*>(program.inputs[2 * i]),
-                          static_cast<int>(program.inputs[2 * i + 1]));
+    for (int i = 0; i < program.inputs_count; ++i) *r++ = read_input(program.inputs[i]);
     return evaluate(program.code, program.count, program.result, registers,
                     static_cast<int>(r - registers), program.samples);
 }
@@ -42,16 +27,14 @@ __device__ inline double inverse_scale(const Arguments& a) {
 __device__ inline double hyperparameter(const Arguments& a, int64_t group, int slot, int64_t now,
                                         double* registers) {
     const Group& row = a.table.groups[group];
-    const int64_t place = group * SLOTS + slot;
+    const int64_t place = group * a.options.slots + slot;
     if (a.call.given[place] != 0.0) return a.call.values[place];
     const int64_t program = slot == AGC ? row.agc_program : row.clip_program;
     return evaluate(a.table.programs[program], now, registers);
 }
 
 // Registers of a program, odd, so that neighbours use other banks; and for how many there are any.
-__device__ inline int program_stride(const Table& table) {
-    return static_cast<int>(table.registers) | 1;
-}
+__device__ inline int program_stride(const Table& table) { return table.registers | 1; }
 
 __device__ inline int program_lanes(const Table& table) {
     const int lanes = REGISTERS / program_stride(table);
@@ -63,7 +46,7 @@ __device__ inline void evaluate_hyperparameters(const Arguments& a, int64_t now,
                                                 double* registers) {
     const Table& table = a.table;
     double* values = a.room.hyperparameters;
-    for (int64_t i = thread_index(); i < table.groups_count * SLOTS; i += blockDim.x)
+    for (int64_t i = thread_index(); i < table.groups_count * a.options.slots; i += blockDim.x)
         if (a.call.given[i] != 0.0) values[i] = a.call.values[i];
     const int lanes = program_lanes(table);
     if (thread_index() >= lanes) return;

@@ -6,30 +6,6 @@
 
 namespace lrfused {
 
-struct Units {
-    int64_t count, length;
-};
-
-static Units units_of(const TensorRow& tensor) {
-    if (!tensor.unit) return {1, tensor.count};
-    return {tensor.count / tensor.unit, tensor.unit};
-}
-
-// Every tensor in pieces of at most `size` elements, none across two units.
-static std::vector<Piece> pieces(const std::vector<TensorRow>& tensors, int64_t size) {
-    std::vector<Piece> list;
-    int64_t first_unit = 0;
-    for (size_t t = 0; t < tensors.size(); ++t) {
-        auto [units, length] = units_of(tensors[t]);
-        for (int64_t unit = 0; unit < units; ++unit)
-            for (int64_t start = 0; start < length; start += size)
-                list.push_back({static_cast<int64_t>(t), first_unit + unit, unit * length + start,
-                                static_cast<int>(std::min(size, length - start)), length <= size});
-        first_unit += units;
-    }
-    return list;
-}
-
 // Of a short chunk only the quarters that have elements.
 static int quarters_of(const Piece& chunk) {
     constexpr int quarter = LANE_BLOCKS / QUARTERS * BLOCK;
@@ -49,7 +25,7 @@ static void include_group(Span& span, int group) {
 
 // Parts, units of several chunks, and what the spans of these wait for.
 static void add_tickets(Rows& rows, const std::vector<TensorRow>& tensors,
-                        const std::vector<GroupOptions>& groups) {
+                        const std::vector<GroupRow>& groups) {
     rows.spans.resize((rows.chunks.size() + SPAN - 1) / SPAN);
     int64_t last_unit = -1;
     for (size_t c = 0; c < rows.chunks.size(); ++c) {
@@ -58,7 +34,7 @@ static void add_tickets(Rows& rows, const std::vector<TensorRow>& tensors,
         const int quarters = tensor.is_here() ? quarters_of(chunk) : 0;
         Span& span = rows.spans[c / SPAN];
         include_group(span, tensor.group);
-        const bool waits = !chunk.is_whole_unit && groups[static_cast<size_t>(tensor.group)].agc;
+        const bool waits = !chunk.is_whole_unit && groups[static_cast<size_t>(tensor.group)].options.agc;
         if (waits) {
             const bool begins = chunk.unit != last_unit;
             if (begins) rows.long_units.push_back({static_cast<int64_t>(c), 0, 0});
@@ -80,12 +56,12 @@ static void add_tickets(Rows& rows, const std::vector<TensorRow>& tensors,
     });
 }
 
-Rows rows_of(const std::vector<TensorRow>& tensors, const std::vector<GroupOptions>& groups) {
+Rows rows_of(const std::vector<TensorRow>& tensors, const std::vector<GroupRow>& groups) {
     Rows rows = {};
     rows.chunks = pieces(tensors, CHUNK);
     for (const Piece& tile : pieces(tensors, TILE))
         if (tensor_of(tensors, tile).is_here()) rows.tiles.push_back(tile);
-    for (const TensorRow& tensor : tensors) rows.units += units_of(tensor).count;
+    for (const TensorRow& tensor : tensors) rows.units += tensor.units();
     add_tickets(rows, tensors, groups);
     return rows;
 }

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "cuda/step.h"
+#include "cuda/table.h"
 
 namespace lrfused {
 
@@ -15,6 +15,6 @@ struct Rows {
     int64_t units, spans_here;
 };
 
-Rows rows_of(const std::vector<TensorRow>& tensors, const std::vector<GroupOptions>& groups);
+Rows rows_of(const std::vector<TensorRow>& tensors, const std::vector<GroupRow>& groups);
 
 }  // namespace lrfused

@@ -5,28 +5,9 @@
 
 #include <vector>
 
-#include "cuda/table.h"
+#include "cuda/layout.h"
 
 namespace lrfused {
-
-// As the caller describes them; everything on the device is laid out from these. What lies on
-// another device has no memory here: it has its rows, so that places are the same on all devices,
-// and nothing is done for it.
-struct TensorRow {
-    Stretch p, m, v, x;
-    int64_t count, unit;  // elements; length of an output unit, 0 without units
-    int group;
-
-    bool is_here() const { return p.data; }
-};
-
-struct ProgramRow {
-    int group, slot;
-    std::vector<Instruction> code;
-    std::vector<double> constants, samples;
-    std::vector<int64_t> inputs;  // pairs: address, dtype
-    int result;
-};
 
 // How many gradients fit among a kernel's parameters, with the present driver.
 int64_t parameter_capacity();
@@ -41,7 +22,7 @@ extern Switches switches;
 
 class Step {
   public:
-    Step(std::vector<TensorRow> tensors, std::vector<GroupOptions> groups, Options options,
+    Step(std::vector<TensorRow> tensors, std::vector<GroupRow> groups, Options options,
          std::vector<ProgramRow> programs, State state);
 
     // Bytes of the table; of the room, which is to be zeros at first.
@@ -61,12 +42,7 @@ class Step {
              cudaStream_t stream);
 
   private:
-    std::vector<char> lay_out_table(uint64_t address, Table& table) const;
-    int64_t lay_out_room(uint64_t address, Room& room) const;
-
-    std::vector<TensorRow> tensors;
-    std::vector<GroupOptions> groups;
-    std::vector<ProgramRow> programs;
+    Description from;
     Arguments arguments;
     int64_t table_bytes, room_bytes;
     int can_depend = -1;  // not asked yet

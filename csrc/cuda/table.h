@@ -6,28 +6,16 @@
 
 #include <cstdint>
 
-#include "core/dtypes.h"
+#include "core/inputs.h"
 #include "core/plan.h"
-#include "core/program.h"
+#include "core/stretch.h"
+#include "host/rows.h"
 
 namespace lrfused {
 
-// Memory of one of the four types.
-struct Stretch {
-    void* data;
-    int dtype;
-};
-
 struct Tensor {
-    Stretch p, m, v, x;
+    Stretch p, operands[MAX_OPERANDS];
     int group;
-};
-
-// At most so many elements inside one unit of one tensor: a chunk of measure, a tile of apply.
-struct Piece {
-    int64_t tensor, unit, offset;
-    int count;
-    bool is_whole_unit;
 };
 
 // A quarter of a chunk's lanes: what a block of measure adds up.
@@ -58,17 +46,17 @@ struct SpanSums {
 struct Group {
     GroupOptions options;
     int64_t clip_program, agc_program;  // of clip_value and agc; -1 without one
+    ScalarProgram scalars;
 };
 
 struct Program {
     const Instruction* code;
     const double* constants;
-    const int64_t* inputs;  // pairs: address, dtype
+    const InputRow* inputs;
     const double* samples;
-    int64_t place;  // group * SLOTS + slot
+    int64_t place;  // of a hyperparameter: group * slots + slot
     int count, constants_count, inputs_count, result;
 };
-enum InputDtype { INT64 = 4, INT32 = 5 };
 
 struct Table {
     const Tensor* tensors;
@@ -81,7 +69,7 @@ struct Table {
     const Program* programs;
     int64_t tensors_count, chunks_count, parts_count, tiles_count, units_count, long_units_count;
     int64_t spans_count, spans_here, groups_count, programs_count;
-    int64_t registers;  // that the longest program needs
+    int registers, scalar_registers;  // that the longest program needs, of schedules and of scalars
     bool clips_before_norm;
 };
 
@@ -98,7 +86,9 @@ struct Room {
     double* factors;                          // of adaptive clipping, by unit
     double* hyperparameters;                  // by place
     GroupPlan* groups;
-    TensorPlan* tensors;
+    ScalarInputs* shared_inputs;  // of the shared rows
+    ScalarRow* rows;              // SHARED_ROWS, then one of each tensor for itself
+    int* row_of;                  // of each tensor that moves
     Decision* decision;
     SpanSums* spans;
     unsigned *span_tickets, *unit_tickets;
@@ -118,6 +108,9 @@ constexpr int QUARTERS = 4;
 constexpr int TILE = 8192;
 constexpr int REGISTERS = 1024;  // of programs, in shared memory: more than 256 instructions need
 constexpr int MEASURE_THREADS = 128, APPLY_THREADS = 256;
+constexpr int WARP = 32, WARPS = MEASURE_THREADS / WARP;
+constexpr int WARP_REGISTERS = REGISTERS / WARPS;
+constexpr int SHARED_ROWS = MEASURE_THREADS;  // of scalars
 
 // What a launch does of a step; parameters on several devices take one after the other.
 enum Phase { MEASURE = 1, PLAN = 2, APPLY = 4, WHOLE_STEP = 7 };

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/inputs.h"
 #include "core/options.h"
 #include "core/stretch.h"
 
@@ -22,13 +23,6 @@ struct TensorRow {
     int64_t units() const { return unit ? count / unit : 1; }
     int64_t unit_length() const { return unit ? unit : count; }
 };
-
-// A value that lives in somebody's tensor.
-struct InputRow {
-    const void* data;
-    int dtype;  // a Dtype, or one of the two below
-};
-enum InputDtype { INT64 = 4, INT32 = 5 };
 
 // A schedule, which fills one place of the hyperparameters; or the scalars of a group.
 struct ProgramRow {

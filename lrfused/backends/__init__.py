@@ -1,1 +1,1 @@
-"""What steps a table of tensors: the protocol, the registry, a folder for each backend."""
+"""Backends: their protocol, the registry, `info()`, and a folder for each."""

@@ -1,36 +1,40 @@
-"""Versions, which backends there are, and why not the others."""
+"""Versions, available backends, and why the others are not available."""
 
 from __future__ import annotations  # this file is read by a Python that is too old, too
 
 import platform
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lrfused import versions
 from lrfused._version import __version__
 
-if TYPE_CHECKING:
-    from lrfused.backends.found import Backend
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """Whether a backend is available, and its details or the reason why not."""
+
+    available: bool
+    detail: str
 
 
 @dataclass(frozen=True, repr=False)
 class Info:
-    """What `info()` found: text when printed; `info()["cpu"].available` asks for one backend.
+    """The result of `info()`: prints as text; `info()["cpu"].available` asks for one backend.
 
-    ``chosen`` is the backend that "auto" takes, by device. Where ``problem`` says why nothing can
-    be used, there are none.
+    ``chosen`` is the backend that "auto" takes, by device. ``problem`` says why lrfused cannot be
+    used here at all; then there are no backends.
     """
 
     version: str
     python: str
     torch: str
     numpy: str
-    backends: dict[str, Backend]
+    backends: dict[str, BackendInfo]
     chosen: dict[str, str]
     problem: str | None = None
 
-    def __getitem__(self, name: str) -> Backend:
+    def __getitem__(self, name: str) -> BackendInfo:
         return self.backends[name]
 
     def __str__(self) -> str:
@@ -55,12 +59,7 @@ def info() -> Info:
     True
     """
     problem = versions.why_unusable()
-    if problem is None:
-        from lrfused.backends import found  # of which nothing can be imported otherwise
-
-        backends, chosen = found.found(), found.chosen()
-    else:
-        backends, chosen = {}, {}
+    backends, chosen = _found() if problem is None else ({}, {})
     return Info(
         version=__version__,
         python=f"{_version('python')}, {sys.platform} {platform.machine()}",
@@ -70,6 +69,18 @@ def info() -> Info:
         chosen=chosen,
         problem=problem,
     )
+
+
+def _found() -> tuple[dict[str, BackendInfo], dict[str, str]]:
+    """Every backend, and what "auto" takes by device."""
+    from lrfused.backends import registry  # which cannot be imported without a torch that is usable
+
+    backends = {}
+    for name, backend in registry.BACKENDS.items():
+        reason = backend.why_unavailable()
+        detail = backend.describe() if reason is None else reason
+        backends[name] = BackendInfo(reason is None, detail)
+    return backends, registry.chosen_by_device()
 
 
 def _version(name: str) -> str:

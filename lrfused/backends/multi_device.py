@@ -1,9 +1,9 @@
-"""A step over parameters on several devices of one kind.
+"""A step over parameters on several devices of one type.
 
-One of them leads: it has the counters and the loss scale, and plans. Its peers measure and apply
-what lies on them. Each has a table of its own with all rows, so that chunks, units and groups have
-the same places everywhere (and the norm its one order of additions), but with the memory of its
-own tensors only: what lies elsewhere has the address 0.
+One device leads: it has the counters and the loss scale, and runs plan. Its peers run measure and
+apply over their own tensors. Each device has a bound table with all rows, so that chunks, units and
+groups have the same indices everywhere (and the norm its one order of additions), but with the
+addresses of its own tensors only: those on other devices have the address 0.
 
 The host waits for nothing: torch orders a copy between two devices with the current streams of
 both.
@@ -26,10 +26,10 @@ from lrfused.state.device_state import DeviceState
 
 
 class Step(Protocol):
-    """What steps the work, or a share of it, on one device.
+    """Runs the phases of a step on one device, over the work or that device's share of it.
 
-    ``measured`` has a column or more for each chunk in turn, ``overflows`` is to be or-ed, and
-    ``decided`` is all that apply is told.
+    ``measured`` has one or more columns for each chunk, in order; ``overflows`` of devices are
+    combined by bitwise or; ``decided`` is plan's whole result, all that apply reads.
     """
 
     measured: Tensor
@@ -41,40 +41,40 @@ class Step(Protocol):
         """The whole step."""
 
     def prepare(self, work: Work) -> Any:
-        """What the host knows of this step, on the device."""
+        """Upload the host's numbers for this step; returns the arguments of `run`."""
 
     def run(self, call: Any, phases: int) -> None:
-        """These phases of what was prepared."""
+        """Launch these phases of a prepared step."""
 
     def outcome(self, work: Work) -> Outcome:
-        """What the host knows after them."""
+        """What the host knows when all phases are launched."""
 
     def push(self, work: Work) -> None:
-        """The caller's numbers, where the kernels read them."""
+        """Upload the caller's numbers to where the kernels read them."""
 
 
 Make = Callable[[Work, torch.device], Step]
 
 
 def device_of(entry: Entry) -> torch.device:
-    """Where a parameter lies. (Tests without a second device have their own answer.)"""
+    """The device of a parameter. (Tests replace this to fake several devices.)"""
     return entry.p.flat.device
 
 
 def devices_of(entries: Iterable[Entry], lead: torch.device) -> list[torch.device]:
-    """Those that take part in a step, the lead first: it does even without parameters."""
+    """The devices that take part in a step; the lead comes first, even without parameters."""
     others = {device_of(entry) for entry in entries if not entry.is_idle} - {lead}
     return [lead, *sorted(others, key=str)]
 
 
 def make_step(make: Make, work: Work) -> "Step | StepTogether":
-    """What steps the work: on one device as if there were no other."""
+    """A step bound to the work, on its one device or together on several."""
     devices = devices_of(work.entries, work.state.words.device)
     return StepTogether(make, work, devices) if len(devices) > 1 else make(work, devices[0])
 
 
 class StepTogether:
-    """One table on several devices, of which the first leads."""
+    """A step over several devices, of which the first leads."""
 
     def __init__(self, make: Make, work: Work, devices: list[torch.device]):
         self.devices = devices
@@ -93,7 +93,7 @@ class StepTogether:
                 f"step: the parameters are on several devices ({', '.join(map(str, self.devices))})"
                 " and a CUDA graph belongs to one; capture an optimizer for each device"
             )
-        # Of an outside GradScaler peers need what unscales, to measure.
+        # Of an outside GradScaler peers need the scale only, to measure.
         scale = work.grad_scale if self._measures else 1.0
         calls = [self._lead.prepare(work, work.grad_scale, work.found_inf)]
         calls += [peer.prepare(work, scale, False) for peer in self._peers]
@@ -106,20 +106,20 @@ class StepTogether:
             for peer in self._peers:
                 peer.send_measured(self._lead.step)
         self._lead.step.run(calls[0], PLAN)
-        for peer in self._peers:  # which sets back the peer's overflows, too
+        for peer in self._peers:  # also resets the peer's overflows
             peer.step.decided.copy_(self._lead.step.decided, non_blocking=True)
         for share, call in shares:
             share.step.run(call, APPLY)
         return self._lead.step.outcome(work)
 
     def push(self, work: Work) -> None:
-        """The caller's numbers, where the kernels of all devices read them."""
+        """Upload the caller's numbers to where the kernels of each device read them."""
         for share in (self._lead, *self._peers):
             share.step.push(work)
 
 
 class Share:
-    """What of the work lies on one device, and who steps that."""
+    """One device's share of the work, and the step bound to it."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Share:
         self.step = make(self._work, device)
 
     def prepare(self, work: Work, grad_scale: Any, found_inf: Any) -> Any:
-        """The call of this step."""
+        """Prepare this step; returns the arguments of ``step.run``."""
         own = self._work
         np.copyto(own.addresses, work.addresses)
         own.addresses[self._is_away, 0] = 0
@@ -144,7 +144,7 @@ class Share:
         return self.step.prepare(own)
 
     def columns(self) -> Tensor:
-        """Those of what is measured that belong to chunks on this device."""
+        """The indices of the columns of ``measured`` whose chunks are on this device."""
         is_here = np.repeat(~self._is_away, self._work.chunks)
         a_chunk = self.step.measured.shape[1] // max(len(is_here), 1)
         return torch.from_numpy(np.flatnonzero(np.repeat(is_here, a_chunk)))
@@ -153,8 +153,8 @@ class Share:
 class Peer(Share):
     """The share of a device that does not lead.
 
-    To measure it needs what the lead knows before the plan: the words and the loss scale, and what
-    the schedules of clip_value read.
+    To measure, it needs what the lead knows before plan, in mirrors: the state words, the loss
+    scale, and the inputs of the schedules of clip_value.
     """
 
     def __init__(self, make: Make, work: Work, device: torch.device, lead: Share):
@@ -176,12 +176,12 @@ class Peer(Share):
 
     @torch.no_grad()
     def refresh_mirrors(self) -> None:
-        """What the lead knows, as it is now."""
+        """Copy the lead's present values to the mirrors."""
         for mirror, original in self._mirrors:
             mirror.copy_(original, non_blocking=True)
 
     def send_measured(self, lead: Step) -> None:
-        """What was measured here, to its places on the lead."""
+        """Copy this device's measurements to their columns on the lead."""
         found = self.step.measured.index_select(1, self._here)
         lead.measured.index_copy_(1, self._there, found.to(lead.measured.device, non_blocking=True))
         overflows = self.step.overflows.to(lead.overflows.device, non_blocking=True)

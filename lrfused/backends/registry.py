@@ -1,39 +1,39 @@
-"""The backends: their names, what each of them takes, whether it is there, and who steps what.
-
-A runner is what steps one `Work`: a function of it that returns an `Outcome`. Those of GPUs also
-have ``push(work)``, which uploads the caller's numbers.
-"""
+"""The list of backends, and the choice among them: the argument, LRFUSED_BACKEND, "auto"."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from lrfused import native, versions
-from lrfused.backends import reference
-from lrfused.backends.cpu.step import CpuStep
-from lrfused.backends.multi_device import make_step
-from lrfused.backends.work import Outcome, Work
-from lrfused.state.device_state import Field
+from lrfused.backends.cpu.backend import CpuBackend
+from lrfused.backends.cuda.backend import CudaBackend
+from lrfused.backends.protocol import Backend
+from lrfused.backends.reference.backend import ReferenceBackend
+from lrfused.backends.triton.backend import TritonBackend
+from lrfused.device import discovery
 
-NAMES = ("reference", "cpu", "triton", "cuda")
-ON_GPUS = ("triton", "cuda")
 VARIABLE = "LRFUSED_BACKEND"
-# What "auto" tries, before the reference.
-AUTO = {"cpu": ("cpu",), "cuda": ("cuda", "triton"), "xpu": ("triton",)}
-# Where a backend may run; triton and cuda on the CPU only interpreted and emulated.
-KINDS = {"cpu": ("cpu",), "triton": ("cuda", "xpu", "cpu"), "cuda": ("cuda", "cpu")}
+FALLBACK = "reference"
+# Of the backends with a device's type in their auto_device_types, "auto" prefers the last one here.
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (
+        ReferenceBackend(),
+        CpuBackend(),
+        TritonBackend(),
+        CudaBackend(),
+    )
+}
 
 Choice = str | dict[str, str]  # a name or "auto"; or of each device type
-Runner = Callable[[Work], Outcome]
 
 
 # The argument
 
 
 def checked(backend: Any) -> Choice:
-    """The constructor's argument; "auto" is replaced by what LRFUSED_BACKEND says.
+    """Validate the constructor's argument; LRFUSED_BACKEND, where it is set, replaces "auto".
 
     Raises:
         TypeError: it is neither a string nor a dictionary.
@@ -41,8 +41,8 @@ def checked(backend: Any) -> Choice:
         RuntimeError: a backend that is named is not available.
     """
     if isinstance(backend, dict):
-        for kind, name in backend.items():
-            _check_pair(kind, name)
+        for device_type, name in backend.items():
+            _check_pair(device_type, name)
     elif not isinstance(backend, str):
         raise TypeError(f"backend: must be a string or a dict, got {type(backend).__name__}")
     else:
@@ -54,141 +54,39 @@ def checked(backend: Any) -> Choice:
 
 
 def _check_name(where: str, name: Any) -> None:
-    names = ("auto", *NAMES)
+    names = ("auto", *BACKENDS)
     if name not in names:
         raise ValueError(f"{where}: must be one of {names}, got {name!r}")
-    reason = None if name == "auto" else why_missing(name)
+    reason = None if name == "auto" else BACKENDS[name].why_unavailable()
     if reason is not None:
         raise RuntimeError(f"{where}: {name!r} is not available: {reason}")
 
 
-def _check_pair(kind: Any, name: Any) -> None:
+def _check_pair(device_type: Any, name: Any) -> None:
     try:
-        known = torch.device(kind).type == kind
+        known = torch.device(device_type).type == device_type
     except (RuntimeError, TypeError):
         known = False
     if not known:
-        raise ValueError(f"backend: a key must be a device type such as 'cuda', got {kind!r}")
-    _check_name(f"backend[{kind!r}]", name)
-    if kind not in KINDS.get(name, (kind,)):
-        raise ValueError(f"backend[{kind!r}]: {name!r} takes {' and '.join(KINDS[name])} tensors")
-
-
-# What there is
-
-
-def why_missing(name: str) -> str | None:
-    """Why nothing on this machine can be stepped by a backend; None if it is there."""
-    if name == "cpu" and native.cpu is None:
-        return native.why_not_cpu or "not built"
-    if name == "cuda":
-        return _why_no_cuda()
-    if name == "triton":
-        return _why_no_triton()
-    return None
-
-
-def interprets() -> bool:
-    """Triton's kernels run on the CPU, in NumPy: TRITON_INTERPRET=1 stood there at the import.
-
-    Kernels are not even imported where Triton cannot be used.
-    """
-    if versions.why_not("triton") is not None:
-        return False
-    from lrfused.backends.triton.memory import INTERPRETED
-
-    return bool(INTERPRETED.value)
-
-
-def _why_no_triton() -> str | None:
-    reason = versions.why_not("triton")
-    if reason is not None:
-        return reason
-    version = versions.installed("triton")
-    try:
-        interpreted = interprets()
-    except Exception as error:  # a Triton that is newer than tested may be another language
-        return f"Triton {version} does not take the kernels ({type(error).__name__}: {error})"
-    if not interpreted and not gpus():
-        return f"Triton {version} is there, but no GPU is seen"
-    return None
-
-
-def _why_no_cuda() -> str | None:
-    if native.cuda is None:
-        return native.why_not_cuda or "not built"
-    if not native.cuda.emulated and not gpus():
-        return f"built {built_for()}, but no GPU is seen"
-    return None
-
-
-def built_for() -> str:
-    """The chips that the CUDA module has machine code for."""
-    assert native.cuda is not None
-    numbers = native.cuda.architectures()
-    return "for compute capability " + ", ".join(f"{n // 10}.{n % 10}" for n in numbers)
-
-
-def gpus() -> list[torch.device]:
-    """The GPUs that torch sees."""
-    return [
-        torch.device(kind, index)
-        for kind, module in (("cuda", torch.cuda), ("xpu", torch.xpu))
-        if module.is_available()
-        for index in range(module.device_count())
-    ]
-
-
-def why_not_on(name: str, device: torch.device) -> str | None:
-    """Why a backend that is there does not take a device's tensors; None if it does."""
-    if device.type == "mps":
-        return "mps has no float64, in which a step is planned"
-    if device.type not in KINDS.get(name, (device.type,)):
-        return f"it takes {' and '.join(KINDS[name])} tensors"
-    if name == "triton":
-        return _why_not_triton_on(device)
-    if name == "cuda":
-        return _why_not_cuda_on(device)
-    return None
-
-
-def _why_not_triton_on(device: torch.device) -> str | None:
-    if (device.type == "cpu") != interprets():
-        where = "is" if interprets() else "is not"
-        return f"TRITON_INTERPRET=1 lets it take tensors of the CPU only, and it {where} set"
-    if device.type == "xpu" and not torch.xpu.get_device_properties(device).has_fp64:
-        return "this GPU has no float64, in which a step is planned"
-    return None
-
-
-def _why_not_cuda_on(device: torch.device) -> str | None:
-    assert native.cuda is not None
-    emulated = bool(native.cuda.emulated)
-    if (device.type == "cpu") != emulated:
-        return f"this build {'is' if emulated else 'is not'} emulated on the CPU"
-    if emulated:
-        return None
-    if torch.version.hip:
-        return "it takes NVIDIA GPUs"
-    major, minor = torch.cuda.get_device_capability(device)
-    if not native.cuda.supports(major, minor):
-        number = f"{major}.{minor}"
-        return (
-            f"it was not built for compute capability {number}; install it with "
-            f"LRFUSED_CUDA_ARCH_LIST={number}, where nvcc knows that, or use Triton"
+        raise ValueError(
+            f"backend: a key must be a device type such as 'cuda', got {device_type!r}"
         )
-    return None
+    where = f"backend[{device_type!r}]"
+    _check_name(where, name)
+    reason = None if name == "auto" else BACKENDS[name].why_not_type(device_type)
+    if reason is not None:
+        raise ValueError(f"{where}: {name!r} {reason}")
 
 
-# Who steps what
+# The choice
 
 
-def choose(choice: Choice, device: torch.device) -> str:
-    """The name of the backend that steps the tensors of a device; see `choose_for_all`."""
+def choose(choice: Choice, device: torch.device) -> Backend:
+    """The backend that steps the tensors of a device; see `choose_for_all`."""
     return choose_for_all(choice, [device])
 
 
-def choose_for_all(choice: Choice, devices: Iterable[torch.device]) -> str:
+def choose_for_all(choice: Choice, devices: Iterable[torch.device]) -> Backend:
     """The backend of parameters that are stepped together, perhaps on several devices.
 
     "auto" takes on the CPU the C++ kernels, on NVIDIA GPUs the CUDA kernels before the Triton
@@ -201,45 +99,44 @@ def choose_for_all(choice: Choice, devices: Iterable[torch.device]) -> str:
         ValueError: it does not take one of the devices, or devices of different types.
     """
     devices = sorted(set(devices), key=str)
-    kinds = sorted({device.type for device in devices})
-    asked = {choice if isinstance(choice, str) else choice.get(kind, "auto") for kind in kinds}
-    if len(kinds) > 1 and not asked <= {"auto", "reference"}:
+    types = sorted({device.type for device in devices})
+    asked = {choice if isinstance(choice, str) else choice.get(t, "auto") for t in types}
+    if len(types) > 1 and not asked <= {"auto", FALLBACK}:
         raise ValueError(
             f"backend: {choice!r} cannot step parameters on devices of different types together "
             f"({', '.join(map(str, devices))}); use 'auto' or 'reference', or an optimizer a type"
         )
-    name = asked.pop() if len(kinds) == 1 else "reference"
+    name = asked.pop() if len(types) == 1 else FALLBACK
     if name == "auto":
-        name = next((n for n in AUTO.get(kinds[0], ()) if _takes_all(n, devices)), "reference")
+        name = _preferred(types[0], devices)
     _check_name("backend", name)
     for device in devices:
-        reason = why_not_on(name, device)
+        reason = BACKENDS[name].why_not_on(device)
         if reason is not None:
             raise ValueError(f"backend: {name!r} does not take parameters on {device}: {reason}")
-    return name
+    return BACKENDS[name]
 
 
-def _takes_all(name: str, devices: list[torch.device]) -> bool:
-    return why_missing(name) is None and all(why_not_on(name, d) is None for d in devices)
+def _preferred(device_type: str, devices: list[torch.device]) -> str:
+    """The backend that "auto" takes for devices of one type."""
+    considered = (b for b in reversed(BACKENDS.values()) if device_type in b.auto_device_types)
+    return next((b.name for b in considered if _takes_all(b, devices)), FALLBACK)
 
 
-def run_reference(work: Work) -> Outcome:
-    """The reference, as a runner."""
-    reference.step(work)
-    words = work.state.words
-    return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
+def _takes_all(backend: Backend, devices: list[torch.device]) -> bool:
+    if backend.why_unavailable() is not None:
+        return False
+    return all(backend.why_not_on(device) is None for device in devices)
 
 
-def make_runner(name: str, work: Work, instruction_set: str) -> Runner:
-    """What steps a table: addresses are in it, so another table takes another one."""
-    if name == "cpu":
-        return CpuStep(work, instruction_set)
-    if name == "triton":
-        from lrfused.backends.triton.step import TritonStep
+def chosen_by_device() -> dict[str, str]:
+    """The backend that "auto" takes, for each device of this machine."""
+    return {str(d): _chosen(d) for d in (torch.device("cpu"), *discovery.gpus())}
 
-        return make_step(TritonStep, work)
-    if name == "cuda":
-        from lrfused.backends.cuda.step import CudaStep
 
-        return make_step(CudaStep, work)
-    return run_reference
+def _chosen(device: torch.device) -> str:
+    """Its name, or "none" and why: LRFUSED_BACKEND may name a backend that is not available."""
+    try:
+        return choose(checked("auto"), device).name
+    except (RuntimeError, ValueError) as error:
+        return f"none ({error})"

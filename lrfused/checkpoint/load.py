@@ -5,27 +5,25 @@ addresses in captured graphs stay valid.
 """
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lrfused.checkpoint.validate import Loaded, check
-from lrfused.engine.adopt import restore, set_counters
-from lrfused.engine.bound_table import MOMENTS
+from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.differences import differences
 from lrfused.memory.dtensor import is_distributed, local, placing
+from lrfused.rules import UpdateRule
+from lrfused.state.operands import operands_in
 from lrfused.warn import warn
-
-if TYPE_CHECKING:
-    from lrfused.engine.engine import Engine
 
 Copies = list[tuple[Tensor, Tensor]]  # into what is in use, from what was loaded
 
 
 def load_state_dict(
-    engine: "Engine", opt: Optimizer, saved: dict[str, Any], load_schedules: bool
+    books: Bookkeeping, opt: Optimizer, saved: dict[str, Any], load_schedules: bool
 ) -> None:
     """torch's load_state_dict, with nothing changed unless everything can be loaded."""
     if not isinstance(saved, dict):
@@ -36,26 +34,34 @@ def load_state_dict(
     for pre_hook in opt._optimizer_load_state_dict_pre_hooks.values():
         replaced = pre_hook(opt, saved)
         saved = saved if replaced is None else replaced
-    engine.align(opt.param_groups)
-    engine.hyper.take_schedules(opt.param_groups)
-    loaded = check(engine, opt.param_groups, saved, load_schedules)
+    books.align(opt.param_groups)
+    books.hyper.take_schedules(opt.param_groups)
+    loaded = check(books, opt.param_groups, saved, load_schedules)
     taken = [set(schedules) for schedules in loaded.schedules]
-    different = differences(engine.hyper.rows, engine.options, loaded.stored, loaded.groups, taken)
-    copies = _prepare(opt, loaded)
-    _uninterrupted(engine, opt, loaded, copies)
+    different = differences(
+        books.rule, books.hyper.rows, books.options, loaded.stored, loaded.groups, taken
+    )
+    copies = _prepare(books.rule, opt, loaded)
+    step_is_known = books.rule.counts or bool(loaded.counters) or books.step_was_set
+    _uninterrupted(books, opt, loaded, copies)
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
-    loaded.recomputed.warn("load_state_dict")
+    loaded.recovered.warn("load_state_dict")
     if different:
         warn(f"load_state_dict: {different}")
+    if not step_is_known and books.hyper.follow_step:
+        warn(
+            "load_state_dict: the checkpoint does not say how many steps were completed, and the "
+            f"schedules go on at step {books.counters.step}; optimizer.set_step(n) says it"
+        )
 
 
-def _uninterrupted(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
+def _uninterrupted(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
     """A keyboard interrupt has to wait; what was done by then is done again, to the same end."""
     waiting = None
     while True:
         try:
-            _commit(engine, opt, loaded, copies)
+            _commit(books, opt, loaded, copies)
             break
         except KeyboardInterrupt as interrupt:
             waiting = interrupt
@@ -63,20 +69,20 @@ def _uninterrupted(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Cop
         raise waiting
 
 
-def _prepare(opt: Optimizer, loaded: Loaded) -> Copies:
+def _prepare(rule: UpdateRule, opt: Optimizer, loaded: Loaded) -> Copies:
     """The states as they will be, with all memory that they need, and what is left to copy.
 
     Loaded moments whose memory is in use are copied: it will be written over.
     """
     old_states = {p: state for p, state in opt.state.items() if isinstance(state, dict)}
-    in_use = {_memory(t) for state in old_states.values() for t in _moments(state)}
+    in_use = {_memory(t) for state in old_states.values() for _, t in operands_in(rule, state)}
     copies: Copies = []
     params = zip(_params(loaded.groups), loaded.counts, strict=True)
     for param, count in params:
         state = loaded.states.get(param)
         if not state:
             continue
-        for name in MOMENTS:
+        for name in rule.keys:
             new, old = state.get(name), old_states.get(param, {}).get(name)
             if new is None or new is old:
                 continue
@@ -85,11 +91,12 @@ def _prepare(opt: Optimizer, loaded: Loaded) -> Copies:
             state[name] = old if stays else own
             if old is not None and stays:
                 copies.append((old, own))
-        state["step"] = torch.tensor(float(count), dtype=torch.float32, device="cpu")
+        if rule.counts:
+            state["step"] = torch.tensor(float(count), dtype=torch.float32, device="cpu")
     return copies
 
 
-def _commit(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
+def _commit(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
     for old, new in copies:
         local(old).copy_(local(new))
     for group, new_group in zip(opt.param_groups, loaded.groups, strict=True):
@@ -102,10 +109,12 @@ def _commit(engine: "Engine", opt: Optimizer, loaded: Loaded, copies: Copies) ->
     opt.__setstate__({"state": states, "param_groups": loaded.groups})
     for g, schedules in enumerate(loaded.schedules):
         for slot, schedule in schedules.items():
-            engine.hyper.follow(g, slot, schedule)
-    restore(engine, opt.param_groups, opt.state, loaded.counts, loaded.products)
+            books.hyper.follow(g, slot, schedule)
+    books.load_counts(opt.param_groups, opt.state, loaded.counts, loaded.carried)
     largest = max(loaded.counts, default=0)
-    set_counters(engine, opt.param_groups, loaded.counters, largest)
+    if not (books.rule.counts or loaded.counters):
+        largest = books.counters.step  # nobody says another
+    books.load_counters(opt.param_groups, loaded.counters, largest)
 
 
 def _params(groups: list[dict[str, Any]]) -> list[Tensor]:
@@ -114,10 +123,6 @@ def _params(groups: list[dict[str, Any]]) -> list[Tensor]:
 
 def _memory(tensor: Tensor) -> int:
     return local(tensor).untyped_storage().data_ptr()
-
-
-def _moments(state: dict[str, Any]) -> list[Tensor]:
-    return [state[key] for key in MOMENTS if isinstance(state.get(key), Tensor)]
 
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:

@@ -1,21 +1,18 @@
 """Saving: torch's state_dict, with what stands in the groups brought up to date first."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.optim import Optimizer
 
-from lrfused.engine.counting import count
+from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.carried import BY_PLACE, NUMBER
 from lrfused.memory.normal_tensors import normal_tensors
-
-if TYPE_CHECKING:
-    from lrfused.engine.engine import Engine
 
 
 @normal_tensors()
 def state_dict(
-    engine: "Engine", opt: Optimizer, base: Callable[[], dict[str, Any]]
+    books: Bookkeeping, opt: Optimizer, base: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """torch's dictionary; of what is ours it has copies, before any hook of the caller's sees it.
 
@@ -23,11 +20,11 @@ def state_dict(
         RuntimeError: a step on a GPU was refused, which the host did not know yet.
     """
     groups = opt.param_groups
-    reading = engine.read(groups, opt.state)
-    engine.known.carried.fill(reading, engine.options.loss_scale is not None)
-    engine.known.describe(engine.hyper.rows, groups)
+    reading = books.read(groups, opt.state)
+    books.known.carried.fill(reading, books.options.loss_scale is not None)
+    books.known.describe(books.hyper.rows, groups)
     handle = opt.register_state_dict_post_hook(
-        lambda _, saved: _put_in_copies(engine, opt, saved), prepend=True
+        lambda _, saved: _put_in_copies(books, opt, saved), prepend=True
     )
     try:
         return base()
@@ -35,12 +32,12 @@ def state_dict(
         handle.remove()
 
 
-def _put_in_copies(engine: "Engine", opt: Optimizer, saved: dict[str, Any]) -> None:
+def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) -> None:
     """Whoever loads the dictionary must not count in our memory, nor see a later state_dict()."""
-    copies = {name: tensor.clone() for name, tensor in engine.known.carried.tensors.items()}
+    copies = {name: tensor.clone() for name, tensor in books.known.carried.tensors.items()}
     for group in saved["param_groups"]:
         group.update({NUMBER: BY_PLACE, **copies})
-    counts = count(engine, opt.param_groups, opt.state)
+    counts = books.count(opt.param_groups, opt.state)
     for index, own in enumerate(counts.copies(opt.state)):
         if isinstance(saved["state"].get(index), dict):
             saved["state"][index] = {**saved["state"][index], **own}

@@ -4,35 +4,28 @@ import numbers
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from lrfused.engine.bound_table import MOMENTS
-from lrfused.engine.products import Recomputed
+from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.engine.recovery import Recovered
+from lrfused.groups.arguments import with_group
 from lrfused.groups.carried import KEYS, counters_in
 from lrfused.groups.inputs import Inputs, fits, input_values
 from lrfused.groups.stored import Stored, schedule_data, stored_in
 from lrfused.groups.text import is_limited
 from lrfused.memory.checks import check_moment
-from lrfused.rules import ADAMW
+from lrfused.rules import UpdateRule
+from lrfused.rules.rule import always as unconditional
 from lrfused.schedules import Schedule
-from lrfused.schedules.expression import INPUT_DTYPES
-from lrfused.settings.cells import (
-    IN_GROUPS,
-    LIMITS,
-    argument_name,
-    as_number,
-    number_or_nan,
-    pair,
-    read_group,
-)
+from lrfused.schedules.payloads import INPUT_DTYPES
+from lrfused.settings.cells import as_number, number_or_nan, pair, read_group
+from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot, is_usable
 from lrfused.state.device_state import Field
+from lrfused.state.operands import operands_in
 from lrfused.state.step_counts import Numbers, States, carried_in, carried_keys, is_count
-
-if TYPE_CHECKING:
-    from lrfused.engine.engine import Engine
 
 GroupList = list[dict[str, Any]]
 
@@ -44,46 +37,49 @@ class Loaded:
     groups: GroupList
     states: dict[Any, Any]  # of parameters, and whatever else stands in a state
     counts: list[int]
-    products: list[Numbers]
+    carried: list[Numbers]
     counters: dict[Field, float]
     stored: list[Stored | None]
     schedules: list[dict[Slot, Schedule]]  # that are taken over
     inputs: list[tuple[Tensor, float]]
-    recomputed: Recomputed
+    recovered: Recovered
 
 
 def check(
-    engine: "Engine", groups: GroupList, saved: dict[str, Any], load_schedules: bool
+    books: Bookkeeping, groups: GroupList, saved: dict[str, Any], load_schedules: bool
 ) -> Loaded:
-    """Read a checkpoint of ours or of torch's AdamW.
+    """Read a checkpoint of ours, or of the optimizer of torch that ours stands for.
 
     Raises:
         ValueError: it does not fit this optimizer, or a value in it cannot be.
     """
     saved_groups = _check_shape(groups, saved)
-    states = _check_states(groups, saved_groups, saved["state"])
+    rule = books.rule
+    states = _check_states(rule, groups, saved_groups, saved["state"])
     try:
         counters, stored = counters_in(saved_groups), stored_in(saved_groups)
     except ValueError as error:
         raise ValueError(f"state_dict: {error}") from error
-    present = Inputs(engine.hyper.rows)
+    _check_optimizer(rule, stored)
+    present = Inputs(books.hyper.rows)
     schedules = [
-        _schedules(g, one, engine, present) if load_schedules and one else {}
+        _schedules(g, one, books, present) if load_schedules and one else {}
         for g, one in enumerate(stored)
     ]
-    new_groups = []
+    new_groups, options = [], []
     for g, both in enumerate(zip(groups, saved_groups, strict=True)):
-        new_groups.append(_new_group(g, *both))
-        cells = zip(Slot, engine.hyper.rows[g].cells, strict=True)
+        new_groups.append(_new_group(rule, g, *both))
+        options.append(with_group(rule, books.hyper.rows[g], new_groups[g]))
+        cells = zip(Slot, books.hyper.rows[g].cells, strict=True)
         mirrors = {slot for slot, cell in cells if cell.schedule is not None} | schedules[g].keys()
-        _check_group(g, groups[g], new_groups[g], mirrors)
-    counts = _counts(states, groups)
+        _check_group(rule, options[g], g, groups[g], new_groups[g], mirrors)
+    counts = _counts(states, groups) if rule.counts else [0 for _ in _params(groups)]
     step = max([int(counters.get(Field.STEP, 0)), *counts])
-    recomputed = Recomputed(new_groups, engine.hyper.rows, step, schedules)
-    products = _products(states, groups, counts, recomputed)
-    inputs = input_values(engine.hyper.rows, stored, schedules)
+    recovered = Recovered(rule, options, new_groups, books.hyper.rows, step, schedules)
+    carried = _carried(rule, states, groups, counts, recovered)
+    inputs = input_values(books.hyper.rows, stored, schedules)
     return Loaded(
-        new_groups, states, counts, products, counters, stored, schedules, inputs, recomputed
+        new_groups, states, counts, carried, counters, stored, schedules, inputs, recovered
     )
 
 
@@ -108,7 +104,18 @@ def _check_shape(groups: GroupList, saved: dict[str, Any]) -> GroupList:
     return saved_groups
 
 
-def _check_states(groups: GroupList, saved: GroupList, states: dict[Any, Any]) -> dict[Any, Any]:
+def _check_optimizer(rule: UpdateRule, stored: list[Stored | None]) -> None:
+    for g, one in enumerate(stored):
+        if one is not None and one.optimizer != rule.name:
+            raise ValueError(
+                f"state_dict: group {g} was saved by the optimizer {one.optimizer!r}, "
+                f"this one is {rule.name!r}"
+            )
+
+
+def _check_states(
+    rule: UpdateRule, groups: GroupList, saved: GroupList, states: dict[Any, Any]
+) -> dict[Any, Any]:
     """The states by parameter; what belongs to no parameter is kept as it is, as torch does."""
     keys = list(chain.from_iterable(g["params"] for g in saved))
     places = dict(zip(keys, chain.from_iterable(g["params"] for g in groups), strict=True))
@@ -117,7 +124,7 @@ def _check_states(groups: GroupList, saved: GroupList, states: dict[Any, Any]) -
     checked: dict[Any, Any] = {}
     for key, state in states.items():
         if key in places:
-            checked[places[key]] = _check_state(key, places[key], state)
+            checked[places[key]] = _check_state(rule, key, places[key], state)
         elif isinstance(key, int):
             raise ValueError(f"state_dict: state of {key!r:.40} belongs to no parameter")
         else:
@@ -125,65 +132,83 @@ def _check_states(groups: GroupList, saved: GroupList, states: dict[Any, Any]) -
     return checked
 
 
-def _check_state(key: Any, param: Tensor, state: Any) -> dict[str, Any]:
+def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[str, Any]:
     """The state of a parameter, with tensors on its device."""
     if not isinstance(state, dict):
         raise ValueError(f"state_dict: state of parameter {key!r:.40} must be a dictionary")
     if not state:
         return {}
-    if missing := {"step", *MOMENTS[:2]} - state.keys():
+    always = {operand.key for operand in rule.operands if operand.is_used is unconditional}
+    if missing := (always | ({"step"} if rule.counts else set())) - state.keys():
         raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
-    step = state["step"]
-    count = number_or_nan(step)
-    if not is_count(count) or count != int(count):
-        raise ValueError(f"state_dict: step of parameter {key} must be a count, got {step!r:.80}")
-    checked: dict[str, Any] = {"step": count}
+    checked: dict[str, Any] = {"step": _count(key, state["step"])} if rule.counts else {}
     for name, value in state.items():
-        if name in MOMENTS:
+        if name in rule.keys and value is None and name not in always:
+            continue  # torch's SGD says so of a buffer that there is not yet
+        if name in rule.keys:
             device = value.device if isinstance(value, Tensor) else param.device
             check_moment(f"state_dict: state of parameter {key}: {name}", value, param, device)
-        if name != "step":
+        if name not in checked:
             checked[name] = value.to(param.device) if isinstance(value, Tensor) else value
     return checked
 
 
-def _new_group(g: int, group: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _count(key: Any, step: Any) -> float:
+    count = number_or_nan(step)
+    if not is_count(count) or count != int(count):
+        raise ValueError(f"state_dict: step of parameter {key} must be a count, got {step!r:.80}")
+    return count
+
+
+def _new_group(
+    rule: UpdateRule, g: int, group: dict[str, Any], other: dict[str, Any]
+) -> dict[str, Any]:
     """The group as it will be; what an older checkpoint does not have stays."""
     ours = ("params", *KEYS)
     new = {**group, **deepcopy({k: v for k, v in other.items() if k not in ours})}
-    try:
-        new["betas"] = pair(new["betas"])
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"state_dict: betas of group {g} must be a pair, got {new['betas']!r:.80}"
-        ) from None
+    for key in {slot.key for slot in rule.hyperparameters if slot.place is not None}:
+        try:
+            new[key] = pair(new[key])
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"state_dict: {key} of group {g} must be a pair, got {new[key]!r:.80}"
+            ) from None
     return new
 
 
-def _check_group(g: int, group: dict[str, Any], new: dict[str, Any], mirrors: set[Slot]) -> None:
+def _check_group(
+    rule: UpdateRule,
+    options: GroupOptions,
+    g: int,
+    group: dict[str, Any],
+    new: dict[str, Any],
+    mirrors: set[Slot],
+) -> None:
     """Refuse values that cannot be; a schedule's mirror is written anew, whatever was stored."""
-    for slot in IN_GROUPS:
-        value, name = as_number(read_group(new, slot)), argument_name(slot)
+    for slot in rule.hyperparameters:
+        value, name = as_number(read_group(new, slot)), slot.argument
         single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
         if not (single or isinstance(value, numbers.Real)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
-        if slot not in mirrors and not is_usable(slot.range, number_or_nan(value)):
+        if slot not in mirrors and not is_usable(
+            rule.range_of(slot, options), number_or_nan(value)
+        ):
             raise ValueError(f"state_dict: {name} of group {g} cannot be {value!r:.80}")
     lr = group["lr"]
     if isinstance(lr, Tensor) and not fits(number_or_nan(new["lr"]), lr):
         raise ValueError(f"state_dict: lr of group {g} cannot be {new['lr']!r:.80} in {lr.dtype}")
-    for name in ("amsgrad", "maximize"):
+    for name in (*rule.switches, "maximize"):
         if not isinstance(new[name], bool):
             raise ValueError(
                 f"state_dict: {name} of group {g} must be True or False, got {new[name]!r:.80}"
             )
 
 
-def _schedules(g: int, stored: Stored, engine: "Engine", present: Inputs) -> dict[Slot, Schedule]:
+def _schedules(g: int, stored: Stored, books: Bookkeeping, present: Inputs) -> dict[Slot, Schedule]:
     """The stored schedules, with the inputs that there are, where something follows them."""
     made = {}
     for slot in stored.schedules:
-        if slot in LIMITS and not is_limited(slot, engine.groups[g], engine.options):
+        if slot.is_limit and not is_limited(slot, books.group_options[g], books.options):
             continue
         try:
             made[slot] = Schedule.from_dict(schedule_data(stored, slot), present.near(g, slot))
@@ -195,22 +220,30 @@ def _schedules(g: int, stored: Stored, engine: "Engine", present: Inputs) -> dic
 
 
 def _counts(states: States, groups: GroupList) -> list[int]:
-    params = chain.from_iterable(group["params"] for group in groups)
-    return [int(states.get(param, {}).get("step", 0)) for param in params]
+    return [int(states.get(param, {}).get("step", 0)) for param in _params(groups)]
 
 
-def _products(
-    states: States, groups: GroupList, counts: list[int], recomputed: Recomputed
+def _params(groups: GroupList) -> list[Tensor]:
+    return [param for group in groups for param in group["params"]]
+
+
+def _carried(
+    rule: UpdateRule,
+    states: States,
+    groups: GroupList,
+    counts: list[int],
+    recovered: Recovered,
 ) -> list[Numbers]:
-    """The products of each parameter's betas; they are taken out of the states."""
-    products = []
+    """The carried numbers of each parameter; they are taken out of the states."""
+    numbers = []
     params = [(g, param) for g, group in enumerate(groups) for param in group["params"]]
     for (g, param), count in zip(params, counts, strict=True):
         state = states.get(param, {})
-        carried = {key: state.pop(key) for key in carried_keys(ADAMW) if key in state}
+        carried = {key: state.pop(key) for key in carried_keys(rule) if key in state}
+        operands = [operand for _, operand in operands_in(rule, state)]
         try:
-            found = carried_in(ADAMW, carried, count)
+            found = carried_in(rule, carried, count, operands)
         except ValueError as error:
             raise ValueError(f"state_dict: {error}") from error
-        products.append(recomputed(g, count) if found is None else found)
-    return products
+        numbers.append(recovered(g, count, bool(operands)) if found is None else found)
+    return numbers

@@ -1,1 +1,1 @@
-"""What is asked of a device without waiting: streams, copies, captures."""
+"""Asynchronous use of a device: streams, copies, readback, CUDA graph capture."""

@@ -1,4 +1,4 @@
-"""What is asked of a device, as a rule without waiting: copies in order, how far it has come."""
+"""Asynchronous copies on a device's current stream, and events that say how far it has come."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,46 +11,46 @@ from lrfused.device.graph_capture import is_capturing
 
 
 class Mark(Protocol):
-    """A place in the queue."""
+    """An event that was recorded on the stream."""
 
     def query(self) -> bool:
-        """The device has come past it; asking does not wait."""
+        """Whether the device has reached it; does not wait."""
 
 
 class DeviceQueue:
-    """The current stream of a device. Tests have another one, which runs when it is told to."""
+    """The current stream of a device. Tests replace it by one that runs on demand."""
 
     def __init__(self, device: torch.device):
         self.device = device
 
     def room(self, size: int, dtype: torch.dtype) -> Tensor:
-        """Memory of the host that the device reads and writes by itself."""
+        """Pinned host memory, which the device can read and write asynchronously."""
         return torch.zeros(size, dtype=dtype, device="cpu", pin_memory=True)
 
     def copy(self, target: Tensor, source: Tensor) -> None:
-        """Copy as soon as the device gets there; neither may be touched before."""
+        """Enqueue a copy; neither tensor may be touched until the device has made it."""
         target.copy_(source, non_blocking=True)
 
     def mark(self) -> Mark:
-        """The present end of the queue."""
+        """Record an event at the present end of the stream."""
         stream = torch.get_device_module(self.device).current_stream(self.device)
         return stream.record_event()
 
     def is_capturing(self) -> bool:
-        """What is asked now becomes part of a graph; the device must not be asked how far it is."""
+        """Whether a graph records the stream: it takes in copies, and no event can be queried."""
         return is_capturing(self.device)
 
     def finish(self) -> None:
-        """Wait for everything that the device has to do, on any stream: for what went wrong."""
+        """Synchronize with all streams of the device; only to recover from an error."""
         torch.get_device_module(self.device).synchronize(self.device)
 
     @contextmanager
     def beside_capture(self, after: Mark | None = None) -> Iterator[None]:
-        """On a stream that no graph records, behind a mark that no graph has.
+        """Use a stream that no graph records, after an event that was recorded outside of graphs.
 
-        Neither memory nor how far the device is can be asked for until the capture has ended.
+        Until the capture has ended, no memory can be allocated and no event queried.
         """
-        while True:  # torch hands out the same few streams again and again
+        while True:  # torch's streams come from a small pool, so this may be a capturing one
             stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             with torch.cuda.stream(stream):
                 if not torch.cuda.is_current_stream_capturing():

@@ -1,7 +1,7 @@
-"""Numbers of the host on the device: uploaded when they change, without waiting for the device.
+"""Host numbers on the device: uploaded when they change, without waiting for the device.
 
-While a CUDA graph is captured, a copy on its stream would become part of the graph and be made
-again at each replay, of memory that has changed since. Then another stream copies.
+While a CUDA graph is captured, a copy on its stream would become part of the graph and run again at
+each replay, from memory that has changed since; so the copy runs on another stream.
 """
 
 import time
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from lrfused.device.async_copy import DeviceQueue, Mark
 
-PATIENCE = 10.0  # seconds that a copy beside a captured stream may take
-SPARES = 16  # tensors that captures may take before the next step outside of one
+PATIENCE = 10.0  # seconds that a copy on another stream may take during a capture
+SPARES = 16  # tensors held ready for captures, until the next step outside of one
 
 Numbers = NDArray[np.int64] | NDArray[np.float64]
 
 
 class Upload:
-    """An array of fixed size on the device; with ``fixes``, graphs have arrays of their own."""
+    """A device array of fixed size; with ``fixes``, each graph can also have arrays of its own."""
 
     def __init__(
         self,
@@ -35,26 +35,27 @@ class Upload:
         self._queue = DeviceQueue(device) if queue is None else queue
         self._is_direct = queue is None and device.type == "cpu"
         self._tensor = torch.zeros(size, dtype=dtype, device=device)
-        self._last: bytes | None = None  # so nan is as before, and -0.0 is not 0.0
-        self._in_use: deque[tuple[Mark, Tensor]] = deque()  # by copies, the oldest first
-        # While a graph is captured no memory can be had, neither the host's nor the device's.
+        self._last: bytes | None = None  # as bytes: nan equals nan, -0.0 differs from 0.0
+        self._in_use: deque[tuple[Mark, Tensor]] = deque()  # staging buffers, the oldest first
+        # No memory can be allocated during a capture, neither the host's nor the device's.
         self._beside = [] if self._is_direct else [self._room() for _ in range(2)]
         self._fixes = fixes and not self._is_direct
-        self._fixed: dict[bytes, Tensor] = {}  # by what they hold
+        self._fixed: dict[bytes, Tensor] = {}  # by content
         self._spares: list[tuple[Mark, Tensor]] = []
-        self._pending: list[Tensor] = []  # memory of a copy that is not known to have ended
+        self._pending: list[Tensor] = []  # tensors of a copy that timed out and may still run
         self.make_spares()
 
     @property
     def memory(self) -> Tensor:
-        """Where ``shared`` puts the numbers."""
+        """The tensor that ``shared`` fills; its address never changes."""
         return self._tensor
 
     def make_spares(self) -> None:
-        """Room for captures to come, if there is less than could be.
+        """Top up the spare tensors for captures to come; does nothing during a capture.
 
-        Each is free from its mark on: before, kernels may still write what lay there. After a
-        copy that was given up the device is waited for, once: it may arrive until then.
+        A spare is free once the device has reached its event: until then, kernels may still write
+        to the memory that the allocator reused for it. After a copy that timed out this
+        synchronizes with the device, once, because that copy may still run.
         """
         missing = SPARES - len(self._spares) if self._fixes else 0
         if not (missing or self._pending) or self._queue.is_capturing():
@@ -71,12 +72,12 @@ class Upload:
         return self._queue.room(self._tensor.numel(), self._tensor.dtype)
 
     def shared(self, numbers: Numbers) -> Tensor:
-        """The one tensor that every step reads, captured or not; it holds the numbers."""
+        """Upload the numbers, if they changed, to the one tensor that all steps and graphs read."""
         self.make_spares()
         now = numbers.tobytes()
         if now == self._last:
             return self._tensor
-        self._last = None  # until the copy is asked for: an interrupt may leave either
+        self._last = None  # an interrupt before the copy is enqueued leaves the content unknown
         if self._is_direct:
             self._tensor.copy_(torch.from_numpy(numbers))
         elif self._queue.is_capturing():
@@ -88,9 +89,9 @@ class Upload:
         return self._tensor
 
     def fixed(self, numbers: Numbers) -> Tensor:
-        """A tensor that holds them as long as this object lives, for a graph being captured.
+        """A tensor for a graph being captured; it keeps the numbers as long as this object lives.
 
-        Not of the graph's own memory, which the graph may use for something else before.
+        It is not in the graph's memory pool, where earlier kernels of the graph may overwrite it.
 
         Raises:
             RuntimeError: too many of them since the last step outside of a capture.
@@ -110,20 +111,20 @@ class Upload:
         return self._fixed[now]
 
     def _copy_in_order(self, numbers: Numbers) -> None:
-        """On the current stream, after the kernels that still read the numbers before."""
+        """Enqueue on the current stream, after the kernels that still read the previous numbers."""
         if self._in_use and self._in_use[0][0].query():
             staging = self._in_use.popleft()[1]
         else:
-            staging = self._room()  # the host is far ahead, or this is the first
+            staging = self._room()  # the first copy, or the host is far ahead of the device
         staging.copy_(torch.from_numpy(numbers))
         self._queue.copy(self._tensor, staging)
         self._in_use.append((self._queue.mark(), staging))
 
     def _copy_now(self, numbers: Numbers, target: Tensor) -> None:
-        """Done when this returns.
+        """Copy, and return when the copy is complete.
 
-        A capture forbids to ask the device whether it has finished, so the numbers are copied
-        back, and the host looks at its own memory until they are there.
+        During a capture no event can be queried, so the numbers are also copied back, and the host
+        polls its own memory until they have arrived.
         """
         if self._pending:
             raise RuntimeError(

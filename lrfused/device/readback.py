@@ -1,7 +1,7 @@
-"""What the host learns of a GPU's steps: copied on the way, looked at when it is there.
+"""Asynchronous readback of a GPU's steps: the state is copied to the host and polled.
 
-One copy is on its way at a time, and nobody waits for it. A copy keeps the device from starting the
-next step at once, so most steps go without.
+At most one copy is in flight, and nothing waits for it. A copy delays the device's next step, so
+most steps go without one.
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from torch import Tensor
 from lrfused.device.async_copy import DeviceQueue, Mark
 from lrfused.state.device_state import DeviceState, Reading
 
-# Steps from one copy to the next; the first ones follow each other sooner, so that a short run's
-# mirrors follow, too: after 1, 2, 4, 8, 16, 32, 48, ... steps.
+# Steps between copies. The first copies come sooner, so that a short run's mirrors are refreshed,
+# too: after 1, 2, 4, 8, 16, 32, 48, ... steps.
 LONGEST_PAUSE = 16
 
 
 @dataclass
 class Seen:
-    """The words behind some step, and what the schedules' inputs held then, by tensor."""
+    """The state after some step, and the schedules' inputs at that time by the tensor's id."""
 
     reading: Reading
     inputs: dict[int, float]
 
 
 class Readback:
-    """What the host knows of the steps that it asked for: as much as has arrived."""
+    """Copies of the state after some of the steps, as they arrive on the host."""
 
     def __init__(self, queue: DeviceQueue):
         self._queue = queue
@@ -36,9 +36,10 @@ class Readback:
         self._pause = self._steps_left = 1
 
     def ask(self, state: DeviceState, inputs: list[Tensor]) -> None:
-        """After every step: have the state copied as it leaves it, if that is due by now.
+        """Call after every step: enqueue a copy of the state, if one is due.
 
-        Not while a copy is on its way; then after the first step that finds it there.
+        While a copy is in flight none is due; one that became due meanwhile is enqueued by the
+        first call after its arrival was seen.
         """
         self._steps_left -= 1
         if self._arrival is not None or self._steps_left > 0:
@@ -53,7 +54,7 @@ class Readback:
         self._arrival = self._queue.mark()
 
     def look(self) -> Seen | None:
-        """What has arrived since the last look; nothing while a graph is being captured."""
+        """The state that has arrived since the last call; None during a capture."""
         if self._arrival is None or self._queue.is_capturing() or not self._arrival.query():
             return None
         self._arrival = None
@@ -64,5 +65,5 @@ class Readback:
         return Seen(Reading(words.numpy().copy()), inputs)
 
     def forget(self) -> None:
-        """What is on its way is older than what the host knows by now."""
+        """Discard the copy in flight: the host knows a newer state."""
         self._is_wanted = False

@@ -1,7 +1,7 @@
-"""The streams that use a step's memory.
+"""Tell torch's allocator which streams use a bound table's memory.
 
-torch's allocator gives memory that was dropped to others as soon as the stream that it was made on
-has come so far. Whoever uses it on another stream has to say so.
+The caching allocator reuses freed memory in the order of the stream that it was allocated on; uses
+on other streams have to be recorded.
 """
 
 from collections.abc import Iterable
@@ -14,27 +14,27 @@ from lrfused.device.graph_capture import is_capturing
 
 
 def current_stream(device: torch.device) -> Any:
-    """The stream that launches go to; None on a CPU."""
+    """The stream that kernels are launched on; None on a CPU."""
     if device.type == "cpu":
         return None
     return torch.get_device_module(device).current_stream(device)
 
 
 class StreamUse:
-    """Tensors that live as long as a table, and the streams that they were used on."""
+    """Tensors that live as long as a bound table, and the streams that have used them."""
 
     def __init__(self, device: torch.device, tensors: Iterable[Tensor]):
         self._device, self._tensors = device, list(tensors)
-        self._known: set[int] = set()  # by id; what a tensor was made on needs not to be told
+        self._known: set[int] = set()  # streams by id that the allocator has been told of
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """More of them, before the first use."""
+        """Add tensors, before the first use."""
         self._tensors += tensors
 
     def now(self) -> Any:
-        """The current stream, which is about to use them; to be called before every use.
+        """Record the current stream as a user of the tensors and return it; call before each use.
 
-        What a captured graph uses is kept for as long as the optimizer lives.
+        Not during a capture: the optimizer keeps what a graph uses for as long as it lives.
         """
         stream = current_stream(self._device)
         if stream is None or stream.stream_id in self._known or is_capturing(self._device):

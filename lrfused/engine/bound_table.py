@@ -1,176 +1,177 @@
-"""Building a table of addresses for a step, and seeing whether it still holds."""
+"""A backend bound to fixed addresses, and the guard that sees when they are no longer right."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from lrfused import native
-from lrfused.backends.multi_device import devices_of
-from lrfused.backends.registry import ON_GPUS, Runner, choose_for_all, make_runner
-from lrfused.backends.work import Work
-from lrfused.engine.counting import count
-from lrfused.groups.matrix import WATCHED, Hyperparameters
-from lrfused.memory.checks import PLAIN, check_moment, is_freed
-from lrfused.memory.dtensor import check_is_whole, local
-from lrfused.memory.operands import (
-    Entry,
-    Place,
-    check_no_shared_memory,
-    idle_entry,
-    make_entry,
-    place_of,
-)
-from lrfused.settings.options import GroupOptions
+from lrfused.backends.protocol import Backend, Runner
+from lrfused.backends.work import Outcome, Work
+from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.engine.staging import run_with_copies
+from lrfused.groups.matrix import watched_keys
+from lrfused.memory.checks import PLAIN
+from lrfused.memory.operands import Entry, Place, place_of
+from lrfused.rules import UpdateRule
 from lrfused.state.step_counts import Groups, States
-
-if TYPE_CHECKING:
-    from lrfused.engine.engine import Engine
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 @dataclass(eq=False)
-class Table:
-    """Everything with a fixed address, who steps over it, and what watches that it holds."""
+class BoundTable:
+    """A backend bound to fixed addresses, and the guard that detects changes.
+
+    The guard (native.cpu.Walk) is there where torch lets it look. It sees what a caller may
+    change; what the optimizer itself changes shows in the versions of its state and settings.
+    """
 
     work: Work
-    backend: str
+    backend: Backend
     run: Runner
-    walk: Any = None  # native.cpu.Walk, where torch lets it look
-    measures: bool = False
-    takes_tensors: bool = False  # of an outside GradScaler, and reads them on the device
+    measures: bool
     is_captured: bool = False  # a CUDA graph reads its memory, and may be replayed at any time
+    guard: Any = None
+    _is_trusted: bool = False  # the guard knows what the last step left behind
+    _state_version: int = field(init=False)  # whose memory the table has
+    _groups_version: int = -1  # that the guard knows
 
-    def take_outside(self, grad_scale: Any, found_inf: Any) -> None:
-        """What a GradScaler says: as it is where the device reads it, elsewhere as numbers."""
-        scale = 1.0 if grad_scale is None else grad_scale
-        found = False if found_inf is None else found_inf
-        if not self.takes_tensors:
-            scale, found = float(scale), float(found) != 0.0
-        self.work.grad_scale, self.work.found_inf = scale, found
+    def __post_init__(self) -> None:
+        self._state_version = self.work.state.version
 
+    # A step
 
-def build(
-    engine: "Engine", groups: Groups, states: States, with_gradient: list[Tensor]
-) -> tuple[Table, list[Tensor]]:
-    """A new table, and the parameters that got their state for it: those that had none.
+    def step(self, staged: list[int], grad_scale: Any, found_inf: Any) -> Outcome:
+        """One step; the gradients of the parameters at the places in ``staged`` go by copies.
 
-    Raises:
-        TypeError, ValueError: a parameter, a state or a schedule's input cannot be used;
-            nothing was changed.
-    """
-    params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-    engine.hyper.check_bases(groups)
-    state = engine.settled_state(groups)
-    inputs = [node._payload for _, _, sch in engine.hyper.programs for node in sch.inputs]
-    for tensor, name in inputs:
-        _check_input(tensor, name, state.words.device)
-    gradients = {id(p) for p in with_gradient}
-    used = [id(p) in gradients or bool(states.get(p)) for _, p in params]
-    entries = [
-        make_entry(p, g, engine.groups[g].agc, MOMENTS, {}) if use else idle_entry(p, g)
-        for (g, p), use in zip(params, used, strict=True)
-    ]
-    tensors = [e.p.tensor for e in entries if not e.is_idle]
-    check_no_shared_memory("params: two parameters", tensors)
-    measures = engine.options.measures(engine.groups)
-    for (_, param), use in zip(params, used, strict=True):
-        if use and measures:
-            check_is_whole(param, engine.options.sharded)
-        for key in MOMENTS if use else ():
-            if key in states.get(param, {}):
-                check_moment(key, states[param][key], param, param.device)
-                tensors.append(local(states[param][key]))
-    check_no_shared_memory("params and state: two tensors", tensors)
-    backend = choose_for_all(engine.backend, devices_of(entries, state.words.device))
-    made = [p for (_, p), use in zip(params, used, strict=True) if use and not states.get(p)]
-    for (g, param), use in zip(params, used, strict=True):
-        if use:
-            allocate(states[param], param, engine.groups[g].of_rule["amsgrad"])
-    count(engine, groups, states)
-    state.set_groups(len(groups))
-    for index, (g, param) in enumerate(params):
-        if used[index]:
-            entries[index] = make_entry(param, g, engine.groups[g].agc, MOMENTS, states[param])
-    watched = [(t, t.data_ptr()) for t in (state.tensors.steps, *(tensor for tensor, _ in inputs))]
-    work = Work(engine.rule, entries, engine.groups, engine.options, state, engine.hyper, watched)
-    run = make_runner(backend, work, engine.instruction_set)
-    table = Table(work, backend, run, measures=measures, takes_tensors=backend in ON_GPUS)
-    return table, made
+        ``grad_scale`` and ``found_inf`` are what a GradScaler says, or None: used as they are where
+        the device reads them, elsewhere as numbers.
+        """
+        work = self.work
+        scale: Any = 1.0
+        found: Any = False
+        if grad_scale is not None or found_inf is not None:
+            scale = 1.0 if grad_scale is None else grad_scale
+            found = False if found_inf is None else found_inf
+            if not self.backend.reads_on_device:
+                scale, found = float(scale), float(found) != 0.0
+        work.grad_scale, work.found_inf = scale, found
+        return run_with_copies(self.run, work, staged) if staged else self.run(work)
 
+    def stage_all(self, with_gradient: list[Tensor]) -> list[int]:
+        """Let every gradient go the slow way: the places of the parameters that have one."""
+        self.work.addresses[:, 1] = -1
+        self.work.moving = with_gradient
+        return [i for i, e in enumerate(self.work.entries) if e.param.grad is not None]
 
-def watch(table: Table, groups: Groups, states: States) -> Any:
-    """What can tell by a quick look that the table holds; None: it has to be seen closely."""
-    work = table.work
-    if (
-        native.cpu is None
-        or not native.tensor_readers
-        or table.backend == "reference"  # which wants tensors, not addresses
-        or not isinstance(groups, list)
-        or work.options.write_grads
-        or any(type(e.param) not in PLAIN for e in work.entries)
-    ):
-        return None
-    params = [(e.param, e.group, bool(e.state), e.is_plain) for e in work.entries]
-    watched = [tensor for tensor, _ in work.watched]
-    for state in (s for s in states.values() if isinstance(s, dict)):
-        watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
-    return native.cpu.Walk(groups, states, params, watched, WATCHED, native.tensor_readers[0])
+    def keep_for_graphs(self) -> None:
+        """A CUDA graph has recorded a step."""
+        self.is_captured = True
 
+    # The guard
 
-def is_current(work: Work, groups: list[GroupOptions], hyper: Hyperparameters) -> bool:
-    """The table was built for these groups, options and schedules."""
-    if work.rows != hyper.rows or work.groups != groups:
-        return False
-    return all(x is y for x, y in zip(work.sources, hyper.sources, strict=True))
+    def look(self, groups: Groups, states: States) -> tuple[bool, list[int]] | None:
+        """Whether a group was written to, and the places of gradients that need staging.
 
+        None: the table may be wrong by now, or a new parameter has a gradient.
+        """
+        work = self.work
+        if (
+            not self._is_trusted
+            or self._groups_version != work.hyper.version
+            or self._state_version != work.state.version
+            or not isinstance(groups, list)
+        ):
+            return None
+        seen = self.guard.look(groups, states, work.addresses)
+        if seen is None:
+            return None
+        written, work.moving, staged = seen
+        return written, staged
 
-def holds(work: Work, groups: Groups, states: States) -> bool:
-    """The table still describes what the caller's objects are."""
-    params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-    tensors = work.state.tensors
-    counts = zip(tensors.views, tensors.places, strict=True)
-    return (
-        len(params) == len(work.entries)
-        and all(
-            entry.param is param and entry.group == g and _holds(entry, *count, states)
-            for (g, param), entry, count in zip(params, work.entries, counts, strict=True)
+    def suspend_guard(self) -> None:
+        """Until `renew_guard` nothing is taken for right: an error may come in between."""
+        self._is_trusted = False
+
+    def drop_guard(self) -> None:
+        """What it remembers is out of date; the next one looks at everything anew."""
+        self._is_trusted, self.guard = False, None
+
+    def renew_guard(self, groups: Groups, states: States) -> None:
+        """A step is done, and everything is as the table has it."""
+        if self.guard is None:
+            self.guard = self._make_guard(groups, states)
+        else:
+            self.guard.remember(groups)
+        self._groups_version = self.work.hyper.version
+        self._is_trusted = self.guard is not None
+
+    def _make_guard(self, groups: Groups, states: States) -> Any:
+        """None where everything has to be checked at each step."""
+        work = self.work
+        if (
+            native.cpu is None
+            or not native.tensor_readers
+            or not self.backend.reads_addresses
+            or not isinstance(groups, list)
+            or work.options.write_grads
+            or any(type(e.param) not in PLAIN for e in work.entries)
+        ):
+            return None
+        params = [(e.param, e.group, not e.is_idle, e.is_plain) for e in work.entries]
+        watched = [tensor for tensor, _ in work.watched]
+        for state in (s for s in states.values() if isinstance(s, dict)):
+            watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
+        keys = watched_keys(work.rule)
+        return native.cpu.Walk(groups, states, params, watched, keys, native.tensor_readers[0])
+
+    # Everything checked
+
+    @property
+    def is_stale(self) -> bool:
+        """Other memory took the place of some that the table has."""
+        return self._state_version != self.work.state.version
+
+    def is_current(self, books: Bookkeeping) -> bool:
+        """The table was built for the groups, options and schedules that there are now."""
+        work, hyper = self.work, books.hyper
+        if work.rows != hyper.rows or work.groups != books.group_options:
+            return False
+        return all(x is y for x, y in zip(work.sources, hyper.sources, strict=True))
+
+    def holds(self, groups: Groups, states: States) -> bool:
+        """The table still describes what the caller's objects are."""
+        params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
+        tensors = self.work.state.tensors
+        counts = zip(tensors.views, tensors.places, strict=True)
+        return (
+            not self.is_stale
+            and len(params) == len(self.work.entries)
+            and all(
+                entry.param is param
+                and entry.group == g
+                and _holds(self.work.rule, entry, *count, states)
+                for (g, param), entry, count in zip(params, self.work.entries, counts, strict=True)
+            )
+            and all(tensor.data_ptr() == pointer for tensor, pointer in self.work.watched)
         )
-        and all(tensor.data_ptr() == pointer for tensor, pointer in work.watched)
-    )
 
 
-def _holds(entry: Entry, views: dict[str, Tensor], place: Place, states: States) -> bool:
+def _holds(
+    rule: UpdateRule, entry: Entry, views: dict[str, Tensor], place: Place, states: States
+) -> bool:
     """The parameter and its state are the tensors that the table was built from."""
-    state = states.get(entry.param)
-    if not state:
-        return not entry.state and entry.param.grad is None
-    if not entry.state or any(state.get(key) is not view for key, view in views.items()):
+    state = states.get(entry.param) or {}
+    if entry.is_idle:
+        return not state and entry.param.grad is None
+    if any(state.get(key) is not view for key, view in views.items()):
         return False
     if "step" in views and place_of(views["step"]) != place:
         return False
-    for operand, key in zip(entry.state, MOMENTS, strict=True):
+    for operand, key in zip(entry.state, rule.keys, strict=True):
+        now = state.get(key)
         if operand is None:
-            if key in state:
+            if now is not None:
                 return False
-        elif not (isinstance(state.get(key), Tensor) and operand.is_of(state[key])):
+        elif not (isinstance(now, Tensor) and operand.is_of(now)):
             return False
     return entry.p.is_of(entry.param)
-
-
-def allocate(state: dict[str, Tensor], param: Tensor, amsgrad: bool) -> None:
-    """The moments that a parameter does not have yet, as torch allocates them."""
-    for key in MOMENTS[: 3 if amsgrad else 2]:
-        if key not in state:
-            state[key] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
-
-
-def _check_input(tensor: Tensor, name: str, device: torch.device) -> None:
-    if tensor.device != device:
-        raise ValueError(
-            f"{name}: the tensor must be on the parameters' device {device}, got {tensor.device}"
-        )
-    if is_freed(tensor):
-        raise ValueError(f"{name}: the tensor has no memory (its storage was freed)")

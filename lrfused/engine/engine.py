@@ -1,109 +1,56 @@
-"""The engine: walks the gradients, keeps the table, runs a backend, reports what it found."""
+"""The engine: looks at the caller's tensors, keeps the table, runs a backend, raises errors."""
 
-from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lrfused.backends.cpu.step import CpuStep
 from lrfused.backends.registry import Choice, checked
-from lrfused.device.async_copy import DeviceQueue
 from lrfused.device.graph_capture import is_capturing
-from lrfused.device.readback import Readback, Seen
-from lrfused.engine.adopt import adopt
-from lrfused.engine.bound_table import Table, is_current, watch
-from lrfused.engine.counting import count_anew
-from lrfused.engine.slow_path import look_closely
-from lrfused.engine.staging import run_with_copies
+from lrfused.engine import slow_path
+from lrfused.engine.bind import bind
+from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.engine.bound_table import BoundTable
 from lrfused.groups import arguments
-from lrfused.groups.known_groups import KnownGroups
-from lrfused.groups.matrix import Hyperparameters
 from lrfused.memory.checks import check_pair
 from lrfused.memory.normal_tensors import normal_tensors
-from lrfused.rules import ADAMW
-from lrfused.settings.cells import Settings, as_number
-from lrfused.settings.options import GroupOptions, Options
-from lrfused.settings.slots import Slot
-from lrfused.state.device_state import DeviceState, Field, Reading
-from lrfused.state.errors import error_of
 from lrfused.state.step_counts import Groups, States
 
 
 class Engine:
-    """Everything of an optimizer that torch's base class does not keep.
+    """The steps of an optimizer: its bookkeeping, and the table that a backend is bound to.
 
-    It outlives tables: parameters may be replaced, groups added, state loaded; the next step
-    notices and builds a new table, and the counts of parameters move along.
+    Tables come and go: parameters may be replaced, groups added, state loaded; the next step
+    notices and binds anew, and the counts of parameters move along.
     """
 
-    def __init__(self, options: Options, backend: Choice, known: KnownGroups):
-        self.options, self.known, self.rule = options, known, ADAMW
+    def __init__(self, bookkeeping: Bookkeeping, backend: Choice):
+        self.bookkeeping = bookkeeping
         self.backend = checked(backend)
         self.instruction_set = "auto"
-        self.groups: list[GroupOptions] = []
-        self.hyper = Hyperparameters()
-        self.stepped = self.measured = self.scale_was_asked = False
-        self.readback: Readback | None = None  # from the first step of which nothing is known on
-        self._planned: list[Settings] = []  # the groups of the last step
-        self._state: DeviceState | None = None
-        self._table: Table | None = None
-        self._captured: list[Table] = []  # replaced ones, in which graphs go on
+        self.table: BoundTable | None = None
+        self._captured: list[BoundTable] = []  # replaced ones, in which graphs go on
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "readback": None, "_table": None, "_captured": []}
-
-    # State
-
-    def state(self, groups: Groups) -> DeviceState:
-        """The counters, on the device of the first parameter; made when first needed."""
-        if self._state is None:
-            self._state = DeviceState(
-                self.rule, self.options.loss_scale, len(groups), _home(groups)
-            )
-        return self._state
-
-    def settled_state(self, groups: Groups) -> DeviceState:
-        """The same; moved, if the parameters went to another device since it was made."""
-        state = self.state(groups)
-        devices = {p.device for group in groups for p in group["params"]}
-        if state.words.device not in devices and not self.is_captured:
-            self.forget_table()  # it has the addresses
-            state.move(_home(groups))
-        return state
-
-    def present_loss_scale(self, groups: Groups, states: States) -> Tensor:
-        """What multiplies the loss now."""
-        self.scale_was_asked = True
-        if self.known.carried.were_replaced(groups):
-            self.align(groups)
-            adopt(self, groups, states)
-        return self.state(groups).loss_scale
-
-    def counter(self) -> int:
-        """Completed, non-skipped steps."""
-        return 0 if self._state is None else int(self._state.words[Field.STEP])
+        return {**self.__dict__, "table": None, "_captured": []}
 
     @property
     def native_step(self) -> CpuStep | None:
-        """The C++ backend's side of the present table; None if the reference runs it."""
-        run = None if self._table is None else self._table.run
+        """The C++ backend's side of the present table; None if another backend runs it."""
+        run = None if self.table is None else self.table.run
         return run if isinstance(run, CpuStep) else None
 
     def forget_table(self) -> None:
-        """The next step builds a new table; this one stays alive if a graph was captured."""
-        if self._table is not None and self._table.is_captured:
-            self._captured.append(self._table)
-        self._table = None
-        if self.readback is not None:
-            self.readback.forget()
+        """The next step binds anew; this table stays alive if a graph was captured."""
+        if self.table is not None and self.table.is_captured:
+            self._captured.append(self.table)
+        self.table = None
+        self.bookkeeping.counters.forget_pending()
 
-    @property
-    def is_captured(self) -> bool:
-        """A step was captured: graphs know the addresses of state and groups."""
-        return bool(self._captured) or (self._table is not None and self._table.is_captured)
-
-    # The step
+    def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
+        """A group that was added to the list, with its settings."""
+        self.bookkeeping.add_group(group, checked)
+        self.forget_table()
 
     def step(
         self, groups: Groups, states: States, grad_scale: Any = None, found_inf: Any = None
@@ -117,106 +64,71 @@ class Engine:
                 cannot be used; nothing was changed. On a GPU a hyperparameter or a gradient of
                 an earlier step, which was refused.
         """
-        seen = None if self.readback is None else self._look_back(self.readback)
-        made: list[Tensor] = []
-        closer = self._look(groups, states)
-        if closer is None:
+        books = self.bookkeeping
+        seen = books.counters.look_back(books.group_options)
+        newly_initialized: list[Tensor] = []
+        staged = self._fast_path(groups, states)
+        if staged is None:
             with normal_tensors():
-                closer, made = look_closely(self, groups, states)
-        table = self._table
-        if table is None or closer is None:
+                staged, newly_initialized = self._slow_path(groups, states)
+        table = self.table
+        if table is None or staged is None:
             return
-        # Until all is well again: after an error everything gets a closer look.
-        walk, table.walk = table.walk, None
-        work = table.work
-        work.grad_scale, work.found_inf = 1.0, False
-        if grad_scale is not None or found_inf is not None:
-            table.take_outside(grad_scale, found_inf)
-        outcome = run_with_copies(table, closer) if closer else table.run(work)
+        table.suspend_guard()
+        outcome = table.step(staged, grad_scale, found_inf)
         if outcome.error:
-            for param in made:  # its state, too, is as it was
-                del states[param]
+            for param in newly_initialized:  # its state, too, is as it was
+                states.pop(param, None)
                 self.forget_table()
-            self._raise_latched(work.state.read())
-        self.stepped, self.measured, self._planned = True, table.measures, work.rows
-        self.known.carried.taken = None
-        self.hyper.forget_loaded()
-        if outcome.step is not None:
-            self.hyper.mirror(groups, outcome.step, values=outcome.values)
-        else:
-            self._ask(table)
-            if seen is not None:
-                self.hyper.mirror(groups, int(seen.reading[Field.STEP]), inputs=seen.inputs)
-        if walk is None:
-            walk = watch(table, groups, states)
-        else:
-            walk.remember(groups)
-        table.walk = walk
+            books.counters.raise_latched(table.work.state.read(), table.work.groups)
+        books.step_done(groups, table.work.rows, table.measures, outcome, seen)
+        if outcome.step is None:
+            self._follow_device(table)
+        table.renew_guard(groups, states)
 
-    # What the host knows of a GPU's steps
-
-    def _ask(self, table: Table) -> None:
-        """Now and then have the decisions copied to the host; a captured step decides nothing."""
+    def _follow_device(self, table: BoundTable) -> None:
+        """The host knows nothing of a step: ask for it; a captured one decides nothing yet."""
         state = table.work.state
         if is_capturing(state.words.device):
-            table.is_captured = True
-            return
-        if self.readback is None:
-            self.readback = Readback(DeviceQueue(state.words.device))
-        self.readback.ask(state, self.hyper.mirrored_inputs)
+            table.keep_for_graphs()
+            self.bookkeeping.keep_for_graphs()
+        else:
+            self.bookkeeping.counters.ask(state, table.work.hyper.mirrored_inputs)
 
-    def _look_back(self, readback: Readback) -> Seen | None:
-        """What arrived of earlier steps, without waiting for anything.
+    def _fast_path(self, groups: Groups, states: States) -> list[int] | None:
+        """Places of gradients that need staging, or None if everything must be checked."""
+        table = self.table
+        seen = None if table is None else table.look(groups, states)
+        if table is None or seen is None:
+            return None
+        is_written, staged = seen
+        if is_written:
+            table.suspend_guard()
+            self.bookkeeping.collect(groups, states)
+            if table.is_stale or not table.is_current(self.bookkeeping):
+                return None
+        if not table.work.moving:
+            return None
+        for index in staged:
+            param: Any = table.work.entries[index].param
+            check_pair(param, param.grad, self.bookkeeping.options.write_grads)
+        return staged
 
-        Raises:
-            RuntimeError: one of them was refused.
-        """
-        seen = readback.look()
-        if seen is not None:
-            self._raise_latched(seen.reading)
-        return seen
-
-    def read(self, groups: Groups, states: States) -> Reading:
-        """Everything about the steps so far; waits for the device, and refreshes the mirrors.
-
-        Raises:
-            RuntimeError: one of them was refused, and the host did not know yet.
-        """
-        self.align(groups)
-        adopt(self, groups, states)
-        count_anew(self, groups, states)
-        reading = self.state(groups).read()
-        if self.readback is not None:
-            self.readback.forget()
-        self._raise_latched(reading)
-        self.hyper.take_schedules(groups)
-        self.hyper.mirror(groups, int(reading[Field.STEP]))
-        self.describe_written(groups)
-        return reading
-
-    def lrs(self, groups: Groups, reading: Reading) -> list[float]:
-        """What the last step used; of a group that had no part, what the next one will use."""
-        used = zip(self._planned, reading.hyperparameters[:, Slot.LR].tolist(), strict=False)
-        by_number = {row.number: lr for row, lr in used}
-        return [
-            by_number[row.number] if row.number in by_number else float(as_number(group["lr"]))
-            for row, group in zip(self.hyper.rows, groups, strict=True)
-        ]
-
-    def describe_written(self, groups: Groups) -> None:
-        """Schedules that the caller wrote to the groups belong to their texts, too."""
-        if self.hyper.undescribed:
-            self.known.describe(self.hyper.rows, groups)
-            self.hyper.undescribed = False
-
-    def _raise_latched(self, reading: Reading) -> None:
-        error = error_of(reading)
-        if error is not None:
-            if self.readback is not None:
-                self.readback.forget()
-            assert self._state is not None
-            self._state.clear_error()
-            raise error
+    def _slow_path(self, groups: Groups, states: States) -> tuple[list[int] | None, list[Tensor]]:
+        """Places of gradients (None: no step is taken), and parameters with newly made state."""
+        checked = slow_path.check(self.bookkeeping, self.table, groups, states)
+        if checked is None:
+            return None, []
+        with_gradient = checked.with_gradient
+        newly_initialized: list[Tensor] = []
+        if not checked.holds:
+            self.forget_table()  # before there is another: it may have copies of every tensor
+            self.table, newly_initialized = bind(
+                self.bookkeeping, self.backend, self.instruction_set, groups, states, with_gradient
+            )
+            self.bookkeeping.describe_written(groups)
+        assert self.table is not None
+        return self.table.stage_all(with_gradient), newly_initialized
 
     def push(self, groups: Groups, states: States) -> None:
         """Upload what stands in the groups, where captured graphs read it.
@@ -224,101 +136,15 @@ class Engine:
         Raises:
             RuntimeError: something stands there that takes another table, not other numbers.
         """
-        if self._table is None:
+        if self.table is None or self.table.is_stale:
             return
-        self.collect(groups, states)
-        if not is_current(self._table.work, self.groups, self.hyper):
+        books = self.bookkeeping
+        books.collect(groups, states)
+        if not self.table.is_current(books):
             raise RuntimeError(
                 "push: param_groups holds more than other numbers (another option, or a Tensor or "
                 "Schedule in place of a number); take a step and capture again"
             )
-        for table in (self._table, *self._captured):
-            if table.takes_tensors and is_current(table.work, self.groups, self.hyper):
+        for table in (self.table, *self._captured):
+            if table.backend.reads_on_device and table.is_current(books):
                 table.run.push(table.work)  # type: ignore[attr-defined]
-
-    # Is the table still right?
-
-    def _look(self, groups: Groups, states: States) -> list[int] | None:
-        """A quick look: the gradients that need a closer one; None if everything does."""
-        table = self._table
-        walk = None if table is None else table.walk
-        if table is None or walk is None or not isinstance(groups, list):
-            return None
-        seen = walk.look(groups, states, table.work.addresses)
-        if seen is None:
-            return None
-        written, table.work.moving, closer = seen
-        if written:
-            table.walk = None
-            self.collect(groups, states)
-            table.walk = walk
-            if not is_current(table.work, self.groups, self.hyper):
-                return None
-        if not table.work.moving:
-            return None
-        for index in closer:
-            param = table.work.entries[index].param
-            check_pair(param, param.grad, self.options.write_grads)
-        return closer
-
-    def arrange(self, groups: Groups) -> None:
-        """Rows of settings for the groups as they stand now."""
-        if self.known.are_as_before(groups, self.hyper.rows):
-            return
-        self.hyper.arrange(self.known.rows(groups, self.hyper.rows))
-        if self._table is not None:
-            self._table.walk = None  # groups that are put back would look as they did
-
-    def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
-        """The settings of a group that was added to the list."""
-        row = self.known.add(group, checked)
-        self.hyper.append(row, group)
-        self.groups = [*self.groups, _with_torch_options(row.options, group)]
-        self.forget_table()
-
-    def align(self, groups: Groups) -> None:
-        """Rows and options for the groups as they stand now."""
-        self.arrange(groups)
-        rows = zip(self.hyper.rows, groups, strict=True)
-        options = [_with_torch_options(row.options, group) for row, group in rows]
-        if options != self.groups:
-            self.groups = options
-
-    def collect(self, groups: Groups, states: States) -> None:
-        """Take in what the caller wrote to the groups, and to the list of them.
-
-        Raises:
-            RuntimeError: a step was captured with other groups.
-            TypeError, ValueError: something cannot stand there.
-        """
-        self.align(groups)
-        captured = [t for t in (self._table, *self._captured) if t is not None and t.is_captured]
-        if any(table.work.rows != self.hyper.rows for table in captured):
-            raise RuntimeError(
-                "param_groups: groups were removed, added or put in another order after a step was "
-                "captured in a CUDA graph, which knows those that there were; put them back, or "
-                "make another optimizer and capture again"
-            )
-        adopt(self, groups, states)
-        self.hyper.collect(groups)
-
-    def copied(self, states: States) -> None:
-        """After a deepcopy or unpickling."""
-        if self._state is not None:
-            self._state.tensors.renew_views()
-            self._state.tensors.bind(states)
-
-
-def _home(groups: Groups) -> torch.device:
-    """Where the first parameter is that has memory."""
-    params = (param for group in groups for param in group["params"])
-    return next((p.device for p in params if not p.is_meta), torch.device("cpu"))
-
-
-def _with_torch_options(options: GroupOptions, group: dict[str, Any]) -> GroupOptions:
-    """The options with what stands in the group, which the caller may change at any time."""
-    of_rule = {**options.of_rule, "amsgrad": bool(group["amsgrad"])}
-    maximize = bool(group["maximize"])
-    if (options.of_rule, options.maximize) == (of_rule, maximize):
-        return options
-    return replace(options, of_rule=of_rule, maximize=maximize)

@@ -1,72 +1,64 @@
-"""The look at everything that a step uses, where a quick one does not do."""
+"""Slow path: check every tensor of a step, and whether the table still holds."""
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from torch import Tensor
 
 from lrfused.device.graph_capture import is_capturing
-from lrfused.engine.adopt import adopt
-from lrfused.engine.bound_table import Table, allocate, build, holds, is_current
-from lrfused.engine.counting import count, count_anew
+from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.engine.bound_table import BoundTable
 from lrfused.memory.checks import check_pair
 from lrfused.memory.dtensor import local
 from lrfused.memory.operands import check_no_shared_memory
 from lrfused.settings.cells import is_zero
 from lrfused.state.step_counts import Groups, States
 
-if TYPE_CHECKING:
-    from lrfused.engine.engine import Engine
+
+class Checked(NamedTuple):
+    """The parameters of a step, and whether the table that there is can take it."""
+
+    with_gradient: list[Tensor]
+    holds: bool
 
 
-def look_closely(
-    engine: "Engine", groups: Groups, states: States
-) -> tuple[list[int] | None, list[Tensor]]:
-    """Check everything, and build a new table where the old one does not hold.
+def check(
+    books: Bookkeeping, table: BoundTable | None, groups: Groups, states: States
+) -> Checked | None:
+    """Check everything and take in what the caller changed; None: there is nothing to be done.
 
-    Returns the places of the gradients (None: there is nothing to be done) and the
-    parameters that got their state for it.
+    Raises:
+        RuntimeError, TypeError, ValueError: something cannot be used; nothing was changed.
     """
-    engine.arrange(groups)
-    with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
-    for param in with_gradient:
-        check_pair(param, param.grad, engine.options.write_grads)
-    if engine.options.write_grads:
-        gradients = [local(p.grad) for p in with_gradient]
-        check_no_shared_memory("gradients (write_grads=True): two", gradients)
+    books.arrange(groups)
+    with_gradient = _checked_gradients(groups, books.options.write_grads)
     if not with_gradient:
-        return None, []
+        return None
     capturing = is_capturing(local(with_gradient[0]).device)
     if not capturing and _only_allocates(groups, states, with_gradient):
-        for group in groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    allocate(states[param], param, group["amsgrad"])
-        engine.align(groups)
-        count(engine, groups, states)
-        return None, []
-    _check_loss_was_scaled(engine)
+        books.make_states(groups, states, with_gradient)
+        return None
+    _check_loss_was_scaled(books)
     if not capturing:
-        adopt(engine, groups, states)
-        count_anew(engine, groups, states)
-    engine.collect(groups, states)
-    made: list[Tensor] = []
-    table = engine._table
+        books.adopt(groups, states)
+        books.count_anew(groups, states)
+    books.collect(groups, states)
     if table is not None:
-        table.walk = None  # whatever happens on the way, the next look is a close one, too
-        if not is_current(table.work, engine.groups, engine.hyper) or not holds(
-            table.work, groups, states
-        ):
-            table = None
+        table.drop_guard()  # whatever happens on the way, the next look is a close one, too
+    holds = table is not None and table.is_current(books) and table.holds(groups, states)
     if capturing:
-        _check_can_be_captured(table)
-    if table is None:
-        engine.forget_table()
-        table, made = build(engine, groups, states, with_gradient)
-        engine.describe_written(groups)
-    table.work.addresses[:, 1] = -1
-    table.work.moving = with_gradient
-    engine._table = table
-    return [i for i, e in enumerate(table.work.entries) if e.param.grad is not None], made
+        _check_can_be_captured(table if holds else None)
+    return Checked(with_gradient, holds)
+
+
+def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:
+    """The parameters that have a gradient, which a backend can use."""
+    with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
+    for param in with_gradient:
+        check_pair(param, param.grad, writes)
+    if writes:
+        gradients = [local(p.grad) for p in with_gradient]
+        check_no_shared_memory("gradients (write_grads=True): two", gradients)
+    return with_gradient
 
 
 def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor]) -> bool:
@@ -81,14 +73,14 @@ def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor])
     )
 
 
-def _check_loss_was_scaled(engine: "Engine") -> None:
+def _check_loss_was_scaled(books: Bookkeeping) -> None:
     """Refuse the first step where nobody can know the scale that it divides by.
 
     Raises:
         RuntimeError: the scale is dynamic, and neither scale() nor metrics() was called.
     """
-    policy = engine.options.loss_scale
-    if policy is None or not policy.dynamic or engine.stepped or engine.scale_was_asked:
+    policy = books.options.loss_scale
+    if policy is None or not policy.dynamic or books.has_stepped or books.scale_was_asked:
         return
     raise RuntimeError(
         f"step: loss_scale is dynamic, gradients are divided by {policy.init}, and no loss was "
@@ -97,7 +89,7 @@ def _check_loss_was_scaled(engine: "Engine") -> None:
     )
 
 
-def _check_can_be_captured(table: Table | None) -> None:
+def _check_can_be_captured(table: BoundTable | None) -> None:
     """Refuse a capture that would have to ask the device, before anything has changed.
 
     Raises:
@@ -109,7 +101,7 @@ def _check_can_be_captured(table: Table | None) -> None:
             "captured; before the capture, take one step with the same parameters, state and "
             "options, and with a gradient for each parameter that has one in the capture"
         )
-    if not table.takes_tensors:
+    if not table.backend.reads_on_device:
         raise RuntimeError(
-            f"backend: {table.backend!r} asks the device at each step and cannot be captured"
+            f"backend: {table.backend.name!r} asks the device at each step and cannot be captured"
         )

@@ -2,19 +2,18 @@
 
 import torch
 
-from lrfused.backends.work import Outcome
-from lrfused.engine.bound_table import Table
+from lrfused.backends.protocol import Runner
+from lrfused.backends.work import Outcome, Work
 from lrfused.memory.formats import CODES
 from lrfused.memory.operands import Operand
 
 
 @torch.no_grad()
-def run_with_copies(table: Table, places: list[int]) -> Outcome:
+def run_with_copies(run: Runner, work: Work, places: list[int]) -> Outcome:
     """The step; what it cannot use where it lies is carried to copies and back.
 
-    ``places`` are those of the gradients that the walk did not take.
+    ``places`` are those of the gradients that the guard did not take.
     """
-    work = table.work
     copies: list[Operand] = []
     for index in places:
         entry = work.entries[index]
@@ -29,7 +28,7 @@ def run_with_copies(table: Table, places: list[int]) -> Outcome:
         operand.refresh()
     try:
         try:
-            return table.run(work)
+            return run(work)
         finally:
             _write_back(copies)
     except KeyboardInterrupt:  # on the way into _write_back, perhaps

@@ -1,35 +1,32 @@
 """The arguments of optimizer and groups, checked and turned into options and sources."""
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
-from lrfused.schedules.check import boolean, nonnegative, one_of, positive, whole
-from lrfused.settings.cells import BETAS, IN_GROUPS, Value, argument_name, as_number, pair
+from lrfused.schedules.check import finite, nonnegative, one_of, positive, whole
+from lrfused.settings.cells import Settings, Value, as_number, read_group
 from lrfused.settings.hints import refuse_what_is_no_number
-from lrfused.settings.loss_scale import LossScale
-from lrfused.settings.options import (
-    Agc,
-    DecayMode,
-    GroupOptions,
-    Nonfinite,
-    Options,
-)
-from lrfused.settings.slots import Slot
+from lrfused.settings.options import Agc, DecayMode, GroupOptions
+from lrfused.settings.slots import Range, Slot, is_usable
 
 # Keys of a parameter group that torch does not know; they are held outside param_groups.
-GROUP_ARGUMENTS = (
-    "clip_value",
-    "agc",
-    "agc_by",
-    "weight_decay_mode",
-    "peak_lr",
-    "bias_correction",
-    "start_step",
-)
-GROUP_KEYS = ("lr", "betas", "eps", "weight_decay", "lr_scale", *GROUP_ARGUMENTS)
+COMMON_ARGUMENTS = ("clip_value", "agc", "agc_by", "weight_decay_mode", "peak_lr", "start_step")
+
+
+def group_arguments(rule: UpdateRule) -> tuple[str, ...]:
+    """Those of a group of this optimizer."""
+    return (*COMMON_ARGUMENTS, *rule.arguments)
+
+
+def group_keys(rule: UpdateRule) -> tuple[str, ...]:
+    """All keys of a group that are read."""
+    in_groups = dict.fromkeys(slot.key for slot in rule.hyperparameters)
+    return (*in_groups, *rule.switches, "lr_scale", *group_arguments(rule))
 
 
 class Group(NamedTuple):
@@ -40,26 +37,27 @@ class Group(NamedTuple):
     shown: dict[str, Any]
 
 
-def group(arguments: dict[str, Any], max_grad_norm: Any) -> Group:
+def group(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> Group:
     """A group's arguments, checked.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of its range.
     """
-    sources = _sources(arguments, max_grad_norm)
-    options = _options(arguments)
-    shown = _host_numbers(sources, options.start_step)
+    sources = _sources(rule, arguments, max_grad_norm)
+    options = _options(rule, arguments, sources)
+    shown = _host_numbers(rule, sources, options)
     if isinstance(arguments["lr"], Tensor):
         shown["lr"] = arguments["lr"]
     return Group(options, sources, shown)
 
 
-def _source(name: str, value: Any, *, infinite: bool = False, below_one: bool = False) -> Value:
+def _source(slot: Slot, value: Any) -> Value:
     """A hyperparameter: a Schedule, a one-element Tensor, or a number; values are checked."""
+    name = slot.argument
 
-    def number(name: str, value: Any) -> float:
-        checked = nonnegative(name, value)
-        if below_one and checked >= 1.0:
+    def number(value: Any) -> float:
+        checked = finite(name, value) if slot.may_be_negative else nonnegative(name, value)
+        if slot.range == Range.BELOW_ONE and checked >= 1.0:
             raise ValueError(f"{name}: must be less than 1, got {value}")
         return checked
 
@@ -71,12 +69,12 @@ def _source(name: str, value: Any, *, infinite: bool = False, below_one: bool = 
             raise ValueError(
                 f"{name}: a Tensor must have one element, got shape {tuple(value.shape)}"
             )
-        number(name, float(value))
+        number(float(value))
         return value
-    if infinite and isinstance(value, float) and value == math.inf:
+    if slot.is_limit and isinstance(value, float) and value == math.inf:
         return value
     refuse_what_is_no_number(name, value)
-    return number(name, value)
+    return number(value)
 
 
 def _with_unique_names(name: str, schedule: Schedule) -> Schedule:
@@ -88,64 +86,92 @@ def _with_unique_names(name: str, schedule: Schedule) -> Schedule:
     return schedule
 
 
-def _sources(arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
+def _sources(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
     """Where each hyperparameter of a group comes from; limits that are None are left out."""
-    try:
-        betas = pair(arguments["betas"])
-    except (TypeError, ValueError):
-        raise ValueError(f"betas: must be a pair, got {arguments['betas']!r}") from None
-    sources: dict[Slot, Value] = {
-        Slot.LR: _source("lr", arguments["lr"]),
-        Slot.WEIGHT_DECAY: _source("weight_decay", arguments["weight_decay"]),
-        Slot.BETA1: _source("betas[0]", betas[0], below_one=True),
-        Slot.BETA2: _source("betas[1]", betas[1], below_one=True),
-        Slot.EPS: _source("eps", arguments["eps"]),
-    }
+    sources = {slot: _source(slot, _given(arguments, slot)) for slot in rule.hyperparameters}
     limits = {
         Slot.CLIP_VALUE: arguments["clip_value"],
         Slot.AGC: arguments["agc"],
         Slot.MAX_GRAD_NORM: max_grad_norm,
     }
-    for slot, value in limits.items():
-        if value is not None:
-            sources[slot] = _source(slot.name.lower(), value, infinite=True)
-    return sources
+    given = {slot: value for slot, value in limits.items() if value is not None}
+    return {**sources, **{slot: _source(slot, value) for slot, value in given.items()}}
 
 
-def _host_numbers(sources: dict[Slot, Value], start_step: int) -> dict[str, Any]:
+def _given(arguments: dict[str, Any], slot: Slot) -> Any:
+    try:
+        return read_group(arguments, slot)
+    except (TypeError, ValueError):
+        raise ValueError(f"{slot.key}: must be a pair, got {arguments[slot.key]!r}") from None
+
+
+def _host_numbers(
+    rule: UpdateRule, sources: dict[Slot, Value], options: GroupOptions
+) -> dict[str, Any]:
     """The host numbers that stand for a group's values at step 0.
 
     Raises:
         ValueError: the group would be updated with a number that torch does not take.
     """
-    numbers = {}
-    for slot in IN_GROUPS:
-        source, name = sources[slot], argument_name(slot)
-        numbers[slot] = value = float(source(0) if isinstance(source, Schedule) else source)
-        if start_step == 0 and not (value >= 0.0 and (slot not in BETAS or value < 1.0)):
-            rule = "in [0, 1)" if slot in BETAS else "0 or greater"
-            raise ValueError(f"{name}: the schedule is {value} at step 0, it must be {rule}")
-    return {
-        "lr": numbers[Slot.LR],
-        "betas": (numbers[Slot.BETA1], numbers[Slot.BETA2]),
-        "eps": numbers[Slot.EPS],
-        "weight_decay": numbers[Slot.WEIGHT_DECAY],
-    }
+    shown: dict[str, Any] = {}
+    for slot in rule.hyperparameters:
+        source = sources[slot]
+        value = float(source(0) if isinstance(source, Schedule) else source)
+        if options.start_step == 0:
+            _check_first(slot, rule.range_of(slot, options), source, value)
+        shown[slot.key] = value if slot.place is None else (*shown.get(slot.key, ()), value)
+    return shown
 
 
-def _options(arguments: dict[str, Any]) -> GroupOptions:
-    """The options of a group; amsgrad and maximize stay in torch's group."""
-    mode = one_of("weight_decay_mode", arguments["weight_decay_mode"], _names(DecayMode))
+def _check_first(slot: Slot, kind: Range, source: Value, value: float) -> None:
+    """Refuse a value with which the first step could not be done, or which torch does not take."""
+    is_negative = not (value >= 0.0 or slot.may_be_negative)
+    if is_usable(kind, value) and not is_negative:
+        return
+    rule = "0 or greater" if kind == Range.FINITE and is_negative else kind.rule
+    if isinstance(source, Schedule):
+        raise ValueError(f"{slot.argument}: the schedule is {value} at step 0, it must be {rule}")
+    raise ValueError(f"{slot.argument}: must be {rule}, got {value}")
+
+
+def _options(
+    rule: UpdateRule, arguments: dict[str, Any], sources: dict[Slot, Value]
+) -> GroupOptions:
+    """The options of a group; maximize stays in torch's group."""
+    modes = tuple(mode.name.lower() for mode in rule.decay_modes)
+    mode = one_of("weight_decay_mode", arguments["weight_decay_mode"], modes)
     agc_by = one_of("agc_by", arguments["agc_by"], ("unit", "tensor"))
-    correction = one_of("bias_correction", arguments["bias_correction"], ("power", "product"))
+    of_rule: dict[str, Any] = {
+        name: one_of(name, arguments[name], choices) for name, choices in rule.arguments.items()
+    }
+    of_rule |= {name: bool(arguments[name]) for name in rule.switches}
+    of_rule |= {slot.name.lower(): may_act(sources[slot]) for slot in rule.presence}
     return GroupOptions(
         decay_mode=DecayMode[mode.upper()],
         value_clip=arguments["clip_value"] is not None,
         agc=Agc.OFF if arguments["agc"] is None else Agc[agc_by.upper()],
         start_step=whole("start_step", arguments["start_step"], minimum=0, maximum=2**53),
         peak_lr=_peak_lr(arguments["peak_lr"], arguments["lr"], mode),
-        of_rule={"amsgrad": False, "bias_correction": correction},
+        of_rule=of_rule,
     )
+
+
+def may_act(value: Any) -> bool:
+    """Not the number 0, and nothing that may change without the host's knowing."""
+    return isinstance(value, (Tensor, Schedule)) or value != 0
+
+
+def with_group(rule: UpdateRule, settings: Settings, group: dict[str, Any]) -> GroupOptions:
+    """A group's options, with what stands in its dictionary, which the caller may change."""
+    options = settings.options
+    of_rule = {**options.of_rule, **{name: bool(group[name]) for name in rule.switches}}
+    for slot in rule.presence:
+        is_scheduled = settings.cells[slot].schedule is not None
+        of_rule[slot.name.lower()] = is_scheduled or may_act(read_group(group, slot))
+    maximize = bool(group["maximize"])
+    if (options.of_rule, options.maximize) == (of_rule, maximize):
+        return options
+    return replace(options, of_rule=of_rule, maximize=maximize)
 
 
 def _peak_lr(peak_lr: Any, lr: Any, mode: str) -> float:
@@ -159,35 +185,3 @@ def _peak_lr(peak_lr: Any, lr: Any, mode: str) -> float:
             f"{type(lr).__name__}"
         )
     return positive("lr", lr)
-
-
-def optimizer_options(
-    max_grad_norm: Any,
-    norm_type: Any,
-    nonfinite: Any,
-    accumulation_steps: Any,
-    loss_scale: LossScale | float | str | None,
-    advance_schedule_on_skip: bool,
-    write_grads: bool,
-    always_measure: bool,
-    sharded: bool | None,
-) -> Options:
-    """The options of the optimizer."""
-    if norm_type not in (2, 2.0, math.inf):
-        raise ValueError(f"norm_type: must be 2.0 or inf, got {norm_type!r}")
-    policy = one_of("nonfinite", nonfinite, _names(Nonfinite))
-    return Options(
-        clip_norm=max_grad_norm is not None,
-        infinity_norm=norm_type == math.inf,
-        nonfinite=Nonfinite[policy.upper()],
-        accumulation_steps=whole("accumulation_steps", accumulation_steps, minimum=1),
-        loss_scale=LossScale.of(loss_scale),
-        advance_schedule_on_skip=boolean("advance_schedule_on_skip", advance_schedule_on_skip),
-        write_grads=boolean("write_grads", write_grads),
-        always_measure=boolean("always_measure", always_measure),
-        sharded=None if sharded is None else boolean("sharded", sharded),
-    )
-
-
-def _names(enumeration: Any) -> tuple[str, ...]:
-    return tuple(member.name.lower() for member in enumeration)

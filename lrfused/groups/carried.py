@@ -37,7 +37,7 @@ class Carried:
         zero = torch.zeros((), dtype=torch.float64, device="cpu")
         self.tensors = {name: zero.clone() for name in NAMES.values()}
         self.tensors[STEP].fill_(NOTHING)
-        self.taken: torch.Tensor | None = None  # of a checkpoint that counts since the last step
+        self._taken: torch.Tensor | None = None  # of a checkpoint that counts since the last step
 
     def fill(self, reading: Reading, has_scale: bool) -> None:
         """The present values, in place: whoever holds the tensors sees them."""
@@ -58,11 +58,19 @@ class Carried:
         single copy of a group does not count.
         """
         own = self.tensors[STEP]
-        if groups and self.taken is not None and groups[0].get(STEP) is self.taken:
+        if groups and self._taken is not None and groups[0].get(STEP) is self._taken:
             return False
         return bool(groups) and all(
             isinstance(group, dict) and group.get(STEP, own) is not own for group in groups
         )
+
+    def remember_taken(self, step: torch.Tensor | None) -> None:
+        """The checkpoint with this tensor was taken over; it may be shown again until a step."""
+        self._taken = step
+
+    def forget_taken(self) -> None:
+        """A step is done: what is shown from now on was loaded after it."""
+        self._taken = None
 
 
 def counters_in(groups: list[dict[str, Any]]) -> dict[Field, float]:

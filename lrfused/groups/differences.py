@@ -6,17 +6,19 @@ from typing import Any
 
 from lrfused.groups.stored import Stored
 from lrfused.groups.text import COMMON, SCHEDULE, Describer, described_options
+from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
-from lrfused.settings.cells import IN_GROUPS, Settings, argument_name, limit_of, read_group
+from lrfused.settings.cells import Settings, read_group
 from lrfused.settings.loss_scale import LossScale
 from lrfused.settings.options import Options
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import Slot, limit_of
 
 SHOWN = 12
 Found = Iterator[tuple[str, str]]  # a setting, and what it was
 
 
 def differences(
+    rule: UpdateRule,
     rows: list[Settings],
     options: Options,
     stored: list[Stored | None],
@@ -27,7 +29,7 @@ def differences(
 
     ``groups`` are the checkpoint's; schedules at the places in ``taken`` are taken over.
     """
-    comparison = _Comparison(options)
+    comparison = _Comparison(rule, options)
     found: list[str] = []
     for g, (settings, one, group) in enumerate(zip(rows, stored, groups, strict=True)):
         if one is None:
@@ -48,8 +50,8 @@ def differences(
 class _Comparison:
     """Of an optimizer with what is stored of its groups."""
 
-    def __init__(self, options: Options):
-        self._options, self._describer = options, Describer()
+    def __init__(self, rule: UpdateRule, options: Options):
+        self._rule, self._options, self._describer = rule, options, Describer(rule)
         self.is_common_done = False
 
     def common(self, settings: Settings, stored: Stored, taken: set[Slot]) -> Found:
@@ -61,11 +63,11 @@ class _Comparison:
         self, settings: Settings, stored: Stored, group: dict[str, Any], taken: set[Slot]
     ) -> Found:
         """Hyperparameters that are scheduled otherwise."""
-        for slot in IN_GROUPS:
+        for slot in self._rule.hyperparameters:
             schedule = settings.cells[slot].schedule
             if slot in taken or self._is_stored(schedule, stored, slot):
                 continue
-            name, value = argument_name(slot), read_group(group, slot)
+            name, value = slot.argument, read_group(group, slot)
             if schedule is None:
                 yield name, f"a schedule (its value then, {value}, is taken as a number)"
             elif slot not in stored.schedules:
@@ -77,7 +79,7 @@ class _Comparison:
         self, settings: Settings, stored: Stored, taken: set[Slot], *, common: bool
     ) -> Found:
         """Options and thresholds that differ."""
-        for name, mine in described_options(settings, self._options).items():
+        for name, mine in described_options(self._rule, settings, self._options).items():
             limit = limit_of(name)
             if (name in COMMON) != common or name not in stored.options or limit in taken:
                 continue

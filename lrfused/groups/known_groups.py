@@ -16,18 +16,16 @@ from torch import Tensor
 
 from lrfused.groups import arguments
 from lrfused.groups.carried import BY_PLACE, KEYS, NUMBER, TEXT, Carried
+from lrfused.groups.matrix import watched_keys
 from lrfused.groups.stored import Stored, schedule_data, stored_in
-from lrfused.groups.text import SCHEDULE, USUAL, Describer
+from lrfused.groups.text import SCHEDULE, Describer, usual_options
 from lrfused.memory.dtensor import check_is_whole
+from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import (
-    IN_GROUPS,
-    LIMITS,
     Cell,
     Settings,
-    argument_name,
     by_layer,
-    key_of,
     read_group,
     same,
     written,
@@ -36,17 +34,19 @@ from lrfused.settings.options import GroupOptions, Options
 from lrfused.settings.slots import Slot
 
 GroupList = list[dict[str, Any]]
-TORCH_KEYS = ("params", "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 
 class KnownGroups:
     """The settings of every group that there has been, and what new ones start from."""
 
-    def __init__(self, defaults: dict[str, Any], max_grad_norm: Any, options: Options):
+    def __init__(
+        self, rule: UpdateRule, defaults: dict[str, Any], max_grad_norm: Any, options: Options
+    ):
+        self.rule = rule
         self.defaults, self._max_grad_norm, self._options = defaults, max_grad_norm, options
         self._known: dict[int, Settings] = {}
         self._seen: GroupList = []  # the dictionaries as they stood the last time
-        self._describer = Describer()
+        self._describer = Describer(rule)
         self.tables: dict[str, str] = {}  # of groups of another optimizer
         self.carried = Carried()
 
@@ -59,7 +59,7 @@ class KnownGroups:
         whole = {**self.defaults, **own}
         if isinstance(whole["lr"], Schedule):
             whole["lr"] = by_layer(whole["lr"], own)
-        return arguments.group(whole, self._max_grad_norm)
+        return arguments.group(self.rule, whole, self._max_grad_norm)
 
     def check_params(self, group: arguments.Group, params: Iterable[Any]) -> None:
         """Refuse parameters of which this process holds a part only, where all must be known.
@@ -138,7 +138,8 @@ class KnownGroups:
             raise TypeError(f"param_groups[{g}]: must be a dict, got {type(group).__name__}")
         if id(group) in places:  # ZeroRedundancyOptimizer, say, loads another number into it
             return self.settings_of(group) or before[places[id(group)]]
-        if missing := [key for key in TORCH_KEYS if key not in group]:
+        needed = ("params", *watched_keys(self.rule)[:-2])
+        if missing := [key for key in needed if key not in group]:
             raise ValueError(
                 f"param_groups[{g}]: has no {missing[0]!r}; add_param_group fills in the rest"
             )
@@ -156,8 +157,10 @@ class KnownGroups:
     def _new(self, g: int, group: dict[str, Any]) -> arguments.Group:
         """A group that was put into the list by hand."""
         try:
-            found = from_group(group, None, self.tables)
-            made = self.checked({k: found[k] for k in arguments.GROUP_KEYS if k in found})
+            found = from_group(self.rule, group, None, self.tables)
+            made = self.checked(
+                {k: found[k] for k in arguments.group_keys(self.rule) if k in found}
+            )
             self.check_params(made, group["params"])
         except (TypeError, ValueError) as error:
             raise type(error)(f"param_groups[{g}]: {error}") from error
@@ -166,9 +169,9 @@ class KnownGroups:
     def _put_in(self, group: dict[str, Any], made: arguments.Group) -> Settings:
         """Remember it; the numbers in it are what another optimizer mirrored."""
         settings = self.add(group, made)
-        for name in arguments.GROUP_ARGUMENTS:
+        for name in arguments.group_arguments(self.rule):
             group.pop(name, None)
-        for slot in IN_GROUPS:
+        for slot in self.rule.hyperparameters:
             host = read_group(group, slot)
             if isinstance(host, numbers.Real):
                 settings.cells[slot].mirror = float(host)
@@ -176,7 +179,7 @@ class KnownGroups:
 
     def describe(self, rows: list[Settings], groups: GroupList) -> None:
         """Bring the texts in the groups up to date."""
-        self._describer = Describer(self._describer)
+        self._describer = Describer(self.rule, self._describer)
         for settings, group in zip(rows, groups, strict=True):
             group[TEXT] = self._describer.text(settings, self._options)
 
@@ -199,7 +202,10 @@ def parameters_in(group: dict[str, Any]) -> Any:
 
 
 def from_group(
-    group: dict[str, Any], settings: Settings | None, tables: dict[str, str]
+    rule: UpdateRule,
+    group: dict[str, Any],
+    settings: Settings | None,
+    tables: dict[str, str],
 ) -> dict[str, Any]:
     """A group's arguments; of a copy of another group also what the optimizer has of that one.
 
@@ -214,10 +220,11 @@ def from_group(
         return group
     tables |= stored.tables
     stored.tables = tables
-    options = {k: v for k, v in stored.options.items() if k in arguments.GROUP_ARGUMENTS}
-    found = {k: v for k, v in options.items() if v not in (SCHEDULE, USUAL.get(k))} | group
-    for slot in Slot:
-        if slot == Slot.MAX_GRAD_NORM or _is_given(group, slot, settings):
+    own, usual = arguments.group_arguments(rule), usual_options(rule)
+    options = {k: v for k, v in stored.options.items() if k in own}
+    found = {k: v for k, v in options.items() if v not in (SCHEDULE, usual.get(k))} | group
+    for slot in (Slot.CLIP_VALUE, Slot.AGC, *rule.hyperparameters):
+        if _is_given(group, slot, settings):
             continue
         schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
         if schedule is None:
@@ -231,9 +238,9 @@ def from_group(
 
 def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> bool:
     """The caller says what it is: not what the copy had, or the default."""
-    if slot in LIMITS:
-        return key_of(slot) in group
-    if key_of(slot) not in group:
+    if slot.is_limit:
+        return slot.key in group
+    if slot.key not in group:
         return True
     value = read_group(group, slot)
     # Of another optimizer nobody knows which number was mirrored.
@@ -244,7 +251,7 @@ def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> b
 def _schedule(stored: Stored, slot: Slot) -> Schedule | None:
     if slot in stored.inputs:
         raise ValueError(
-            f"{argument_name(slot)}: its schedule reads {', '.join(stored.inputs[slot])}, which a "
+            f"{slot.argument}: its schedule reads {', '.join(stored.inputs[slot])}, which a "
             "copy of the group does not bring along; write the schedule into the group"
         )
     if slot not in stored.schedules:

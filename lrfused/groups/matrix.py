@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from lrfused.groups.carried import NUMBER, STEP
+from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import (
-    IN_GROUPS,
     Cell,
     Settings,
     by_layer,
@@ -24,16 +24,26 @@ from lrfused.settings.cells import (
 from lrfused.settings.slots import Slot
 from lrfused.warn import warn
 
+
 # What a caller may write to a group and the step has to know.
-WATCHED = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", NUMBER, STEP)
+def watched_keys(rule: UpdateRule) -> tuple[str, ...]:
+    """Of a group of this optimizer."""
+    keys = dict.fromkeys(slot.key for slot in rule.hyperparameters)
+    return (*keys, *rule.switches, "maximize", NUMBER, STEP)
+
 
 Place = tuple[int, Slot, Cell]
 
 
 class Hyperparameters:
-    """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`."""
+    """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`.
 
-    def __init__(self) -> None:
+    ``version`` rises whenever the list of groups is another one, even if it has the same rows.
+    """
+
+    def __init__(self, rule: UpdateRule) -> None:
+        self.slots = rule.hyperparameters  # that stand in groups
+        self.version = 0
         self.rows: list[Settings] = []
         self.values = np.zeros((0, len(Slot)))
         self.given = np.ones((0, len(Slot)), dtype=bool)
@@ -45,6 +55,7 @@ class Hyperparameters:
 
     def arrange(self, rows: list[Settings]) -> None:
         """Other groups, or the same in another order."""
+        self.version += 1
         if rows == self.rows:
             return
         self.rows = rows
@@ -58,6 +69,7 @@ class Hyperparameters:
         """One more group, whose schedules are mirrored in it."""
         values = [[cell.value for cell in row.cells]]
         given = [[cell.source is None for cell in row.cells]]
+        self.version += 1
         self.rows = [*self.rows, row]
         self.values = np.vstack([self.values, values])
         self.given = np.vstack([self.given, given])
@@ -81,9 +93,8 @@ class Hyperparameters:
         self.mirrored_inputs = []
         self._list_inputs(self._mirrored)
 
-    @staticmethod
-    def _mirrored_in(g: int, row: Settings) -> list[Place]:
-        cells = zip(IN_GROUPS, (row.cells[slot] for slot in IN_GROUPS), strict=True)
+    def _mirrored_in(self, g: int, row: Settings) -> list[Place]:
+        cells = ((slot, row.cells[slot]) for slot in self.slots)
         return [(g, slot, cell) for slot, cell in cells if cell.schedule is not None]
 
     def _list_inputs(self, places: list[Place]) -> None:
@@ -102,6 +113,14 @@ class Hyperparameters:
     def sources(self) -> list[Schedule | None]:
         """The schedule of every place, or None."""
         return [cell.source for row in self.rows for cell in row.cells]
+
+    @property
+    def follow_step(self) -> bool:
+        """Some value is another at another step."""
+        return any(
+            cell.schedule is not None and cell.schedule.depends_on_step
+            for _, _, cell in self.cells()
+        )
 
     @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
@@ -149,7 +168,7 @@ class Hyperparameters:
         written = [
             (g, slot, by_layer(schedule, group) if slot == Slot.LR else schedule)
             for g, group in enumerate(groups)
-            for slot in IN_GROUPS
+            for slot in self.slots
             if (schedule := schedule_in(group, slot)) is not None
         ]
         for g, slot, schedule in written:
@@ -157,18 +176,22 @@ class Hyperparameters:
             _show(groups[g], slot, self.rows[g].cells[slot], schedule(self._step))
             self.undescribed = True
 
+    def mark_described(self) -> None:
+        """The groups' texts have every schedule."""
+        self.undescribed = False
+
     def collect(self, groups: list[dict[str, Any]]) -> None:
         """Take in what the caller wrote; a tensor in place of another changes ``sources``.
 
         Raises:
             TypeError: something that is not a number, a tensor or a schedule stands in a group.
         """
-        hosts = _hosts(groups)
+        hosts = self._hosts(groups)
         if any(isinstance(host, Schedule) for row in hosts for host in row):
             self.take_schedules(groups)
-            hosts = _hosts(groups)
+            hosts = self._hosts(groups)
         for g, row in enumerate(self.rows):
-            for slot, host in zip(IN_GROUPS, hosts[g], strict=True):
+            for slot, host in zip(self.slots, hosts[g], strict=True):
                 cell = row.cells[slot]
                 tensor = host if isinstance(host, Tensor) else None
                 if tensor is not cell.tensor:
@@ -182,6 +205,10 @@ class Hyperparameters:
                     self.values[g, slot] = host
                 if cell.schedule is not None and not mirrored:
                     _warn(cell, g, slot, host, groups[g])
+
+    def _hosts(self, groups: list[dict[str, Any]]) -> list[list[Any]]:
+        """The caller's side of everything that stands in groups."""
+        return [[checked(g, slot, group) for slot in self.slots] for g, group in enumerate(groups)]
 
     def check_bases(self, groups: list[dict[str, Any]]) -> None:
         """Refuse a scheduler that took the first value of a schedule, 0, for the base of its lrs.
@@ -212,11 +239,6 @@ class Hyperparameters:
                 value = schedule.program.evaluate(steps, schedule._input_values())
                 matrix[g, slot] = value[0]
         return matrix
-
-
-def _hosts(groups: list[dict[str, Any]]) -> list[list[Any]]:
-    """The caller's side of everything that stands in groups."""
-    return [[checked(g, slot, group) for slot in IN_GROUPS] for g, group in enumerate(groups)]
 
 
 def _show(group: dict[str, Any], slot: Slot, cell: Cell, value: float) -> None:

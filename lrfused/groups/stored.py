@@ -17,6 +17,7 @@ class Stored:
     inputs: dict[Slot, dict[str, float]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, str] = field(default_factory=dict)
+    optimizer: str = "adamw"
 
 
 def stored_in(groups: list[dict[str, Any]]) -> list[Stored | None]:
@@ -50,6 +51,7 @@ def _parse(where: str, text: Any) -> Stored | None:
             {_slot(name): _values(values) for name, values in data["inputs"].items()},
             dict(data["options"]),
             {str(name): str(table) for name, table in data["tables"].items()},
+            str(data.get("optimizer", "adamw")),
         )
     except (
         TypeError,

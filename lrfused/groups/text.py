@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
-from lrfused.settings.cells import LIMITS, Cell, Settings
+from lrfused.settings.cells import Cell, Settings
 from lrfused.settings.options import Agc, GroupOptions, Options
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import LIMITS, Slot
 
 VERSION = 2
 SCHEDULE = "a schedule"
@@ -28,7 +29,8 @@ Plain = tuple[Schedule, dict[str, Any], dict[str, str]]  # as data, and the tabl
 class Describer:
     """Writes the texts of an optimizer's groups, one after another."""
 
-    def __init__(self, before: "Describer | None" = None):
+    def __init__(self, rule: UpdateRule, before: "Describer | None" = None):
+        self._rule = rule
         self._tables: set[str] = set()  # that stand in a text already
         # By identity, with the schedule: 100 groups often have the same one. ``before`` knows those
         # of the last time.
@@ -52,9 +54,10 @@ class Describer:
         self._tables |= tables.keys()
         described = {
             "version": VERSION,
+            "optimizer": self._rule.name,
             "schedules": schedules,
             "inputs": inputs,
-            "options": described_options(settings, options),
+            "options": described_options(self._rule, settings, options),
             "tables": tables,
         }
         return json.dumps(described, separators=(",", ":"))
@@ -71,13 +74,13 @@ class Describer:
         return data
 
 
-def described_options(settings: Settings, options: Options) -> dict[str, Any]:
+def described_options(rule: UpdateRule, settings: Settings, options: Options) -> dict[str, Any]:
     """The options of a group and of its optimizer, under the names of the arguments."""
     group = settings.options
     described: dict[str, Any] = {
         "weight_decay_mode": group.decay_mode.name.lower(),
         "peak_lr": group.peak_lr,
-        "bias_correction": group.of_rule.get("bias_correction", "power"),
+        **{name: group.of_rule[name] for name in rule.arguments},
         "start_step": group.start_step,
         **optimizer_options(options),
     }
@@ -114,7 +117,13 @@ def is_limited(slot: Slot, group: GroupOptions, options: Options) -> bool:
     return group.value_clip if slot == Slot.CLIP_VALUE else group.agc != Agc.OFF
 
 
-USUAL = described_options(Settings(0, GroupOptions(), [Cell() for _ in Slot]), Options())
+def usual_options(rule: UpdateRule) -> dict[str, Any]:
+    """What is described of a group for which nothing was chosen."""
+    of_rule = {name: choices[0] for name, choices in rule.arguments.items()}
+    options = GroupOptions(decay_mode=rule.decay_modes[0], of_rule=of_rule)
+    return described_options(rule, Settings(0, options, [Cell() for _ in Slot]), Options())
+
+
 COMMON = {*optimizer_options(Options()), "max_grad_norm"}  # to all groups
 
 

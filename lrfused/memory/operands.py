@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lrfused.memory.dtensor import local
-from lrfused.settings.options import Agc
 
 Place = tuple[Any, ...]
 
@@ -127,9 +126,11 @@ def idle_entry(param: Tensor, group: int) -> Entry:
 
 
 def make_entry(
-    param: Tensor, group: int, agc: Agc, keys: tuple[str, ...], state: dict[str, Tensor]
+    param: Tensor, group: int, in_units: bool, keys: tuple[str, ...], state: dict[str, Tensor]
 ) -> Entry:
     """The entry of a parameter, whose rule has operands of these keys.
+
+    ``in_units``: each index of the first dimension is a unit of its own.
 
     Raises:
         ValueError: two elements of the parameter share memory.
@@ -141,7 +142,7 @@ def make_entry(
             f"params: elements of a parameter of shape {tuple(param.shape)} share memory "
             f"(strides {param.stride()})"
         )
-    by_unit = agc == Agc.UNIT and real.dim() > 1 and not (param.is_complex() and param.dim() < 2)
+    by_unit = in_units and real.dim() > 1 and not (param.is_complex() and param.dim() < 2)
     # A unit must be a stretch of memory: then the first dimension has to be the outermost.
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
     order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")

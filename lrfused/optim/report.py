@@ -5,7 +5,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lrfused.optim.adamw import AdamW
+from lrfused.optim.base import FusedOptimizer
 from lrfused.schedules import Schedule
 from lrfused.schedules.check import whole
 from lrfused.settings.cells import is_zero
@@ -33,7 +33,7 @@ class ReportLR(LRScheduler):
     (torch's SequentialLR starts by writing to ``param_groups``: join schedules instead.)
 
     Args:
-        optimizer: a :class:`lrfused.AdamW`, or a wrapper that has it as ``.optimizer``.
+        optimizer: one of this package, or a wrapper that has it as ``.optimizer``.
 
     Raises:
         TypeError: the optimizer is none of lrfused.
@@ -58,7 +58,7 @@ class ReportLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer) -> None:
         # LRScheduler.__init__ would write "initial_lr" to the groups and wrap optimizer.step.
-        self.optimizer: AdamW = _unwrapped(optimizer)
+        self.optimizer: FusedOptimizer = _unwrapped(optimizer)
         for group in self.optimizer.param_groups:
             if is_zero(group.get("initial_lr")):
                 del group["initial_lr"]
@@ -122,7 +122,7 @@ class ReportLR(LRScheduler):
         return f"{type(self).__name__}({optimizer}, lr={lr}, last_epoch={self.last_epoch})"
 
 
-def _unwrapped(optimizer: Any) -> AdamW:
+def _unwrapped(optimizer: Any) -> FusedOptimizer:
     """The optimizer itself, out of the wrappers that frameworks put around it."""
     found, seen = optimizer, []
     while hasattr(found, "param_groups") and isinstance(
@@ -130,10 +130,10 @@ def _unwrapped(optimizer: Any) -> AdamW:
     ):
         seen.append(_name(found))
         found = found.optimizer
-    if not isinstance(found, AdamW):
+    if not isinstance(found, FusedOptimizer):
         wrapped = "".join(f" inside {name}" for name in reversed(seen))
         raise TypeError(
-            f"optimizer: must be a lrfused.AdamW, or a wrapper that has one as .optimizer, got "
+            f"optimizer: must be one of lrfused's, or a wrapper that has one as .optimizer, got "
             f"{_name(found)}{wrapped}"
         )
     return found

@@ -3,21 +3,22 @@
 from collections.abc import Iterator
 from typing import Any
 
-from lrfused.engine.engine import Engine
+from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.carried import KEYS
-from lrfused.groups.text import COMMON, USUAL, described_options
-from lrfused.settings.cells import LIMITS, Settings, argument_name, limit_of
+from lrfused.groups.text import COMMON, described_options, usual_options
+from lrfused.rules import UpdateRule
+from lrfused.settings.cells import Settings
 from lrfused.settings.options import Options
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import Slot, limit_of
 
 
-def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> str:
+def representation(name: str, books: Bookkeeping, groups: list[dict[str, Any]]) -> str:
     """In torch's form, with what it does not know."""
     text = f"{name} ("
     for g, group in enumerate(groups):
         shown = {k: v for k, v in group.items() if k not in ("params", *KEYS)}
-        settings = engine.known.settings_of(group)
-        own = {} if settings is None else dict(_given(settings, engine.options))
+        settings = books.known.settings_of(group)
+        own = {} if settings is None else dict(_given(books.rule, settings, books.options))
         shown |= {k: v for k, v in own.items() if k not in COMMON}
         text += f"\nParameter Group {g}\n" + _lines(shown)
         if g == len(groups) - 1:
@@ -25,19 +26,20 @@ def representation(name: str, engine: Engine, groups: list[dict[str, Any]]) -> s
     return text + ")"
 
 
-def _given(settings: Settings, options: Options) -> Iterator[tuple[str, Any]]:
+def _given(rule: UpdateRule, settings: Settings, options: Options) -> Iterator[tuple[str, Any]]:
     """Schedules, and the options that are not the usual."""
     schedules: dict[Slot | None, Any]
     schedules = {slot: cell.schedule for slot, cell in zip(Slot, settings.cells, strict=True)}
     for slot, cell in zip(Slot, settings.cells, strict=True):
         schedule = cell.schedule
         if schedule is not None:
-            is_limit = slot in LIMITS
-            yield argument_name(slot) if is_limit else f"{argument_name(slot)} follows", schedule
-    for name, value in described_options(settings, options).items():
+            is_limit = slot.is_limit
+            yield slot.argument if is_limit else f"{slot.argument} follows", schedule
+    usual = usual_options(rule)
+    for name, value in described_options(rule, settings, options).items():
         if name == "loss_scale" and options.loss_scale is not None:
             yield name, options.loss_scale if options.loss_scale.dynamic else value
-        elif USUAL.get(name) != value and schedules.get(limit_of(name)) is None:
+        elif usual.get(name) != value and schedules.get(limit_of(name)) is None:
             yield name, value
 
 

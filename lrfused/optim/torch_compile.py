@@ -1,4 +1,4 @@
-"""AdamW.step under torch.compile: one operator that makes the eager step on what it is given.
+"""A step under torch.compile: one operator that makes the eager step on what it is given.
 
 The compiler sees which tensors a step reads and writes, and no number: learning rates and the
 step's bookkeeping are looked at when the operator runs, so nothing of them is guarded and nothing
@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.optim import optimizer
 
-from lrfused.engine.bound_table import MOMENTS, Table, allocate, holds
-from lrfused.engine.counting import count
-from lrfused.engine.engine import Engine
+from lrfused.engine.bound_table import BoundTable
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.normal_tensors import normal_tensors
-from lrfused.optim.adamw import LIVE, AdamW
+from lrfused.optim.live import LIVE, Live
+from lrfused.state.operands import operands_in
 
 Attribute = tuple[Any, str, Any]
 _ABSENT: Any = object()
@@ -28,34 +27,35 @@ _ABSENT: Any = object()
 class Inner(NamedTuple):
     """What a step reads and writes besides parameters and gradients, while a table holds."""
 
-    table: Table | None
+    table: BoundTable | None
     counters: list[Tensor]
     moments: list[Tensor]
     inputs: list[Tensor]
 
     @staticmethod
-    def of(opt: AdamW) -> "Inner":
+    def of(opt: Live) -> "Inner":
         """The optimizer's tensors as they are now."""
         engine = opt._engine
-        state = engine.state(opt.param_groups)
+        books = engine.bookkeeping
+        state = books.state(opt.param_groups)
         counts = state.tensors
         return Inner(
-            engine._table,
+            engine.table,
             [state.words, state.loss_scale, counts.counts, counts.steps, counts.carried],
-            [s[key] for s in _states(opt) for key in MOMENTS if key in s],
-            [node._payload[0] for _, _, sch in engine.hyper.programs for node in sch.inputs],
+            [x for s in _states(opt) for _, x in operands_in(books.rule, s)],
+            [node._payload[0] for _, _, sch in books.hyper.programs for node in sch.inputs],
         )
 
 
-def _states(opt: AdamW) -> list[dict[str, Any]]:
+def _states(opt: Live) -> list[dict[str, Any]]:
     return [state for state in opt.state.values() if isinstance(state, dict)]
 
 
 # What Dynamo traces
 
 
-def step(opt: AdamW, closure: Callable[[], Any] | None) -> Any:
-    """``AdamW.step`` as it is compiled."""
+def step(opt: Live, closure: Callable[[], Any] | None, has_hooks: bool) -> Any:
+    """The optimizer's ``step`` as it is compiled; without hooks where torch has wrapped it."""
     hooks: tuple[Sized, ...] = (
         opt._optimizer_step_pre_hooks,
         opt._optimizer_step_post_hooks,
@@ -63,11 +63,11 @@ def step(opt: AdamW, closure: Callable[[], Any] | None) -> Any:
         optimizer._global_optimizer_post_hooks,
     )
     # Their lengths: Dynamo guards those, and not whether an OrderedDict is true.
-    observed = type(opt).step is AdamW.step and sum(map(len, hooks)) > 0
+    observed = has_hooks and sum(map(len, hooks)) > 0
     return _step_with_hooks(opt, closure) if observed else _step(opt, closure)
 
 
-def _step(opt: AdamW, closure: Callable[[], Any] | None = None) -> Any:
+def _step(opt: Live, closure: Callable[[], Any] | None = None) -> Any:
     loss = None
     if closure is not None:
         with torch.enable_grad():
@@ -78,10 +78,10 @@ def _step(opt: AdamW, closure: Callable[[], Any] | None = None) -> Any:
         return loss
     # Not compiling: tracing has failed, and this runs as it is written.
     if not (is_dynamo_compiling() and _prepare(id(opt), tuple(places))):
-        _step_eagerly(opt)
+        untraced(opt._update)
         return loss
     grads = [params[i].grad for i in places]
-    writes = opt._engine.options.write_grads
+    writes = opt._engine.bookkeeping.options.write_grads
     inner: Inner = opt._inner  # type: ignore[attr-defined]
     with torch.no_grad():
         torch.ops.lrfused.step(
@@ -99,16 +99,16 @@ def _step(opt: AdamW, closure: Callable[[], Any] | None = None) -> Any:
     return loss
 
 
-def loss_scale(opt: AdamW) -> Tensor:
+def loss_scale(opt: Live) -> Tensor:
     """The tensor of one element that multiplies the loss."""
     _make_counters(id(opt))
-    return opt._engine._state.loss_scale  # type: ignore[union-attr]
+    return opt._engine.bookkeeping.counters.device_state.loss_scale  # type: ignore[union-attr]
 
 
 _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
 
-def _parameters(opt: AdamW) -> list[Tensor]:
+def _parameters(opt: Live) -> list[Tensor]:
     # Not opt.param_groups: Dynamo guards every number in what an optimizer has by that name.
     return [p for group in opt.__dict__["param_groups"] for p in group["params"]]
 
@@ -118,8 +118,9 @@ def _tensor(value: Any) -> Tensor | None:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _step_eagerly(opt: AdamW) -> None:
-    opt._step()
+def untraced(function: Callable[..., None], *args: Any) -> None:
+    """Call what Dynamo has to leave alone, whatever it has made of the frames around."""
+    function(*args)
 
 
 # What happens at once while Dynamo traces
@@ -128,31 +129,27 @@ def _step_eagerly(opt: AdamW) -> None:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _make_counters(identity: int) -> None:
     opt = LIVE[identity]
-    opt._engine.present_loss_scale(opt.param_groups, opt.state)
+    opt._engine.bookkeeping.present_loss_scale(opt.param_groups, opt.state)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _prepare(identity: int, places: tuple[int, ...]) -> bool:
     """State for these parameters, so that it can be traced; False if they cannot be compiled."""
     opt = LIVE[identity]
-    engine, groups = opt._engine, opt.param_groups
-    params = [(p, group["amsgrad"]) for group in groups for p in group["params"]]
-    if any(type(p) not in PLAIN for p, _ in params):
+    books, groups, table = opt._engine.bookkeeping, opt.param_groups, opt._engine.table
+    params = _parameters(opt)
+    if any(type(p) not in PLAIN for p in params):
         return False
     moving = [params[i] for i in places]
-    table = engine._table
     if (
         table is None
-        or not all(opt.state.get(p) for p, _ in moving)
-        or not holds(table.work, groups, opt.state)
+        or not all(opt.state.get(p) for p in moving)
+        or not table.holds(groups, opt.state)
     ):
         # As the step itself would do it, which can only be too late for the trace.
         with normal_tensors():
-            for param, amsgrad in moving:
-                allocate(opt.state[param], param, amsgrad)
-            engine.align(groups)
-            count(engine, groups, opt.state)
-            engine.state(groups).set_groups(len(groups))
+            books.make_states(groups, opt.state, moving)
+            books.state(groups).set_groups(len(groups))
     opt.__dict__["_inner"] = Inner.of(opt)
     return True
 
@@ -189,10 +186,10 @@ def _run(
     attributes += [(opt, name, scale) for name, scale in scales if scale is not None]
     with _lent(written + read), _replaced(attributes):
         try:
-            opt._step()
+            opt._update()
         finally:
             _hand_back(written)
-            if inner.table is None or inner.table is not opt._engine._table:
+            if inner.table is None or inner.table is not opt._engine.table:
                 # What there is now is what the graph reads at its next call.
                 opt.__dict__["_inner"] = Inner.of(opt)
 
@@ -258,5 +255,3 @@ def _define() -> None:
 
 
 _define()
-# Where a step is not traced after all (a hook that cannot be, say), Dynamo leaves it alone.
-Engine.step = torch.compiler.disable(Engine.step)  # type: ignore

@@ -47,16 +47,16 @@ class Carried:
     """A float64 of each parameter that goes from update to update.
 
     ``key`` is that in the optimizer's state, where it stands when it matters. Without updates it is
-    ``initial``; ``recovered`` is what it is where it did not travel with the operands of the state:
-    None, where betas have to be multiplied.
+    ``initial``. Where it did not travel with the operands of a state, it is the product of the
+    values of ``slot`` so far, or, without a slot, ``recovered``.
     """
 
     name: str
     key: str
     matters: Condition
     initial: float
-    recovered: float | None = None
-    slot: Slot | None = None  # of which it is the product
+    recovered: float = 0.0
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True, eq=False)

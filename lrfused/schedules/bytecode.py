@@ -103,8 +103,8 @@ class Program:
     """A compiled schedule: ``code`` rows are (operation, operand, operand, operand).
 
     ``names`` are those of the inputs, in register order; ``results`` are the registers that hold
-    the values: one of a schedule. A TABLE row's second and third operands are the registers that hold its
-    offset and length in ``table``.
+    the values: one of a schedule. A TABLE row's second and third operands are the registers that
+    hold its offset and length in ``table``.
     """
 
     code: tuple[tuple[int, int, int, int], ...]

@@ -1,18 +1,14 @@
 """Schedules -> a Program: one instruction for each distinct node."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lrfused.schedules.bytecode import MAX_INSTRUCTIONS, Op, Program
-from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, VARIABLE, nodes_in_order
-
-if TYPE_CHECKING:
-    from lrfused.schedules.expression import Schedule
+from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, VARIABLE, Node, nodes_in_order
 
 
-def compile_all(roots: Sequence["Schedule"], variables: int = 0) -> Program:
+def compile_all(roots: Sequence[Node], variables: int = 0) -> Program:
     """One program of several schedules, of inputs or else of so many variables.
 
     Raises:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lrfused.schedules.bytecode import ARITY, FUNCTIONS, Op, Program
+from lrfused.schedules.bytecode import Op, Program
 from lrfused.schedules.check import whole
 from lrfused.schedules.compiler import compile_all
 from lrfused.schedules.evaluate import evaluate_one
@@ -15,30 +15,23 @@ from lrfused.schedules.nodes import (
     CONSTANT,
     INPUT,
     STEP,
+    Node,
     Row,
     equal,
     flattened,
     nodes_in_order,
-    payload_key,
 )
+from lrfused.schedules.operations import apply
+from lrfused.schedules.plot import plot_schedule
+from lrfused.schedules.serial import from_dict, to_dict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_DEPTH = 200
 MAX_STEP = 2**53
-# What an input's tensor may hold.
-INPUT_DTYPES = (
-    torch.float64,
-    torch.float32,
-    torch.bfloat16,
-    torch.float16,
-    torch.int64,
-    torch.int32,
-)
 
 
-class Schedule:
+class Schedule(Node):
     """A value for every step: a pure function of the count of completed updates.
 
     Schedules are made by the functions of :mod:`lrfused.schedules` and by arithmetic
@@ -60,49 +53,17 @@ class Schedule:
     """
 
     # LambdaLR saves what stands in __dict__ of a callable, so what is remembered stands elsewhere.
-    __slots__ = (
-        "__dict__",
-        "_arguments",
-        "_depth",
-        "_hash",
-        "_inputs",
-        "_kind",
-        "_payload",
-        "_program",
-    )
+    __slots__ = ("__dict__", "_inputs", "_program")
 
     __array_ufunc__ = None  # NumPy scalars leave the arithmetic to this class
 
-    _kind: Any
-    _arguments: tuple["Schedule", ...]
-    _payload: Any
-    _depth: int
-    _hash: int
     _program: Program | None
     _inputs: tuple["Schedule", ...] | None
 
     def __init__(self, kind: Any, arguments: tuple["Schedule", ...] = (), payload: Any = None):
-        depth = 1 + max((a._depth for a in arguments), default=0)
-        if depth > MAX_DEPTH:
-            raise ValueError(
-                f"schedule: the expression is {depth} operations deep, the limit is "
-                f"{MAX_DEPTH}; sample it with from_function(fn, steps) instead"
-            )
-        write = object.__setattr__
-        write(self, "_kind", kind)
-        write(self, "_arguments", arguments)
-        write(self, "_payload", payload)
-        write(self, "_depth", depth)
-        key = (kind, payload_key(payload), tuple(a._hash for a in arguments))
-        write(self, "_hash", hash(key))
-        write(self, "_program", None)
-        write(self, "_inputs", None)
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a Schedule is immutable: cannot delete {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Schedule is immutable: cannot set {name!r}")
+        super().__init__(kind, arguments, payload)
+        object.__setattr__(self, "_program", None)
+        object.__setattr__(self, "_inputs", None)
 
     @property
     def is_constant(self) -> bool:
@@ -115,6 +76,11 @@ class Schedule:
         if self._program is None:
             object.__setattr__(self, "_program", compile_all([self]))
         return self._program  # type: ignore[return-value]
+
+    @property
+    def depends_on_step(self) -> bool:
+        """Another step may give another value."""
+        return any(node._kind == STEP for node in nodes_in_order(self))
 
     @property
     def inputs(self) -> tuple["Schedule", ...]:
@@ -201,14 +167,10 @@ class Schedule:
 
     def plot(self, steps: int, ax: "Axes | None" = None) -> "Axes":
         """Draw the first ``steps`` values with matplotlib and return the axes."""
-        from lrfused.schedules.plot import plot_schedule
-
         return plot_schedule(self, steps, ax)
 
     def to_dict(self) -> dict[str, Any]:
         """The schedule as plain data (numbers, strings, lists; long tables float64 tensors)."""
-        from lrfused.schedules.serial import to_dict
-
         return to_dict(self)
 
     @staticmethod
@@ -216,9 +178,7 @@ class Schedule:
         data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None
     ) -> "Schedule":
         """The schedule that ``to_dict`` described; ``inputs`` maps names to tensors."""
-        from lrfused.schedules.serial import from_dict
-
-        return from_dict(data, inputs)
+        return from_dict(Schedule, data, inputs)
 
     # Value semantics
 
@@ -304,16 +264,6 @@ def as_schedule(value: "Schedule | float") -> Schedule:
         raise ValueError(
             f"schedule: a number must fit in float64, got {str(value)[:20]}..."
         ) from None
-
-
-def apply(op: Op, *arguments: Schedule, payload: Any = None) -> Schedule:
-    """The node of an operation; one with constant arguments is folded by the evaluator itself."""
-    if all(a._kind == CONSTANT for a in arguments) and op != Op.TABLE:
-        with np.errstate(all="ignore"):
-            operands = [np.array([a._payload]) for a in arguments]
-            return Schedule(CONSTANT, payload=float(FUNCTIONS[op](*operands)[0]))
-    assert len(arguments) == ARITY[op]
-    return Schedule(op, arguments, payload)
 
 
 def _binary(op: Op, x: "Schedule | float", y: "Schedule | float") -> Schedule:

@@ -3,13 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING
 
 from lrfused.schedules.bytecode import Op
-from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
-
-if TYPE_CHECKING:
-    from lrfused.schedules.expression import Schedule
+from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, Node, nodes_in_order
 
 # Symbol, precedence and whether the left operand needs brackets at equal precedence (the right
 # one does, but for powers: the order of roundings is part of the value).
@@ -29,7 +25,7 @@ MAX_OPERATIONS = 48
 NAMES = "xyzuvwabcdefghijklmnopqrst"
 
 
-def formula(schedule: "Schedule") -> str:
+def formula(schedule: Node) -> str:
     """The expression in ordinary notation, what is used twice named after a "where".
 
     Only the number of instructions where that is beyond reading.
@@ -56,7 +52,7 @@ def _names() -> Iterator[str]:
         yield f"x{i}"
 
 
-def _render(node: "Schedule", names: dict[int, str]) -> tuple[str, int]:
+def _render(node: Node, names: dict[int, str]) -> tuple[str, int]:
     """The text and its precedence."""
     if id(node) in names:
         return names[id(node)], ATOM
@@ -79,6 +75,6 @@ def _render(node: "Schedule", names: dict[int, str]) -> tuple[str, int]:
     return f"{Op(node._kind).name.lower()}({arguments})", ATOM
 
 
-def _bracketed(node: "Schedule", names: dict[int, str], precedence: int, at_equal: bool) -> str:
+def _bracketed(node: Node, names: dict[int, str], precedence: int, at_equal: bool) -> str:
     text, inner = _render(node, names)
     return f"({text})" if inner < precedence or (at_equal and inner == precedence) else text

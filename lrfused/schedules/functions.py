@@ -1,7 +1,8 @@
 """The functions of schedules: comparisons, a choice, roots, exponentials, the cosine."""
 
 from lrfused.schedules.bytecode import Op
-from lrfused.schedules.expression import Schedule, apply, as_schedule
+from lrfused.schedules.expression import Schedule, as_schedule
+from lrfused.schedules.operations import apply
 
 
 def minimum(x: "Schedule | float", y: "Schedule | float") -> Schedule:

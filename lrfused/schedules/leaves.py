@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from lrfused.schedules.bytecode import Op
 from lrfused.schedules.check import finite, whole
-from lrfused.schedules.expression import INPUT_DTYPES, Schedule, step
+from lrfused.schedules.expression import Schedule, step
 from lrfused.schedules.nodes import INPUT
+from lrfused.schedules.payloads import input_payload, table_payload
 
 
 def input(tensor: torch.Tensor, name: str) -> Schedule:
@@ -36,17 +36,7 @@ def input(tensor: torch.Tensor, name: str) -> Schedule:
         >>> lr(0)
         0.0025
     """
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"tensor: must be a torch.Tensor, got {type(tensor).__name__}")
-    if tensor.numel() != 1:
-        raise ValueError(f"tensor: must have one element, got shape {tuple(tensor.shape)}")
-    if tensor.dtype not in INPUT_DTYPES:
-        raise TypeError(f"tensor: dtype must be one of {INPUT_DTYPES}, got {tensor.dtype}")
-    if not isinstance(name, str):
-        raise TypeError(f"name: must be a string, got {type(name).__name__}")
-    if not name:
-        raise ValueError("name: must not be empty")
-    return Schedule(INPUT, payload=(tensor, name))
+    return Schedule(INPUT, payload=input_payload(tensor, name))
 
 
 def table(values: ArrayLike) -> Schedule:
@@ -64,19 +54,7 @@ def table(values: ArrayLike) -> Schedule:
         >>> ramp(1), ramp(9), ramp.at(schedules.step / 2)(3)
         (1.0, 4.0, 2.5)
     """
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().double().numpy()
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(f"values: must be a list of numbers: {error}") from None
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"values: must be a non-empty list of numbers, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        index = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(f"values: must be finite, got {array[index]} at index {index}")
-    array.setflags(write=False)
-    return Schedule(Op.TABLE, (step,), array)
+    return Schedule(Op.TABLE, (step,), table_payload(values))
 
 
 def from_function(fn: Callable[[int], float], steps: int) -> Schedule:

@@ -1,33 +1,75 @@
-"""The nodes of an expression: their kinds, their order, when two are equal.
+"""The nodes of an expression: what one is, their kinds, their order, when two are equal.
 
 An expression may be as deep as its limit and share parts many times: each node is visited once, and
 nothing here recurses.
 """
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from lrfused.schedules.expression import Schedule
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
 # A leaf's kind is one of these strings; every other node's kind is an Op. A variable is a register
 # that whoever evaluates fills: its payload is the place among all that there are.
 STEP, CONSTANT, INPUT, VARIABLE = "step", "constant", "input", "variable"
 
+MAX_DEPTH = 200
+
 Row = tuple[Any, Any, list[int]]
 
 
-def nodes_in_order(*roots: "Schedule") -> list["Schedule"]:
+class Node:
+    """An operation on other nodes, or a leaf; immutable.
+
+    All of an expression's nodes are of one class: `lrfused.schedules.expression.Schedule` adds the
+    operators and the values.
+    """
+
+    __slots__ = ("_arguments", "_depth", "_hash", "_kind", "_payload")
+
+    _kind: Any
+    _arguments: "tuple[Self, ...]"
+    _payload: Any
+    _depth: int
+    _hash: int
+
+    def __init__(self, kind: Any, arguments: "tuple[Self, ...]" = (), payload: Any = None):
+        depth = 1 + max((a._depth for a in arguments), default=0)
+        if depth > MAX_DEPTH:
+            raise ValueError(
+                f"schedule: the expression is {depth} operations deep, the limit is "
+                f"{MAX_DEPTH}; sample it with from_function(fn, steps) instead"
+            )
+        write = object.__setattr__
+        write(self, "_kind", kind)
+        write(self, "_arguments", arguments)
+        write(self, "_payload", payload)
+        write(self, "_depth", depth)
+        key = (kind, payload_key(payload), tuple(a._hash for a in arguments))
+        write(self, "_hash", hash(key))
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable: cannot delete {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable: cannot set {name!r}")
+
+
+N = TypeVar("N", bound=Node)
+
+
+def nodes_in_order(*roots: N) -> list[N]:
     """Every node once, arguments before the nodes that use them.
 
     Nodes are told apart by identity, not by value: numbers that happen to coincide must not
     change the shape of a program, which is all that is ever compiled for a GPU.
     """
-    order: list[Schedule] = []
+    order: list[N] = []
     seen: set[int] = set()
-    stack: list[tuple[Schedule, bool]] = [(root, False) for root in reversed(roots)]
+    stack: list[tuple[N, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         node, ready = stack.pop()
         if ready:
@@ -39,14 +81,14 @@ def nodes_in_order(*roots: "Schedule") -> list["Schedule"]:
     return order
 
 
-def flattened(root: "Schedule") -> list[Row]:
+def flattened(root: Node) -> list[Row]:
     """(kind, payload, places of the arguments) of every node, the root's last."""
     order = nodes_in_order(root)
     place = {id(node): i for i, node in enumerate(order)}
     return [(n._kind, n._payload, [place[id(a)] for a in n._arguments]) for n in order]
 
 
-def equal(x: "Schedule", y: "Schedule") -> bool:
+def equal(x: Node, y: Node) -> bool:
     """The same operations on the same values; parts that are shared are compared once."""
     pairs, seen = [(x, y)], set()
     while pairs:
@@ -60,7 +102,7 @@ def equal(x: "Schedule", y: "Schedule") -> bool:
     return True
 
 
-def _key(node: "Schedule") -> tuple[Any, ...]:
+def _key(node: Node) -> tuple[Any, ...]:
     """What equal nodes have in common, apart from their arguments' own."""
     return (node._hash, node._kind, payload_key(node._payload), len(node._arguments))
 

@@ -1,15 +1,24 @@
 """Pictures of schedules; matplotlib is imported only here, when one is drawn."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from lrfused.schedules.check import whole
-from lrfused.schedules.expression import Schedule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_schedule(schedule: Schedule, steps: int, ax: "Axes | None") -> "Axes":
+class HasValues(Protocol):
+    """What can be drawn: a Schedule."""
+
+    def values(self, steps: ArrayLike) -> NDArray[np.float64]:
+        """The values at these steps."""
+
+
+def plot_schedule(schedule: HasValues, steps: int, ax: "Axes | None") -> "Axes":
     """Draw the first ``steps`` values; a new figure unless ``ax`` is given."""
     whole("steps", steps, minimum=1)
     from matplotlib import pyplot

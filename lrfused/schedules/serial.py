@@ -6,20 +6,19 @@ import numpy as np
 import torch
 
 from lrfused.schedules.bytecode import ARITY, Op
-from lrfused.schedules.expression import Schedule, apply
-from lrfused.schedules.leaves import input, table
-from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, nodes_in_order
+from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, N, Node, nodes_in_order
+from lrfused.schedules.operations import apply
+from lrfused.schedules.payloads import input_payload, table_payload
 
 VERSION = 1
 LONG_TABLE = 64
 
 
-def to_dict(schedule: Schedule) -> dict[str, Any]:
+def to_dict(schedule: Node) -> dict[str, Any]:
     """{"version", "nodes"}: a node is [kind, payload or None, indices of its arguments]."""
     order = nodes_in_order(schedule)
     tensors: dict[str, torch.Tensor] = {}
-    for node in schedule.inputs:
-        tensor, name = node._payload
+    for tensor, name in (node._payload for node in order if node._kind == INPUT):
         if tensors.setdefault(name, tensor) is not tensor:
             raise ValueError(f"inputs: two tensors have the name {name!r}")
     index = {id(node): i for i, node in enumerate(order)}
@@ -36,7 +35,7 @@ def _name(kind: Any) -> str:
     return Op(kind).name.lower() if isinstance(kind, Op) else str(kind)
 
 
-def _plain(node: Schedule) -> Any:
+def _plain(node: Node) -> Any:
     if node._kind == CONSTANT:
         return float(node._payload)
     if node._kind == INPUT:
@@ -48,8 +47,10 @@ def _plain(node: Schedule) -> Any:
     return None
 
 
-def from_dict(data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None) -> Schedule:
-    """The schedule of ``to_dict``'s data.
+def from_dict(
+    make: type[N], data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None
+) -> N:
+    """The schedule of ``to_dict``'s data, of nodes of the class ``make``.
 
     Raises:
         TypeError: the data is not a dictionary.
@@ -61,12 +62,12 @@ def from_dict(data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = Non
         raise ValueError(f"data: version must be {VERSION}, got {data.get('version')!r}")
     if not isinstance(data.get("nodes"), (list, tuple)):
         raise ValueError(f"data: nodes must be a list, got {data.get('nodes')!r:.80}")
-    nodes: list[Schedule] = []
+    nodes: list[N] = []
     for i, entry in enumerate(data["nodes"]):
         try:
             kind, payload, indices = entry
             arguments = tuple(nodes[_earlier(j, i)] for j in indices)
-            nodes.append(_node(kind, payload, arguments, inputs or {}))
+            nodes.append(_node(make, kind, payload, arguments, inputs or {}))
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise ValueError(f"data: node {i} {entry!r:.200}: {error}") from error
     if not nodes:
@@ -81,24 +82,28 @@ def _earlier(j: Any, i: int) -> int:
 
 
 def _node(
-    kind: str, payload: Any, arguments: tuple[Schedule, ...], inputs: dict[str, torch.Tensor]
-) -> Schedule:
+    make: type[N],
+    kind: str,
+    payload: Any,
+    arguments: tuple[N, ...],
+    inputs: dict[str, torch.Tensor],
+) -> N:
     if kind in (STEP, CONSTANT, INPUT) and arguments:
         raise ValueError(f"{kind} takes no arguments, got {len(arguments)}")
     if kind == STEP:
-        return Schedule(STEP)
+        return make(STEP)
     if kind == CONSTANT:
         if isinstance(payload, bool) or not isinstance(payload, (int, float)):
             raise ValueError("a constant must be a number")
-        return Schedule(CONSTANT, payload=float(payload))
+        return make(CONSTANT, payload=float(payload))
     if kind == INPUT:
         if payload not in inputs:
             raise ValueError(f"inputs: no tensor for input {payload!r}")
-        return input(inputs[payload], payload)
+        return make(INPUT, payload=input_payload(inputs[payload], payload))
     op = Op[str(kind).upper()]
     if len(arguments) != ARITY[op]:
         raise ValueError(f"{kind} takes {ARITY[op]} arguments, got {len(arguments)}")
     if op == Op.TABLE:
-        values = table(np.asarray(payload, dtype=np.float64))
-        return Schedule(Op.TABLE, arguments, values._payload)
+        values = table_payload(np.asarray(payload, dtype=np.float64))
+        return make(Op.TABLE, arguments, values)
     return apply(op, *arguments)

@@ -22,9 +22,6 @@ from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot
 
 Value = float | Tensor | Schedule
-IN_GROUPS = (Slot.LR, Slot.WEIGHT_DECAY, Slot.BETA1, Slot.BETA2, Slot.EPS)
-LIMITS = (Slot.CLIP_VALUE, Slot.AGC, Slot.MAX_GRAD_NORM)
-BETAS = (Slot.BETA1, Slot.BETA2)
 
 
 @dataclass
@@ -92,21 +89,6 @@ class Settings:
     cells: list[Cell]
 
 
-def argument_name(slot: Slot) -> str:
-    """What a user calls it."""
-    return f"betas[{slot - Slot.BETA1}]" if slot in BETAS else slot.name.lower()
-
-
-def limit_of(name: str) -> Slot | None:
-    """The slot of a clip's threshold, of the argument's name."""
-    return next((slot for slot in LIMITS if slot.name.lower() == name), None)
-
-
-def key_of(slot: Slot) -> str:
-    """The key in a parameter group under which it stands."""
-    return "betas" if slot in BETAS else slot.name.lower()
-
-
 def pair(value: Any) -> tuple[Any, Any]:
     """Two values, out of anything that unpacks to two and has an order.
 
@@ -121,8 +103,8 @@ def pair(value: Any) -> tuple[Any, Any]:
 
 def read_group(group: dict[str, Any], slot: Slot) -> Any:
     """The caller's side of a hyperparameter."""
-    value = group[key_of(slot)]
-    return pair(value)[slot - Slot.BETA1] if slot in BETAS else value
+    value = group[slot.key]
+    return value if slot.place is None else pair(value)[slot.place]
 
 
 def schedule_in(group: dict[str, Any], slot: Slot) -> Schedule | None:
@@ -136,11 +118,11 @@ def schedule_in(group: dict[str, Any], slot: Slot) -> Schedule | None:
 
 def written(group: dict[str, Any], slot: Slot, value: Value) -> tuple[str, Any]:
     """The key of the caller's side of a hyperparameter, and what changes it to ``value``."""
-    if slot not in BETAS:
-        return slot.name.lower(), value
-    betas = list(pair(group["betas"]))
-    betas[slot - Slot.BETA1] = value
-    return "betas", tuple(betas)
+    if slot.place is None:
+        return slot.key, value
+    both = list(pair(group[slot.key]))
+    both[slot.place] = value
+    return slot.key, tuple(both)
 
 
 def as_number(value: Any) -> Any:
@@ -172,16 +154,16 @@ def checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
     try:
         value = read_group(group, slot)
     except (TypeError, ValueError):
-        where = f"param_groups[{g}]: {key_of(slot)}"
-        raise TypeError(f"{where} must be a pair, got {group['betas']!r}") from None
+        where = f"param_groups[{g}]: {slot.key}"
+        raise TypeError(f"{where} must be a pair, got {group[slot.key]!r}") from None
     if type(value) is float:  # as a rule, and at every step of a scheduler
         return value
-    value, where = as_number(value), f"param_groups[{g}]: {key_of(slot)}"
+    value, where = as_number(value), f"param_groups[{g}]: {slot.key}"
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise TypeError(f"{where} must have one element, got shape {tuple(value.shape)}")
     elif isinstance(value, bool) or not isinstance(value, (numbers.Real, Schedule)):
-        refuse_what_is_no_number(argument_name(slot), value, f"param_groups[{g}]: ")
+        refuse_what_is_no_number(slot.argument, value, f"param_groups[{g}]: ")
         raise TypeError(f"{where} must be a number, a Tensor or a Schedule, got {value!r}")
     return value
 

@@ -31,6 +31,7 @@ class Hyperparameter(NamedTuple):
     key: str
     range: Range = Range.FINITE
     place: int | None = None
+    may_be_negative: bool = False  # as a number of the caller's; a schedule's values may be anyway
 
 
 class Slot(IntEnum):
@@ -68,6 +69,11 @@ class Slot(IntEnum):
         return self.key if self.place is None else f"{self.key}[{self.place}]"
 
     @property
+    def may_be_negative(self) -> bool:
+        """A number below 0 is accepted, as torch does."""
+        return TABLE[self].may_be_negative
+
+    @property
     def is_limit(self) -> bool:
         """It is the threshold of a clip, which may be left out."""
         return self.range == Range.LIMIT
@@ -83,8 +89,16 @@ TABLE = {
     Slot.BETA2: Hyperparameter("betas", Range.BELOW_ONE, 1),
     Slot.EPS: Hyperparameter("eps"),
     Slot.MOMENTUM: Hyperparameter("momentum"),
-    Slot.DAMPENING: Hyperparameter("dampening"),
+    Slot.DAMPENING: Hyperparameter("dampening", may_be_negative=True),
 }
+
+
+LIMITS = tuple(slot for slot in Slot if slot.is_limit)
+
+
+def limit_of(name: str) -> Slot | None:
+    """The threshold of a clip that has this name as an argument."""
+    return next((slot for slot in LIMITS if slot.key == name), None)
 
 
 def is_usable(kind: Range, value: float) -> bool:

@@ -51,13 +51,15 @@ PERSISTENT = (
 class DeviceState:
     """Counters and metrics of one optimizer, and the counts of its parameters.
 
-    ``loss_scale`` is the float32 scale that multiplies the loss.
+    ``loss_scale`` is the float32 scale that multiplies the loss. ``version`` rises whenever other
+    memory takes the place of what there was: whoever has its addresses has to take the new ones.
     """
 
     @normal_tensors()
     def __init__(
         self, rule: UpdateRule, policy: LossScale | None, groups: int, device: torch.device
     ):
+        self.version = 0
         self.words = torch.zeros(len(Field) + groups * len(Slot), dtype=torch.int64, device=device)
         self.loss_scale = torch.tensor(
             [policy.init if policy else 1.0], dtype=torch.float32, device=device
@@ -74,7 +76,23 @@ class DeviceState:
             return
         words = self.words.new_zeros(len(Field) + groups * len(Slot))
         words[: len(Field)] = self.words[: len(Field)]
+        self.version += 1  # first: an interrupt may come in between
         self.words = words
+
+    @property
+    def step(self) -> int:
+        """Completed, non-skipped steps; waits for the device."""
+        return int(self.words[Field.STEP])
+
+    def set_step(self, step: int) -> None:
+        """Some count is ahead of the schedules' step, or the caller says where it is."""
+        self.words[Field.STEP] = step
+
+    def replace_counts(self, counts: Counts) -> None:
+        """Counts of other parameters; nothing happens if they are those that there are."""
+        if counts is not self.tensors:
+            self.version += 1
+            self.tensors = counts
 
     def set_counters(
         self, policy: LossScale | None, counters: dict[Field, float], largest_count: int
@@ -101,6 +119,7 @@ class DeviceState:
     @normal_tensors()
     def move(self, device: torch.device) -> None:
         """To another device: the parameters went there, say, after only something was read."""
+        self.version += 1
         self.words, self.loss_scale = self.words.to(device), self.loss_scale.to(device)
         old = self.tensors
         self.tensors = Counts(old.rule, old.params, old.carries, device)

@@ -1,11 +1,12 @@
 """What plan latched in the words of the state, as an exception."""
 
-from lrfused.settings.options import Error
+from lrfused.rules import UpdateRule
+from lrfused.settings.options import Error, GroupOptions
 from lrfused.settings.slots import Slot
 from lrfused.state.device_state import Field, Reading
 
 
-def error_of(reading: Reading) -> RuntimeError | None:
+def error_of(reading: Reading, rule: UpdateRule, groups: list[GroupOptions]) -> RuntimeError | None:
     """The first step that was refused since the host last looked; None if all went well."""
     error, step = reading[Field.ERROR], reading[Field.ERROR_STEP]
     place, value = reading[Field.ERROR_PLACE], reading[Field.ERROR_VALUE]
@@ -16,8 +17,7 @@ def error_of(reading: Reading) -> RuntimeError | None:
     elif error == Error.COUNT:
         what = f"state['step'] of parameter {place} is {value}, it must be a count, in [0, 2**53)"
     else:
-        slot = Slot(int(reading[Field.ERROR_SLOT]))
-        what = (
-            f"{slot.name.lower()} of param_groups[{place}] is {value}, it must be {slot.range.rule}"
-        )
+        slot, g = Slot(int(reading[Field.ERROR_SLOT])), int(place)
+        kind = rule.range_of(slot, groups[g]) if g < len(groups) else slot.range
+        what = f"{slot.name.lower()} of param_groups[{g}] is {value}, it must be {kind.rule}"
     return RuntimeError(f"step {step}: {what}; nothing was changed")

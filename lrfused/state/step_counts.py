@@ -13,11 +13,12 @@ from torch import Tensor
 
 from lrfused.memory.operands import place_of
 from lrfused.rules import UpdateRule
+from lrfused.state.operands import operands_in
 
 Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
 Numbers = tuple[float, ...]  # carried ones of a parameter
-Recover = Callable[[int, int], Numbers]
+Recover = Callable[[int, int, bool], Numbers]  # group, count, whether there are operands
 CARRIED_COUNT = "lrfused_count"
 LAST_EXACT = 2**24  # float32 shows every count up to here
 
@@ -43,7 +44,9 @@ def carried_keys(rule: UpdateRule) -> tuple[str, ...]:
     return (CARRIED_COUNT, *(carried.key for carried in rule.carried))
 
 
-def carried_in(rule: UpdateRule, state: dict[str, Any], count: int) -> Numbers | None:
+def carried_in(
+    rule: UpdateRule, state: dict[str, Any], count: int, operands: list[Tensor]
+) -> Numbers | None:
     """The carried numbers of a state; None if it has none of this count.
 
     torch's own load casts them to the parameter's dtype, and its steps go on without them.
@@ -59,6 +62,9 @@ def carried_in(rule: UpdateRule, state: dict[str, Any], count: int) -> Numbers |
         if getattr(at, "dtype", None) != torch.int64 or int(at) != count:  # type: ignore[arg-type]
             return None
     numbers = tuple(map(float, stored))  # type: ignore[arg-type]
+    # Another optimizer went on, and left what it does not know: no operand is what it was at first.
+    if not rule.counts and any(bool(operand.any()) for operand in operands):
+        numbers = tuple(carried.recovered for carried in rule.carried)
     if not all(0.0 <= x <= 1.0 for x in numbers):
         names = " and ".join(carried.key for carried in rule.carried)
         raise ValueError(f"{names} must be in [0, 1], got {' and '.join(map(str, numbers))}")
@@ -86,7 +92,8 @@ class Counts:
         self.rule, self.params, self.carries = rule, params, carries
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
-        initial = torch.tensor([carried.initial for carried in rule.carried], dtype=torch.float64)
+        values = [carried.initial for carried in rule.carried]
+        initial = torch.tensor(values, dtype=torch.float64, device="cpu")
         self.carried = initial.to(device).repeat(len(params), 1)
         self.renew_views()
 
@@ -94,7 +101,7 @@ class Counts:
         """The count of a parameter and its carried numbers."""
         self.counts[index] = count
         self.steps[index] = float(count)
-        self.carried[index] = torch.tensor(carried, dtype=torch.float64)
+        self.carried[index] = torch.tensor(carried, dtype=torch.float64, device="cpu")
 
     def moved(
         self, groups: Groups, states: States, carries: list[bool], recover: Recover
@@ -123,7 +130,9 @@ class Counts:
             numbers = self._carried(old, state, count) if carries[index] else None
             if numbers is None and own and not self._lost(old, state):
                 numbers = tuple(self.carried[old].tolist())
-            new.set(index, count, recover(g, count) if numbers is None else numbers)
+            if numbers is None:
+                numbers = recover(g, count, bool(operands_in(self.rule, state)))
+            new.set(index, count, numbers)
         if [id(p) for p in new.params] != [id(p) for p in self.params]:
             return Moved(new, max(foreign), len(foreign) > 1 and not kept)
         # The counts last: after an interrupt the others would still be seen to differ.
@@ -173,7 +182,7 @@ class Counts:
         keys = [carried.key for carried in self.rule.carried]
         if old is not None and all(state.get(key) is ours.get(key) for key in keys):
             return None
-        return carried_in(self.rule, state, count)
+        return carried_in(self.rule, state, count, [x for _, x in operands_in(self.rule, state)])
 
     def _lost(self, old: int | None, state: dict[str, Any]) -> bool:
         """A state without counts was put in place of the one that showed our numbers."""

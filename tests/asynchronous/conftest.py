@@ -1,13 +1,12 @@
 """An optimizer whose steps nobody knows the outcome of."""
 
 import pytest
-from threads import one_thread  # noqa: F401 (a fixture)
+from lib.late_device import LateQueue, PosingBackend
+from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import native
 from lrfused.device import graph_capture
-from lrfused.engine import bound_table, engine, slow_path
-
-from .posing import LateQueue, PosingStep
+from lrfused.engine import bind, counters, engine, slow_path
 
 
 @pytest.fixture
@@ -16,9 +15,8 @@ def queue(monkeypatch):
     if native.cpu is None:
         pytest.skip(f"no C++ backend: {native.why_not_cpu}")
     queue = LateQueue()
-    monkeypatch.setattr(bound_table, "choose_for_all", lambda choice, devices: "triton")
-    monkeypatch.setattr(bound_table, "make_runner", lambda name, work, _: PosingStep(work))
-    monkeypatch.setattr(engine, "DeviceQueue", lambda device: queue)
+    monkeypatch.setattr(bind, "choose_for_all", lambda choice, devices: PosingBackend())
+    monkeypatch.setattr(counters, "DeviceQueue", lambda device: queue)
     for module in (engine, slow_path, graph_capture):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
     return queue

@@ -6,14 +6,16 @@ import weakref
 
 import pytest
 import torch
-from step.helpers import FEW, assert_same_bits, random_problem, set_gradients, start
+from lib.runs import FEW, assert_same_bits, random_problem, set_gradients, start
 
 import lrfused
 from lrfused import schedules as S
-from lrfused.backends.registry import run_reference
-from lrfused.engine import bound_table
+from lrfused.backends.registry import BACKENDS
+from lrfused.engine import bind
+from lrfused.rules import ADAMW
+from lrfused.settings.slots import Slot
 
-from .posing import NothingWaits
+from .capturing import capture
 
 ADDRESSED = ("words", "loss_scale")
 
@@ -33,23 +35,12 @@ def give(rng, made):
     set_gradients(made.params, random_problem(rng, FEW, 1).gradients[0])
 
 
-def capture(queue, opt):
-    """A step that is captured; that nothing is done by it is the posing GPU's affair."""
-    queue.capturing = True
-    try:
-        with NothingWaits():
-            opt.step()
-    finally:
-        queue.capturing = False
-
-
 def addresses(made):
     """Of all that a captured graph writes, besides parameters."""
-    engine = made.opt._engine
-    state = engine.state(made.opt.param_groups)
+    state = made.opt._engine.bookkeeping.state(made.opt.param_groups)
     found = [getattr(state, name).data_ptr() for name in ADDRESSED]
-    found += [getattr(state.tensors, n).data_ptr() for n in ("counts", "steps", "products")]
-    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in bound_table.MOMENTS[:2]]
+    found += [getattr(state.tensors, n).data_ptr() for n in ("counts", "steps", "carried")]
+    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in ADAMW.keys[:2]]
 
 
 def test_a_capture_asks_nothing_and_nothing_is_asked_of_it(made, queue):
@@ -97,8 +88,7 @@ def test_a_first_step_cannot_be_captured(rng, queue):
 
 
 def test_the_reference_cannot_be_captured(rng, made, queue, monkeypatch):
-    monkeypatch.setattr(bound_table, "choose_for_all", lambda choice, devices: "reference")
-    monkeypatch.setattr(bound_table, "make_runner", lambda name, work, _: run_reference)
+    monkeypatch.setattr(bind, "choose_for_all", lambda choice, devices: BACKENDS["reference"])
     opt = lrfused.AdamW(made.params)
     opt.step()
     with pytest.raises(RuntimeError, match=r"'reference' asks the device .* cannot be captured"):
@@ -107,9 +97,7 @@ def test_the_reference_cannot_be_captured(rng, made, queue, monkeypatch):
 
 def test_a_captured_table_lives_on_when_it_is_replaced(rng, made, queue):
     capture(queue, made.opt)
-    run, work = (
-        weakref.ref(x) for x in (made.opt._engine._table.run, made.opt._engine._table.work)
-    )
+    run, work = (weakref.ref(x) for x in (made.opt._engine.table.run, made.opt._engine.table.work))
     before = addresses(made)
     give(rng, made)
     made.opt.step()  # the second parameter has a gradient now
@@ -117,14 +105,14 @@ def test_a_captured_table_lives_on_when_it_is_replaced(rng, made, queue):
     made.opt.step()
     gc.collect()
     assert run() is not None and work() is not None
-    assert made.opt._engine._table.run is not run()
+    assert made.opt._engine.table.run is not run()
     assert addresses(made) == before
     duplicate = copy.deepcopy(made.opt)
-    assert not duplicate._engine.is_captured
+    assert not duplicate._engine.bookkeeping.is_captured
 
 
 def test_another_table_is_let_go(rng, made, queue):
-    run = weakref.ref(made.opt._engine._table.run)
+    run = weakref.ref(made.opt._engine.table.run)
     give(rng, made)
     made.opt.step()
     gc.collect()
@@ -134,12 +122,12 @@ def test_another_table_is_let_go(rng, made, queue):
 def test_a_loaded_checkpoint_lies_where_the_captured_graph_looks(rng, made, queue):
     saved = copy.deepcopy(made.opt.state_dict())
     capture(queue, made.opt)
-    table, before = made.opt._engine._table, addresses(made)
+    table, before = made.opt._engine.table, addresses(made)
     made.opt.step()
     made.opt.load_state_dict(saved)
     assert addresses(made) == before and made.opt.metrics()["steps"] == 2
     made.opt.step()
-    assert made.opt._engine._table is table
+    assert made.opt._engine.table is table
 
 
 def test_no_group_is_added_after_a_capture(made, queue):
@@ -157,21 +145,21 @@ def test_push_uploads_what_stands_in_the_groups(made):
     made.opt.param_groups[0]["lr"] = 0.25
     before = [p.detach().clone() for p in made.params]
     made.opt.push()
-    (values,) = made.opt._engine._table.run.pushed
-    assert values[0, 0] == 0.25
+    (values,) = made.opt._engine.table.run.pushed
+    assert values[0, Slot.LR] == 0.25
     for p, q in zip(made.params, before, strict=True):
         assert_same_bits(p.detach(), q)
 
 
 def test_push_reaches_older_captured_tables(rng, made, queue):
     capture(queue, made.opt)
-    older = made.opt._engine._table.run
+    older = made.opt._engine.table.run
     give(rng, made)
     made.opt.step()
     made.opt.param_groups[0]["lr"] = 0.25
     made.opt.push()
-    for run in (older, made.opt._engine._table.run):
-        assert [values[0, 0] for values in run.pushed] == [0.25]
+    for run in (older, made.opt._engine.table.run):
+        assert [values[0, Slot.LR] for values in run.pushed] == [0.25]
 
 
 def test_push_before_the_first_step_leaves_it_to_that(rng):
@@ -190,7 +178,7 @@ def test_push_refuses_what_is_not_a_number(rng, made, key, value):
     made.opt.param_groups[0][key] = value
     with pytest.raises(RuntimeError, match="push: param_groups holds more than other numbers"):
         made.opt.push()
-    assert made.opt._engine._table.run.pushed == []
+    assert made.opt._engine.table.run.pushed == []
     made.opt.step()  # which takes it in
     made.opt.push()
 

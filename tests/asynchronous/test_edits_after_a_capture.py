@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from step.helpers import assert_same_bits
+from lib.runs import assert_same_bits
 from torch.nn import Parameter
 
 import lrfused
 from lrfused import schedules
 
-from .test_capture import capture
+from .capturing import capture
 
 MESSAGE = r"param_groups: groups were removed, added or put in another order after a step was captu"
 
@@ -70,13 +70,13 @@ def test_an_edit_after_a_capture_is_refused(rng, queue, opt, edit, replaced):
         params[0].data = params[0].data.clone()
         step(rng, opt)
     before, kept = [p.detach().clone() for p in params], list(opt.param_groups)
-    steps, pushed = opt.metrics()["steps"], len(opt._engine._table.run.pushed)
+    steps, pushed = opt.metrics()["steps"], len(opt._engine.table.run.pushed)
     edit(opt)
     give(rng, opt)
     for ask in (opt.step, opt.push) if opt.param_groups else (opt.push,):
         with pytest.raises(RuntimeError, match=MESSAGE):
             ask()
-    assert len(opt._engine._table.run.pushed) == pushed
+    assert len(opt._engine.table.run.pushed) == pushed
     for p, q in zip(params, before, strict=True):
         assert_same_bits(p.detach(), q)
     opt.param_groups[:] = kept
@@ -86,7 +86,7 @@ def test_an_edit_after_a_capture_is_refused(rng, queue, opt, edit, replaced):
     capture(queue, opt)
     opt.push()
     assert opt.metrics()["steps"] == steps + 2
-    assert len(opt._engine._table.run.pushed) == pushed + 1
+    assert len(opt._engine.table.run.pushed) == pushed + 1
 
 
 def test_groups_that_are_put_back_have_their_own_values(rng, queue, opt):
@@ -102,11 +102,11 @@ def test_groups_that_are_put_back_have_their_own_values(rng, queue, opt):
 
 def test_copies_in_the_same_places_are_no_other_groups(rng, queue, opt):
     """dict(g) in place of g: the graph goes on, and so does a step outside of it."""
-    table = opt._engine._table
+    table = opt._engine.table
     opt.param_groups[:] = [dict(group) for group in opt.param_groups]
     opt.push()
     step(rng, opt)
-    assert opt.metrics()["steps"] == 4 and opt._engine._table is table
+    assert opt.metrics()["steps"] == 4 and opt._engine.table is table
 
 
 def test_a_schedule_that_was_written_shows_its_value_at_the_step_that_is_known(rng, queue):

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from step.helpers import FEW, advance, assert_same_bits, random_problem, set_gradients, start
+from lib.runs import FEW, advance, assert_same_bits, random_problem, set_gradients, start
 
 from lrfused import schedules as S
 from lrfused.device.readback import LONGEST_PAUSE
@@ -131,7 +131,7 @@ def test_a_copy_waits_for_nothing(rng, queue, duplicate):
     made, step = stepping(rng, lr=LR)
     step()
     opt = duplicate(made.opt)
-    assert opt._engine.readback is None
+    assert opt._engine.bookkeeping.counters.readback is None
     queue.run()
     opt.param_groups[0]["params"][0].grad = torch.tensor(1.0)
     opt.step()

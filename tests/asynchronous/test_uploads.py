@@ -5,10 +5,9 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pytest
 import torch
+from lib.late_device import LateQueue, NothingIsAllocated
 
 from lrfused.device.host_to_device import SPARES, Upload
-
-from .posing import LateQueue, NothingIsAllocated
 
 CPU = torch.device("cpu")
 

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from step.helpers import FEW, random_problem, set_gradients, start
-from step.test_layouts import LAYOUTS
+from lib.late_device import WAITING, NothingWaits
+from lib.layouts import LAYOUTS
+from lib.runs import FEW, random_problem, set_gradients, start
 
 from lrfused import native
 from lrfused import schedules as S
-
-from .posing import WAITING, NothingWaits
 
 X = torch.tensor(0.5, dtype=torch.float64)
 LR = S.warmup_cosine(1e-2, 3, 20)

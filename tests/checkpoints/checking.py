@@ -2,7 +2,8 @@
 
 import os
 
-from .conftest import SEED
+from lib.seeds import SEED
+
 from .launching import OK
 
 

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from lib.seeds import SEED
 from torch import distributed
 
 from .launching import launch
 
-SEED = "LRFUSED_TEST_SEED"
 BASE, EACH = 120.0, 1.0  # seconds that a launch may take, whatever else the machine does
 
 

@@ -4,10 +4,10 @@ import os
 import re
 
 import pytest
+from lib.seeds import SEED
 
 from . import cells
 from .checking import check
-from .conftest import SEED
 from .launching import OK, launch
 from .limits import BETWEEN, DEADLY, LIMITS, OURS, limits_of
 

@@ -11,7 +11,8 @@ from torch.distributed.checkpoint import default_planner, state_dict
 import lrfused
 from lrfused import schedules
 from lrfused.groups.carried import KEYS
-from lrfused.state.step_counts import PRODUCT_COUNT, PRODUCTS
+from lrfused.rules import RULES
+from lrfused.state.step_counts import carried_keys
 
 PAGE = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
 
@@ -51,4 +52,4 @@ def test_a_checkpoint_of_torchs_loads_in_three_lines(tmp_path, flatten):
 def test_the_page_names_every_key():
     """What stands in groups and states besides torch's keys, and nothing else of that kind."""
     named = set(re.findall(r"`(lrfused(?:_\w+)?)`", PAGE))
-    assert named == {*KEYS, *PRODUCTS, PRODUCT_COUNT}
+    assert named == {*KEYS, *(key for rule in RULES for key in carried_keys(rule))}

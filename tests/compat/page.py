@@ -87,8 +87,8 @@ def _notes() -> list[str]:
     """What the table has no room for."""
     lines = [
         "- Up to Triton 3.6 the interpreter takes NumPy up to 2.3 only (`int()` of an array of one",
-        "  element); tests/interpreting.py mends that, so these tests ran with the NumPy of the",
-        "  table. Kernels on a GPU do not know NumPy.",
+        "  element); tests/lib/interpreting.py mends that, so these tests ran with the NumPy of",
+        "  the table. Kernels on a GPU do not know NumPy.",
     ]
     for stack in STACKS:
         unknown = read(stack.name).get("parts", {}).get("kernels", {}).get("unknown_targets", {})

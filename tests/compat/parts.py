@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bare
 from compat.environments import folder, python, run_in, tree
 from compat.process import Done
 from compat.stacks import Stack
+from lib import bare
 
 PASSED, FAILED, SLOW, NOT_RUN = "passed", "failed", "slow", "not run"
 TARGETS = "sm_80,sm_90,sm_100,gfx942"

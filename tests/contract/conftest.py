@@ -1,8 +1,8 @@
 """Every test of the contract that takes a backend runs over all of them."""
 
 import pytest
-from emulating import cuda, emulation  # noqa: F401 (fixtures)
-from every_backend import backend  # noqa: F401 (a fixture)
+from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
+from lib.every_backend import backend  # noqa: F401 (a fixture)
 
 from lrfused import native
 

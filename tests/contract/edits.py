@@ -3,12 +3,11 @@
 import copy
 
 import torch
+from lib.contract import assert_same_bits
 from torch.nn import Parameter
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import assert_same_bits
 
 
 def own_settings(scheduled):

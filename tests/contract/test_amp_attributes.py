@@ -4,10 +4,7 @@ import copy
 
 import pytest
 import torch
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     assert_same_bits,
     assert_same_run,
     assert_unchanged,
@@ -20,6 +17,8 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
 
 
 @pytest.mark.parametrize(

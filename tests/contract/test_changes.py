@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_run,
     assert_unchanged,
@@ -17,6 +14,8 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
 
 
 def pair(rng, backend, **options):

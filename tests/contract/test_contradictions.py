@@ -4,11 +4,18 @@ import copy
 
 import pytest
 import torch
+from lib.contract import (
+    assert_near,
+    assert_same_run,
+    give_gradients,
+    parameters_of,
+    run,
+    twin,
+    warmup,
+)
+from lib.contract import make_parameters as parameters
 
 import lrfused
-
-from .helpers import assert_near, assert_same_run, give_gradients, parameters_of, run, twin, warmup
-from .helpers import make_parameters as parameters
 
 CARRIED = ("lrfused_step", "lrfused_skipped_steps", "lrfused_loss_scale")
 

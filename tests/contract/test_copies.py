@@ -4,14 +4,10 @@ import copy
 import multiprocessing
 import pickle
 
-import emulating
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib import emulating
+from lib.contract import (
     assert_same_run,
     assert_unchanged,
     give_gradients,
@@ -22,6 +18,9 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
 
 
 def build(rng, backend="auto", **options):

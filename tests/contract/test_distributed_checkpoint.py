@@ -5,6 +5,15 @@ import warnings
 
 import pytest
 import torch
+from lib.contract import (
+    assert_near,
+    assert_same_run,
+    make_parameters,
+    parameters_of,
+    run,
+    twin,
+    warmup,
+)
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -14,16 +23,6 @@ from torch.distributed.checkpoint.state_dict import (
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import (
-    assert_near,
-    assert_same_run,
-    make_parameters,
-    parameters_of,
-    run,
-    twin,
-    warmup,
-)
 
 
 def make_model(rng):

@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
+from lib.contract import parameters_of, warmup
 from torch import distributed
 
 import lrfused
-
-from .helpers import parameters_of, warmup
 
 
 @pytest.fixture

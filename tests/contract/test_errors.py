@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from lib.contract import make_parameters, run
 
 import lrfused
 from lrfused import native, schedules
-
-from .helpers import make_parameters, run
 
 NAN, INF = math.nan, math.inf
 NUMBERS = ("lr", "eps", "weight_decay", "max_grad_norm", "clip_value", "agc")

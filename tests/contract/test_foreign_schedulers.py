@@ -8,12 +8,7 @@ import warnings
 
 import pytest
 import torch
-from torch.optim import lr_scheduler as L
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_run,
     assert_unchanged,
@@ -24,6 +19,10 @@ from .helpers import (
     twin,
     warmup,
 )
+from torch.optim import lr_scheduler as L
+
+import lrfused
+from lrfused import schedules
 
 SCHEDULERS = {
     "LambdaLR": lambda opt: L.LambdaLR(opt, lambda step: 1.0),

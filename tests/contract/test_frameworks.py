@@ -4,11 +4,7 @@ import functools
 
 import pytest
 import torch
-from torch.optim import swa_utils
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_bits,
     assert_same_run,
@@ -19,6 +15,9 @@ from .helpers import (
     twin,
     warmup,
 )
+from torch.optim import swa_utils
+
+import lrfused
 
 
 def test_step_is_a_real_bound_method(rng):

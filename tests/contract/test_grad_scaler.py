@@ -2,11 +2,7 @@
 
 import pytest
 import torch
-from torch.amp import GradScaler
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_run,
     give_gradients,
@@ -15,6 +11,9 @@ from .helpers import (
     twin,
     warmup,
 )
+from torch.amp import GradScaler
+
+import lrfused
 
 
 def scaler_of(**options):

@@ -8,12 +8,12 @@ import pickle
 
 import pytest
 import torch
+from lib.contract import assert_near, assert_same_bits, make_parameters, run, twin
 
 import lrfused
 from lrfused import schedules
 
 from .edits import EDITS, Edited, copied, own_settings, saved_groups, torchs_settings
-from .helpers import assert_near, assert_same_bits
 
 either = pytest.mark.parametrize("scheduled", [False, True], ids=["numbers", "schedules"])
 every_edit = pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
@@ -120,6 +120,23 @@ def test_a_group_that_is_put_back_goes_on(rng, backend, scheduled):
         made.assert_right()
         counts = [float(made.opt.state[p]["step"]) for p in made.params[:3]]
         assert counts == [8.0, 6.0, 6.0]
+
+
+def test_counts_in_other_memory_are_those_that_are_stepped(rng, backend):
+    """A group is taken out and put back, and somebody replaced a count in between, which metrics()
+    took over each time: in new memory, though list and states look as they did."""
+    params = make_parameters(rng)
+    theirs = torch.optim.AdamW([{"params": [p]} for p in twin(params)], lr=0.02)
+    ours = lrfused.AdamW([{"params": [p]} for p in params], lr=0.02, backend=backend)
+    run(rng, 2, ours, theirs)
+    out = ours.param_groups.pop()
+    ours.state[params[0]]["step"] = torch.tensor(2.0)
+    ours.metrics()
+    ours.param_groups.append(out)
+    ours.metrics()
+    run(rng, 2, ours, theirs)
+    assert_near(ours, theirs)
+    assert ours.metrics()["steps"] == 4
 
 
 def test_metrics_right_after_an_edit_are_those_of_the_groups(rng):

@@ -4,13 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch.nn import Parameter
-
-import lrfused
-from lrfused import schedules
-
-from .edits import copied, saved_groups
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_bits,
     assert_unchanged,
@@ -21,6 +15,12 @@ from .helpers import (
     twin,
     warmup,
 )
+from torch.nn import Parameter
+
+import lrfused
+from lrfused import schedules
+
+from .edits import copied, saved_groups
 
 in_mid_run = pytest.mark.parametrize("at", [0, 3])
 

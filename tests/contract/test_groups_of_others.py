@@ -2,12 +2,7 @@
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-
-from .edits import copied, own_settings, saved_groups
-from .helpers import (
+from lib.contract import (
     assert_same_bits,
     make_parameters,
     parameters_of,
@@ -16,6 +11,11 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
+
+from .edits import copied, own_settings, saved_groups
 
 OWN = [
     *own_settings(True),

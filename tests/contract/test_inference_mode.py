@@ -8,12 +8,11 @@ import io
 
 import pytest
 import torch
+from lib.contract import assert_same_bits, make_parameters, parameters_of, tensors_of, twin, warmup
 from torch import nn
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import assert_same_bits, make_parameters, parameters_of, tensors_of, twin, warmup
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 

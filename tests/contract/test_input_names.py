@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
+from lib.contract import make_parameters, run, twin
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import make_parameters, run, twin
 
 
 def build(params, first, second):

@@ -5,11 +5,10 @@ import warnings
 
 import pytest
 import torch
+from lib.contract import make_parameters, parameters_of, run, twin, warmup
 
 import lrfused
 from lrfused import LossScale, schedules
-
-from .helpers import make_parameters, parameters_of, run, twin, warmup
 
 PEAK = 0.25
 

@@ -6,11 +6,7 @@ import warnings
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_same_run,
     assert_unchanged,
     make_parameters,
@@ -20,6 +16,9 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
 
 
 def fresh_like(opt, **options):

@@ -2,18 +2,17 @@
 
 import pytest
 import torch
-from torch.optim import lr_scheduler as L
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     give_gradients,
     make_parameters,
     run,
     twin,
 )
+from torch.optim import lr_scheduler as L
+
+import lrfused
+from lrfused import schedules
 
 SCHEDULERS = {
     "StepLR": lambda o: L.StepLR(o, 4, 0.5),

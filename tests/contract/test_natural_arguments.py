@@ -9,13 +9,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from lib.contract import assert_same_run, give_gradients, make_parameters, run, twin, warmup
 from torch.nn import Parameter
 from torch.optim import lr_scheduler as L
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import assert_same_run, give_gradients, make_parameters, run, twin, warmup
 
 NAMES = ("lr", "weight_decay", "eps", "betas[0]", "betas[1]", "clip_value", "agc", "max_grad_norm")
 IN_GROUPS = NAMES[:5]

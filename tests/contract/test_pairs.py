@@ -5,11 +5,7 @@ from collections.abc import MutableSequence
 import numpy as np
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_run,
     give_gradients,
@@ -19,6 +15,9 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
 
 
 class ConfigList(MutableSequence):

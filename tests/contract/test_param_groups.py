@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
+from lib.contract import make_parameters, run, twin, warmup
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import make_parameters, run, twin, warmup
 
 SCHEDULED = {
     "lr": warmup(),

@@ -2,11 +2,7 @@
 
 import pytest
 import torch
-from torch.nn import Parameter
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_bits,
     assert_same_run,
@@ -18,6 +14,9 @@ from .helpers import (
     snapshot,
     twin,
 )
+from torch.nn import Parameter
+
+import lrfused
 
 
 class Tagged(torch.Tensor):

@@ -4,11 +4,7 @@ import copy
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_same_run,
     give_gradients,
     make_parameters,
@@ -18,6 +14,9 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
 
 KEYS = ("lrfused_beta1_product", "lrfused_beta2_product", "lrfused_count")
 
@@ -49,7 +48,7 @@ def restored(opt, saved, **options):
 
 def products_of(opt):
     """As they stand in the engine."""
-    return opt._engine.state(opt.param_groups).tensors.products.clone()
+    return opt._engine.bookkeeping.state(opt.param_groups).tensors.carried.clone()
 
 
 def test_late_parameters_resume_bit_equal(rng, backend):

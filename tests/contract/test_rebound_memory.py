@@ -3,17 +3,12 @@
 import multiprocessing
 from multiprocessing.reduction import ForkingPickler
 
-import emulating
-import interpreting  # noqa: F401 (makes it quick, in other processes, too)
+import lib.interpreting  # noqa: F401 (makes it quick, in other processes, too)
 import numpy as np
 import pytest
 import torch
-from conftest import Rng
-
-import lrfused
-from lrfused import native
-
-from .helpers import (
+from lib import emulating
+from lib.contract import (
     assert_near,
     assert_same_bits,
     give_gradients,
@@ -22,6 +17,10 @@ from .helpers import (
     run,
     twin,
 )
+from lib.seeds import Rng
+
+import lrfused
+from lrfused import native
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 SHAPES = ((6, 6), (13,), (5, 5))

@@ -5,11 +5,10 @@ import json
 
 import pytest
 import torch
+from lib.contract import assert_unchanged, make_parameters, run, snapshot, twin, warmup
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import assert_unchanged, make_parameters, run, snapshot, twin, warmup
 
 
 def change(*path, to):

@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     assert_same_bits,
     assert_same_run,
     give_gradients,
@@ -15,6 +12,8 @@ from .helpers import (
     tensors_of,
     twin,
 )
+
+import lrfused
 
 KEYS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 SHAPES = ((2, 3), (6, 6), (6, 6))

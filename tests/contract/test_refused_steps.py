@@ -4,12 +4,7 @@ import math
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-from lrfused.memory import dtensor
-
-from .helpers import (
+from lib.contract import (
     assert_same_bits,
     give_gradients,
     make_parameters,
@@ -18,6 +13,10 @@ from .helpers import (
     snapshot,
     twin,
 )
+
+import lrfused
+from lrfused import schedules
+from lrfused.memory import dtensor
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e30])

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from lib.contract import make_parameters, run, warmup
 
 import lrfused
 from lrfused import schedules
-
-from .helpers import make_parameters, run, warmup
 
 GIVEN = {
     "max_grad_norm": 0.5,

@@ -9,10 +9,7 @@ import warnings
 
 import pytest
 import torch
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     assert_same_run,
     assert_unchanged,
     make_parameters,
@@ -21,6 +18,8 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
 
 POLICY = lrfused.LossScale(init=64.0, growth_interval=2)
 dynamic = pytest.mark.parametrize("scale", ["dynamic", POLICY], ids=["name", "policy"])

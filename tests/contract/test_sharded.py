@@ -5,12 +5,12 @@ FullyShardedDataParallel marks them by ``_fsdp_flattened``; of others the caller
 
 import pytest
 import torch
+from lib.contract import assert_same_run, make_parameters, run, twin, warmup
 from torch.nn import Parameter
 
 import lrfused
 
 from .edits import copied
-from .helpers import assert_same_run, make_parameters, run, twin, warmup
 
 GLOBAL = {
     "max_grad_norm": 1.0,

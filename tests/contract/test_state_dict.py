@@ -4,11 +4,7 @@ import io
 
 import pytest
 import torch
-
-import lrfused
-from lrfused import schedules
-
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_run,
     make_parameters,
@@ -16,6 +12,10 @@ from .helpers import (
     twin,
     warmup,
 )
+
+import lrfused
+from lrfused import schedules
+from lrfused.settings.slots import Slot
 
 
 def through_a_file(saved, **options):
@@ -91,7 +91,9 @@ def test_a_long_table_stands_once(rng):
     other = lrfused.AdamW([{"params": [p]} for p in params[1:]], lr=1.0)
     other.load_state_dict(opt.state_dict(), load_schedules=True)
     step = int(rng.numpy.integers(3000))
-    assert [row.cells[0].schedule(step) for row in other._engine.hyper.rows] == [values[step]] * 29
+    assert [row.cells[Slot.LR].schedule(step) for row in other._engine.bookkeeping.hyper.rows] == [
+        values[step]
+    ] * 29
 
 
 def test_step_counts_are_clones(rng, backend):

@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
+from lib.contract import assert_same_run, make_parameters, parameters_of, run, twin, warmup
 
 import lrfused
-
-from .helpers import assert_same_run, make_parameters, parameters_of, run, twin, warmup
 
 
 def with_entries(opt):

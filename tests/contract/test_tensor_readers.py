@@ -5,14 +5,13 @@ import sys
 
 import pytest
 import torch
-from step.helpers import needs_cpp
+from lib.contract import assert_same_run, give_gradients, make_parameters, parameters_of, run, twin
+from lib.runs import needs_cpp
 from torch.nn import Parameter
 
 import lrfused
 from lrfused import native
-from lrfused.engine import engine
-
-from .helpers import assert_same_run, give_gradients, make_parameters, parameters_of, run, twin
+from lrfused.engine import slow_path
 
 pytestmark = needs_cpp
 
@@ -34,7 +33,7 @@ def test_a_usual_step_is_left_to_the_walk(rng, reader, monkeypatch, dtype):
     run(rng, 2, ours, plain)
     give_gradients(rng, ours, plain)
     plain.step()
-    monkeypatch.setattr(engine, "look_closely", None)
+    monkeypatch.setattr(slow_path, "check", None)
     ours.step()
     monkeypatch.undo()
     assert_same_run(ours, plain)
@@ -79,7 +78,7 @@ def test_a_gradient_that_cannot_be_used_where_it_lies_is_copied(rng, opt, monkey
     plain.step()
     param = parameters_of(opt)[1]
     param.grad = make(param.grad)
-    monkeypatch.setattr(engine, "look_closely", None)
+    monkeypatch.setattr(slow_path, "check", None)
     opt.step()
     monkeypatch.undo()
     assert_same_run(opt, plain)

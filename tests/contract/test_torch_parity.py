@@ -2,11 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import shorter
-
-import lrfused
-
-from .helpers import (
+from lib.contract import (
     STATE_KEYS,
     assert_near,
     give_gradients,
@@ -15,6 +11,9 @@ from .helpers import (
     run,
     twin,
 )
+from lib.runs import shorter
+
+import lrfused
 
 OPTIONS = {
     "defaults": {},

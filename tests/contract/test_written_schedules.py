@@ -6,13 +6,7 @@ import warnings
 
 import pytest
 import torch
-from torch.optim import lr_scheduler as L
-
-import lrfused
-from lrfused import schedules
-
-from .edits import saved_groups
-from .helpers import (
+from lib.contract import (
     assert_near,
     assert_same_run,
     assert_unchanged,
@@ -24,6 +18,12 @@ from .helpers import (
     twin,
     warmup,
 )
+from torch.optim import lr_scheduler as L
+
+import lrfused
+from lrfused import schedules
+
+from .edits import saved_groups
 
 # What is written, and the same before the step at which it is written.
 FALLING = schedules.linear(0.9, 0.1, 20)

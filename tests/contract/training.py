@@ -10,9 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
-import emulating
-import interpreting  # noqa: F401 (makes it quick)
+import lib.interpreting  # noqa: F401 (makes it quick)
 import torch
+from lib import emulating
 
 import lrfused
 from lrfused import schedules

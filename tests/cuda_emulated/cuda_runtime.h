@@ -60,6 +60,14 @@ T __shfl_xor_sync(unsigned mask, T x, int change) {
     return x;
 }
 
+inline void __syncwarp() { emulated::pause(emulated::AT_WARP_BARRIER); }
+
+inline int atomicMin(int* place, int value) {
+    int before = *place;
+    *place = std::min(before, value);
+    return before;
+}
+
 inline unsigned atomicInc(unsigned* place, unsigned limit) {
     unsigned before = *place;
     *place = before >= limit ? 0 : before + 1;

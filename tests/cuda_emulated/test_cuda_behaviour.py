@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from step.helpers import (
+from lib.runs import (
     DTYPES,
     FEW,
     SMALL,
@@ -74,7 +74,7 @@ def test_without_any_one_barrier_the_result_is_wrong(emulation):
     assert done.returncode == 0, done.stderr
     wrong = json.loads(done.stdout)
     assert not wrong.pop("")
-    assert len(wrong) == 9
+    assert len(wrong) == 11
     for place, is_wrong in wrong.items():
         assert is_wrong, f"nothing changes without the barrier at {place}"
 
@@ -97,7 +97,7 @@ def test_a_latched_error_stays_until_the_host_has_seen_it(rng):
     problem = random_problem(rng, FEW, 1)
     made = start(problem.values, "cuda", nonfinite="raise")
     advance(made, problem.gradients[0])
-    table, state = made.opt._engine._table, made.opt._engine.state([])
+    table, state = made.opt._engine.table, made.opt._engine.bookkeeping.state([])
     reading = []
     for lr, poison in ((1e-3, INF), (float("nan"), 1.0), (1e-3, 1.0)):
         table.work.hyper.values[0, 0] = lr

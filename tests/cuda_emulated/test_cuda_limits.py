@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from asynchronous.posing import LateQueue
-from step.helpers import FEW, SMALL, assert_as_reference, assert_same_run, random_problem, run
+from lib.late_device import LateQueue
+from lib.runs import FEW, SMALL, assert_as_reference, assert_same_run, random_problem, run
 
 from lrfused import schedules as S
 from lrfused.device.host_to_device import SPARES, Upload
@@ -32,13 +32,13 @@ def test_more_tensors_than_parameters_of_a_kernel(rng, cuda, monkeypatch):
     monkeypatch.setattr(cuda.module, "parameter_capacity", lambda: 3)
     problem = random_problem(rng, SMALL, 5, none=0.4)
     got = assert_as_reference(problem, "cuda", max_grad_norm=0.1)
-    assert got.opt._engine._table.run._gradients is not None
+    assert got.opt._engine.table.run._gradients is not None
 
 
 def test_a_push_makes_room_for_captures_of_such_tables(rng, cuda, monkeypatch):
     monkeypatch.setattr(cuda.module, "parameter_capacity", lambda: 3)
     got = run(random_problem(rng, SMALL, 1, none=0.0), "cuda")
-    table = got.opt._engine._table
+    table = got.opt._engine.table
     # Emulated, nothing is captured: as on a GPU.
     posed = Upload(len(SMALL), torch.int64, torch.device("cpu"), LateQueue(), fixes=True)
     monkeypatch.setattr(table.run, "_gradients", posed)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import Problem, advance, assert_same_run, random_problem, run, start
+from lib.runs import Problem, advance, assert_same_run, random_problem, run, start
 
 from lrfused import schedules as S
 
@@ -78,7 +78,7 @@ def test_a_unit_of_more_chunks_than_a_span_has(rng):
 
 def test_every_ticket_returns_to_0(rng):
     problem = random_problem(rng, LONG_ROWS, 2)
-    step = run(problem, "cuda", agc=0.05, max_grad_norm=0.3).opt._engine._table.run
+    step = run(problem, "cuda", agc=0.05, max_grad_norm=0.3).opt._engine.table.run
     spans = 3
     sums = spans * 4 * 8
     tickets = step._room[step.step.decided_end + sums :]

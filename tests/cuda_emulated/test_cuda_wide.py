@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from emulating import emulated
-from step.helpers import assert_as_reference, random_problem
+from lib import emulation_build
+from lib.emulating import emulated
+from lib.runs import assert_as_reference, random_problem
 
-from cuda_emulated import building
 from lrfused import native
 
 pytestmark = emulated
@@ -24,7 +24,7 @@ SIZES = [(7,), (16,), (4103,), (2048 + 8,), (8192,), (8192 + 2048 + 24,)]
 @pytest.fixture(scope="module")
 def module(request):
     cache = request.config.rootpath / ".pytest_cache" / "cuda_emulated"
-    return building.Emulation(building.build(cache, "-DLRF_WIDEST=32")).module
+    return emulation_build.Emulation(emulation_build.build(cache, "-DLRF_WIDEST=32")).module
 
 
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"clip_value": 0.3}], ids=str)

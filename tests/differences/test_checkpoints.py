@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from step.helpers import needs_cpp
+from lib.runs import needs_cpp
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,

@@ -139,7 +139,7 @@ def test_a_captured_step_takes_no_more_groups(monkeypatch):
 
     Add all groups before the capture; `start_step` lets one of them wait."""
     opts = [stepped(TORCH, capturable=False), stepped(OURS)]
-    monkeypatch.setattr(type(opts[1]._engine), "is_captured", property(lambda _: True))
+    monkeypatch.setattr(type(opts[1]._engine.bookkeeping), "is_captured", property(lambda _: True))
     opts[0].add_param_group({"params": [ones()]})
     with pytest.raises(RuntimeError, match="captured"):
         opts[1].add_param_group({"params": [ones()]})

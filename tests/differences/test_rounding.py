@@ -3,8 +3,8 @@
 import threading
 
 import torch
-from contract.helpers import assert_near, run, twin
-from step.helpers import needs_cpp
+from lib.contract import assert_near, run, twin
+from lib.runs import needs_cpp
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from step.helpers import (  # beside this
+from lib.runs import (  # beside this
     assert_same_bits,
     assert_same_contents,
     bits,

@@ -22,7 +22,7 @@ import machine
 import result_files
 from gpu_device import DryGpu, Gpu
 
-from lrfused.backends import registry
+from lrfused.backends.registry import BACKENDS as REGISTERED
 
 DRY = "LRFUSED_GPU_DRY_RUN" in os.environ
 STAND_INS = {"cuda": "cpu"} if DRY else {}
@@ -54,7 +54,7 @@ def _why_not(backend: str) -> str | None:
         return "no GPU"
     if not DRY and os.environ.get("TRITON_INTERPRET") == "1":
         return "kernels are interpreted here; pytest -m gpu runs these tests"
-    reason = registry.why_missing(backend)
+    reason = REGISTERED[backend].why_unavailable()
     return None if reason is None else f"{backend}: {reason}"
 
 

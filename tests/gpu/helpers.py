@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from step.helpers import (
+from lib.runs import (
     Problem,
     Run,
     assert_same_contents,

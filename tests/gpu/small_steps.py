@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
-from step import helpers  # noqa: E402
-from step.test_equality import DYNAMIC, LR  # noqa: E402
+from lib import runs  # noqa: E402
+from lib.options import DYNAMIC, LR  # noqa: E402
 
-from lrfused.backends.registry import why_missing  # noqa: E402
+from lrfused.backends.registry import BACKENDS  # noqa: E402
 
 SIZES = [(), (0,), (63,), (5, 13), (513,), (3, 43691)]
 CASES = {
@@ -31,28 +31,26 @@ CASES = {
 
 def left(device, problem, backend, options):
     """Parameters and moments after all steps, on the CPU."""
-    there = helpers.Problem(
+    there = runs.Problem(
         [value.to(device) for value in problem.values],
         [[g.to(device) for g in gradients] for gradients in problem.gradients],
     )
-    made = helpers.run(there, backend, **options)
-    return {name: tensor.cpu() for name, tensor in helpers.contents(made).items()}
+    made = runs.run(there, backend, **options)
+    return {name: tensor.cpu() for name, tensor in runs.contents(made).items()}
 
 
 def main(backends):
     for backend in backends:
-        reason = why_missing(backend)
+        reason = BACKENDS[backend].why_unavailable()
         if reason:
             sys.exit(f"{backend} is not available: {reason}")
     rng = SimpleNamespace(numpy=np.random.default_rng(0), torch=torch.Generator().manual_seed(0))
     for name, options in CASES.items():
-        problem = helpers.random_problem(
-            rng, SIZES, 2, helpers.DTYPES[1:], helpers.DTYPES[1:], none=0.0
-        )
+        problem = runs.random_problem(rng, SIZES, 2, runs.DTYPES[1:], runs.DTYPES[1:], none=0.0)
         want = left("cpu", problem, "auto", options)
         for backend in backends:
             got = left("cpu" if backend == "cpu" else "cuda", problem, backend, options)
-            helpers.assert_same_contents(got, want)
+            runs.assert_same_contents(got, want)
             print(f"{backend}: {name}: same bits")
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from step.helpers import (
+from lib.options import LR, POISONED, SINGLE, poison, random_options
+from lib.runs import (
     DTYPES,
     EDGES,
     FEW,
@@ -14,7 +15,6 @@ from step.helpers import (
     run,
     start,
 )
-from step.test_equality import LR, POISONED, SINGLE, poison, random_options
 
 from lrfused import schedules as S
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import FEW, assert_same_bits, assert_same_contents, random_problem
+from lib.runs import FEW, assert_same_bits, assert_same_contents, random_problem
 
 from lrfused import schedules as S
 from lrfused.device.readback import LONGEST_PAUSE

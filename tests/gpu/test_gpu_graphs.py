@@ -5,8 +5,8 @@ import functools
 
 import pytest
 import torch
-from step.helpers import SMALL, parameters, random_problem
-from step.test_equality import LR, poison
+from lib.options import LR, poison
+from lib.runs import SMALL, parameters, random_problem
 
 import lrfused
 from lrfused import schedules as S

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from step.helpers import assert_same_bits, needs_cpp, random_problem, start
+from lib.runs import assert_same_bits, needs_cpp, random_problem, start
 
 import lrfused
 from lrfused import schedules as S

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from step.helpers import DTYPES, SMALL, advance, random_problem, start
-from step.test_equality import LR, poison, random_options
+from lib.options import LR, poison, random_options
+from lib.runs import DTYPES, SMALL, advance, random_problem, start
 
 import lrfused
 from lrfused import schedules as S

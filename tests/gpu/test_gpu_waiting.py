@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from step.helpers import DTYPES, SMALL, random_problem
-from step.test_equality import LR
+from lib.options import LR
+from lib.runs import DTYPES, SMALL, random_problem
 
 from .helpers import (
     another_stream,

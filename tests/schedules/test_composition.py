@@ -3,11 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lib.random_schedules import schedules, steps
+from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
-
-from .comparing import assert_same_bits
-from .random_schedules import schedules, steps
 
 
 @st.composite

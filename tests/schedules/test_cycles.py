@@ -5,10 +5,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lib.schedule_values import assert_follows, assert_same_bits
 
 from lrfused import schedules as S
-
-from .comparing import assert_follows, assert_same_bits
 
 lows = st.floats(1e-8, 10.0) | st.just(0.0)
 extras = st.floats(1e-8, 100.0) | st.just(0.0)

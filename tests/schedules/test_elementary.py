@@ -7,12 +7,11 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+from lib.random_schedules import SPECIAL, WORST_FOR_COS
+from lib.schedule_values import assert_same_bits, ulp_error
 
 from lrfused.native import cpu, why_not_cpu
 from lrfused.numerics import elementary
-
-from .comparing import assert_same_bits, ulp_error
-from .random_schedules import SPECIAL, WORST_FOR_COS
 
 INF, NAN = math.inf, math.nan
 HEADER = Path(__file__).parents[2] / "csrc" / "core" / "elementary.h"

@@ -8,12 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lib.random_schedules import schedules, steps
+from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
 from lrfused.schedules import Schedule
-
-from .comparing import assert_same_bits
-from .random_schedules import schedules, steps
 
 ARITHMETIC = [
     *(operator.add, operator.sub, operator.mul),

@@ -7,10 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
-
-from .comparing import assert_same_bits
 
 finite = st.floats(-1e6, 1e6)
 entries = st.lists(finite, min_size=1, max_size=200)

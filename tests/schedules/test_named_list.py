@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
 
-from .comparing import assert_same_bits
 from .named import BUILDING_BLOCKS, ROWS
 
 INSTRUCTIONS = 48

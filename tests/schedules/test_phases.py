@@ -6,11 +6,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lib.random_schedules import schedules, steps
+from lib.schedule_values import assert_follows, assert_same_bits
 
 from lrfused import schedules as S
-
-from .comparing import assert_follows, assert_same_bits
-from .random_schedules import schedules, steps
 
 values = st.floats(1e-8, 100.0) | st.just(0.0)
 positives = st.floats(1e-6, 100.0)

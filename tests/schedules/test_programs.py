@@ -10,14 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lib.programs import single
+from lib.random_schedules import SPECIAL, input_values, schedules, steps
+from lib.schedule_values import assert_same_bits
 
 import lrfused.schedules.evaluate
 from lrfused import schedules as S
 from lrfused.native import cpu, why_not_cpu
-from lrfused.schedules.bytecode import ARITY, MAX_INSTRUCTIONS, Op, Program
-
-from .comparing import assert_same_bits
-from .random_schedules import SPECIAL, input_values, schedules, steps
+from lrfused.schedules.bytecode import ARITY, MAX_INSTRUCTIONS, Op
 
 INF, NAN = math.inf, math.nan
 HEADER = Path(__file__).parents[2] / "csrc" / "core" / "program.h"
@@ -33,15 +33,6 @@ def in_cpp(program, steps, inputs=()):
         program.table,
         np.asarray(steps, dtype=np.float64),
     )
-
-
-def single(op, *operands, table=()):
-    """A program of one instruction: the first operand is the step, the rest are constants."""
-    registers = [*range(ARITY[op]), 0, 0][:3]
-    if op == Op.TABLE:
-        registers, operands = [0, 1, 2], (0.0, float(len(table)))
-    code = ((int(op), *registers),)
-    return Program(code, operands, (), (len(operands) + 1,), np.array(table, dtype=np.float64))
 
 
 @needs_cpp

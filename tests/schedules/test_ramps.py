@@ -6,10 +6,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lib.schedule_values import assert_follows, assert_same_bits
 
 from lrfused import schedules as S
-
-from .comparing import assert_follows, assert_same_bits
 
 values = st.floats(1e-8, 100.0) | st.just(0.0) | st.just(1e-3)
 positives = st.floats(1e-8, 100.0)

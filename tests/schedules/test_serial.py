@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lib.random_schedules import schedules, steps
+from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
 from lrfused.schedules import Schedule
 
-from .comparing import assert_same_bits
 from .named import ROWS
-from .random_schedules import schedules, steps
 
 t = S.step
 

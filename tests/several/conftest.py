@@ -1,14 +1,13 @@
 """Parameters that pose as lying on several devices, for both GPU backends, on a CPU."""
 
 import pytest
-from emulating import cuda, emulated, emulation  # noqa: F401 (two of them are fixtures)
-from interpreting import interpreted
-from threads import one_thread  # noqa: F401 (a fixture)
+from lib.emulating import cuda, emulated, emulation  # noqa: F401 (two of them are fixtures)
+from lib.fake_devices import fill_with_garbage, posed_device_of
+from lib.interpreting import interpreted
+from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused.backends import multi_device
 from lrfused.backends.cuda.step import CudaStep
-
-from .posing import fill_with_garbage, posed_device_of
 
 BACKENDS = [pytest.param("triton", marks=interpreted), pytest.param("cuda", marks=emulated)]
 

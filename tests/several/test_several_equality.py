@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
-from emulating import emulated
-from step.helpers import (
+from lib.emulating import emulated
+from lib.fake_devices import DEVICES, FIRST, LEAD, SECOND, assert_equal, put, run_apart, start_apart
+from lib.layouts import LAYOUTS
+from lib.options import LR, POISONED, SINGLE, poison, random_options
+from lib.runs import (
     DTYPES,
     FEW,
     SMALL,
@@ -18,12 +21,8 @@ from step.helpers import (
     shorter,
     start,
 )
-from step.test_equality import LR, POISONED, SINGLE, poison, random_options
-from step.test_layouts import LAYOUTS
 
 from lrfused import schedules as S
-
-from .posing import DEVICES, FIRST, LEAD, SECOND, assert_equal, put, run_apart, start_apart
 
 INF = float("inf")
 EVERYTHING = {
@@ -199,7 +198,7 @@ def test_state_that_is_written_in_place_is_seen(rng, backend):
     def changing(made):
         for step, gradients in enumerate(problem.gradients):
             if step == 2:
-                state = made.opt._engine.state(made.opt.param_groups)
+                state = made.opt._engine.bookkeeping.state(made.opt.param_groups)
                 state.words[0] = 7
                 state.loss_scale.fill_(16.0)
                 made.opt.state[made.params[1]]["step"].fill_(30.0)
@@ -248,7 +247,7 @@ def test_push_reaches_every_device(rng, backend):
     made = run_apart(random_problem(rng, FEW, 1), backend, clip_value=1.0)
     made.opt.param_groups[0]["lr"] = 0.25
     made.opt.push()
-    together = made.opt._engine._table.run
+    together = made.opt._engine.table.run
     for share in (together._lead, *together._peers):
         assert 0.25 in share.step._numbers.memory
 

@@ -4,18 +4,17 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from asynchronous.posing import NothingWaits
-from interpreting import interpreted
-from step.helpers import FEW, advance, assert_same_bits, random_problem, run, set_gradients
+from lib.fake_devices import DEVICES, FIRST, LEAD, SECOND, run_apart, start_apart
+from lib.interpreting import interpreted
+from lib.late_device import NothingWaits
+from lib.runs import FEW, advance, assert_same_bits, random_problem, run, set_gradients
 from torch.overrides import TorchFunctionMode
 
 from lrfused import schedules as S
 from lrfused.backends import multi_device
 from lrfused.backends.registry import choose_for_all
 from lrfused.backends.work import UNKNOWN
-from lrfused.engine import bound_table
-
-from .posing import DEVICES, FIRST, LEAD, SECOND, run_apart, start_apart
+from lrfused.engine import bind
 
 INF = float("inf")
 
@@ -47,7 +46,7 @@ def test_one_device_is_stepped_as_ever(rng, backend, launches):
         gradients[1] = None
     made = run_apart(problem, backend, (LEAD, FIRST, LEAD), max_grad_norm=1.0)
     assert launches == [(LEAD, False), (LEAD, True)] * 2
-    assert not isinstance(made.opt._engine._table.run, multi_device.StepTogether)
+    assert not isinstance(made.opt._engine.table.run, multi_device.StepTogether)
 
 
 def test_the_backend_has_to_take_every_device(rng, backend, monkeypatch):
@@ -58,7 +57,7 @@ def test_the_backend_has_to_take_every_device(rng, backend, monkeypatch):
         seen.append(list(devices))
         return choose_for_all(choice, devices)
 
-    monkeypatch.setattr(bound_table, "choose_for_all", choose)
+    monkeypatch.setattr(bind, "choose_for_all", choose)
     problem = random_problem(rng, FEW, 1, none=0.0)
     problem.gradients[0][0] = problem.gradients[0][3] = None
     run_apart(problem, backend, (LEAD, SECOND, FIRST, torch.device("cpu", 3)))
@@ -149,7 +148,7 @@ def test_addresses_of_what_lies_elsewhere_are_0(rng, backend):
     x = torch.tensor(0.5)
     options = {"clip_value": S.input(x, "x"), "lr": 0.1 * S.input(torch.tensor(0.1), "y")}
     made = run_apart(random_problem(rng, FEW, 1), backend, amsgrad=True, **options)
-    together = made.opt._engine._table.run
+    together = made.opt._engine.table.run
     for share, device in zip((together._lead, *together._peers), DEVICES, strict=True):
         work = share._work
         for index, (entry, param) in enumerate(zip(work.entries, made.params, strict=True)):
@@ -191,8 +190,8 @@ def test_no_step_on_several_devices_waits(rng, backend, monkeypatch, options):
     problem = random_problem(rng, FEW, 4, none=0.0)
     made = start_apart(problem.values, backend, **options)
     advance(made, problem.gradients[0])
-    together = made.opt._engine._table.run
-    kind, work = type(together._lead.step), made.opt._engine._table.work
+    together = made.opt._engine.table.run
+    kind, work = type(together._lead.step), made.opt._engine.table.work
     run_phases = kind.run
 
     def without_the_interpreter(step, call, phases):
@@ -203,7 +202,7 @@ def test_no_step_on_several_devices_waits(rng, backend, monkeypatch, options):
     monkeypatch.setattr(kind, "outcome", lambda step, work: UNKNOWN)
     for gradients in problem.gradients[1:]:
         set_gradients(made.params, gradients)
-        assert made.opt._engine._look(made.opt.param_groups, made.opt.state) == []
+        assert made.opt._engine._fast_path(made.opt.param_groups, made.opt.state) == []
         work.grad_scale, work.found_inf = torch.tensor(2.0), torch.tensor([0.0])
         with NothingWaits():
             assert together(work) == UNKNOWN

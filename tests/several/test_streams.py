@@ -4,14 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from step.helpers import FEW, advance, random_problem
+from lib.fake_devices import DEVICES, LEAD, start_apart
+from lib.runs import FEW, advance, random_problem
 
 from lrfused import schedules as S
 from lrfused.backends.multi_device import Peer, Share
 from lrfused.device import streams
 from lrfused.device.host_to_device import Upload
-
-from .posing import DEVICES, LEAD, start_apart
 
 OPTIONS = {"max_grad_norm": 1.0, "clip_value": S.input(torch.tensor(0.5), "x")}
 PLACES = [(LEAD,), DEVICES]
@@ -68,8 +67,8 @@ def tensors_of(thing):
 @pytest.mark.parametrize("places", PLACES, ids=len)
 def test_all_of_it_is_recorded_once_for_each_stream(rng, device, backend, places):
     made, gradients = stepped(rng, backend, places)
-    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine._table.run)}
-    state = made.opt._engine.state(made.opt.param_groups)
+    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine.table.run)}
+    state = made.opt._engine.bookkeeping.state(made.opt.param_groups)
     owned |= {memory(x) for x in (state.words, state.tensors.counts, state.loss_scale)}
     assert len(owned) > 5
     for stream in (1, 2):
@@ -100,7 +99,7 @@ def test_a_new_table_is_recorded_anew(rng, device, backend):
     device.go_to(1)
     made.opt.param_groups[0]["maximize"] = True
     advance(made, gradients)
-    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine._table.run)}
+    owned = {memory(tensor) for tensor in tensors_of(made.opt._engine.table.run)}
     assert {address for address, _ in device.recorded} >= owned - {0}
 
 

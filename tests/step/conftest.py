@@ -1,5 +1,5 @@
 """What every test of the step starts from."""
 
-from emulating import cuda, emulation  # noqa: F401 (fixtures)
-from every_backend import backend, kernels  # noqa: F401 (fixtures)
-from threads import one_thread  # noqa: F401 (a fixture)
+from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
+from lib.every_backend import backend, kernels  # noqa: F401 (fixtures)
+from lib.threads import one_thread  # noqa: F401 (a fixture)

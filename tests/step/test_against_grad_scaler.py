@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-
-import lrfused
-
-from .helpers import (
+from lib.runs import (
     FEW,
     advance,
     assert_same_bits,
@@ -16,6 +13,8 @@ from .helpers import (
     shorter,
     start,
 )
+
+import lrfused
 
 STEPS, MAX_NORM = 200, 0.5
 OVERFLOWS = {3, 4, 5, 60, 61, 120, 199}

@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
-
-from .helpers import (
+from lib.runs import (
     advance,
     assert_same_contents,
     assert_within,
@@ -17,6 +15,7 @@ from .helpers import (
     shorter,
     start,
 )
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 SHAPES = [(5, 13), (), (0,), (3, 4, 2, 2), (700,), (2, 600), (1, 7)]
 STEPS = 40

@@ -4,10 +4,7 @@ import threading
 
 import pytest
 import torch
-
-import lrfused
-
-from .helpers import (
+from lib.runs import (
     DTYPES,
     advance,
     assert_as_reference,
@@ -22,6 +19,8 @@ from .helpers import (
     shorter,
     start,
 )
+
+import lrfused
 
 CLIPPED = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1, "amsgrad": True}
 

@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-
-from lrfused import schedules as S
-
-from .helpers import (
+from lib.runs import (
     SMALL,
     advance,
     assert_same_bits,
@@ -17,6 +14,8 @@ from .helpers import (
     run,
     start,
 )
+
+from lrfused import schedules as S
 
 LATE = ({}, {"start_step": 4})
 

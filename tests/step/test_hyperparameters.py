@@ -5,10 +5,7 @@ import re
 
 import pytest
 import torch
-
-from lrfused import schedules as S
-
-from .helpers import (
+from lib.runs import (
     advance,
     assert_same_contents,
     contents,
@@ -18,6 +15,8 @@ from .helpers import (
     start,
     words,
 )
+
+from lrfused import schedules as S
 
 INF, NAN = math.inf, math.nan
 FINITE = ("lr", "weight_decay", "eps")

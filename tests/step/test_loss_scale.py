@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from lib.runs import advance, assert_same_bits, random_problem, run, shorter, start
 
 import lrfused
 from lrfused import LossScale
-
-from .helpers import advance, assert_same_bits, random_problem, run, shorter, start
 
 INF, NAN = math.inf, math.nan
 

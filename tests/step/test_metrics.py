@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from lib.runs import advance, assert_within, random_problem, run, start
 
 from lrfused import LossScale
 from lrfused import schedules as S
-
-from .helpers import advance, assert_within, random_problem, run, start
 
 KEYS = {
     "lr",

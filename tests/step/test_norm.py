@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from lib.runs import EDGES, advance, assert_same_bits, random_problem, run, start
 
 from lrfused.numerics.norm import combine, sums_of_squares
-
-from .helpers import EDGES, advance, assert_same_bits, random_problem, run, start
 
 SIZES = [0, 1, 2, 63, 64, 65, 511, 512, 513, 1024, 20000, 65535, 65536, 65537, 131073]
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64}

@@ -6,28 +6,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from lib.runs import needs_cpp
 
 import lrfused
 from lrfused import native
 from lrfused.schedules.bytecode import Op
-from lrfused.settings import options
+from lrfused.settings import options, slots
 from lrfused.state.device_state import Field
-
-from .helpers import needs_cpp
 
 CORE = Path(__file__).parents[2] / "csrc" / "core"
 
 # Enumeration in C++: (header, enumeration in Python, prefix of the names in C++)
 ENUMERATIONS = {
-    "Slot": ("options.h", options.Slot, ""),
-    "DecayMode": ("options.h", options.DecayMode, "DECAY_"),
-    "BiasCorrection": ("options.h", options.BiasCorrection, "BIAS_"),
+    "Range": ("options.h", slots.Range, "RANGE_"),
     "AgcMode": ("options.h", options.Agc, "AGC_"),
     "ErrorCode": ("options.h", options.Error, "ERROR_"),
     "Field": ("state.h", Field, ""),
     "Op": ("program.h", Op, ""),
 }
-SIZES = {"SLOTS", "FIELDS", "OP_COUNT"}  # the last name of an enumeration that says its length
+SIZES = {"RANGES", "FIELDS", "OP_COUNT"}  # the last name of an enumeration that says its length
 
 
 @pytest.mark.parametrize("name", ENUMERATIONS)
@@ -42,12 +39,19 @@ def test_names_and_numbers_of_an_enumeration(name):
 
 @needs_cpp
 def test_the_module_was_built_from_these_enumerations():
-    assert len(options.Slot) == native.cpu.SLOTS
+    assert len(slots.Range) == native.cpu.RANGES
     assert len(Field) == native.cpu.FIELDS
     assert len(Op) == native.cpu.OP_COUNT
     assert Op.TABLE == native.cpu.TABLE
     assert Field.LOSS_SCALE == native.cpu.LOSS_SCALE
-    assert options.Slot.MAX_GRAD_NORM == native.cpu.MAX_GRAD_NORM
+
+
+def test_plan_knows_the_first_hyperparameters():
+    """Only the thresholds of clips; what the rules have is data."""
+    source = (CORE / "options.h").read_text()
+    names = re.search(r"enum Slot {(.*?)}", source, re.DOTALL).group(1).split(", ")
+    assert [name.strip() for name in names[:-1]] == [slot.name for slot in slots.LIMITS]
+    assert [int(slot) for slot in slots.LIMITS] == list(range(len(slots.LIMITS)))
 
 
 BAD = [

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from lib.plain_adamw import PlainAdamW
+from lib.runs import advance, assert_within, numpy_of, random_problem, shorter, start
 
 from lrfused import schedules as S
-
-from .helpers import advance, assert_within, numpy_of, random_problem, shorter, start
-from .plain import PlainAdamW
 
 SHAPES = [(), (5, 13), (0,), (3, 2, 2, 2), (600,), (2, 700), (1,), (4, 1)]
 BOUND = 1e-12

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-from .helpers import (
+from lib.runs import (
     SMALL,
     advance,
     assert_same_bits,

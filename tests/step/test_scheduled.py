@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-
-from lrfused import schedules as S
-
-from .helpers import (
+from lib.runs import (
     DTYPES,
     FEW,
     SMALL,
@@ -19,6 +16,8 @@ from .helpers import (
     shorter,
     start,
 )
+
+from lrfused import schedules as S
 
 STEPS = 40
 IN_GROUPS = {

@@ -2,11 +2,7 @@
 
 import pytest
 import torch
-
-from lrfused import LossScale
-from lrfused import schedules as S
-
-from .helpers import (
+from lib.runs import (
     Problem,
     advance,
     assert_same_bits,
@@ -20,6 +16,9 @@ from .helpers import (
     shorter,
     start,
 )
+
+from lrfused import LossScale
+from lrfused import schedules as S
 
 INF, NAN = float("inf"), float("nan")
 SHAPES = [(5, 13), (), (0,), (600,), (65,)]

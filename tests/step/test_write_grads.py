@@ -2,10 +2,7 @@
 
 import pytest
 import torch
-
-from lrfused import schedules as S
-
-from .helpers import (
+from lib.runs import (
     DTYPES,
     SMALL,
     advance,
@@ -16,6 +13,8 @@ from .helpers import (
     set_gradients,
     start,
 )
+
+from lrfused import schedules as S
 
 CLIPS = {
     "none": {},

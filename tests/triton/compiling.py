@@ -18,7 +18,7 @@ if __name__ == "__main__":  # not where somebody imports this, to look for docte
     os.environ.pop("TRITON_INTERPRET", None)
 
 import triton  # noqa: E402
-from machine_code import loops_of, tool  # noqa: E402
+from lib.machine_code import loops_of, tool  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 

@@ -16,8 +16,9 @@ from triton.runtime import driver
 
 import lrfused
 from lrfused import schedules as S
+from lrfused.backends.registry import BACKENDS
 from lrfused.backends.triton import step as triton_step
-from lrfused.engine import bound_table
+from lrfused.engine import bind
 
 
 class Driver:
@@ -60,7 +61,7 @@ def train(lr, sizes, **options):
 def main():
     warnings.simplefilter("ignore")
     triton_step.launch = warm_up
-    bound_table.choose_for_all = lambda choice, devices: "triton"
+    bind.choose_for_all = lambda choice, devices: BACKENDS["triton"]
     driver.set_active(Driver())
     knobs.runtime.jit_post_compile_hook = compiled
     seen = []

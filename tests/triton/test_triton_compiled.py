@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from interpreting import interpreted
+from lib.interpreting import interpreted
 
 pytestmark = interpreted  # by no other process than this one
 

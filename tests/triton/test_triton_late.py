@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from asynchronous.posing import LateQueue, NothingWaits
-from interpreting import is_there
-from step.helpers import FEW, assert_same_bits, give_gradient, random_problem, set_gradients, start
+from lib.interpreting import is_there
+from lib.late_device import LateQueue, NothingWaits
+from lib.runs import FEW, assert_same_bits, give_gradient, random_problem, set_gradients, start
 
 from lrfused import schedules as S
-from lrfused.engine import engine, slow_path
+from lrfused.engine import counters, engine, slow_path
 
 if not is_there:
     pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)
@@ -23,7 +23,7 @@ NAN = float("nan")
 def queue(monkeypatch):
     """What a step asks of the device; but for kernels and uploads, which are done at once."""
     queue = LateQueue()
-    monkeypatch.setattr(engine, "DeviceQueue", lambda device: queue)
+    monkeypatch.setattr(counters, "DeviceQueue", lambda device: queue)
     for module in (engine, slow_path, launch, triton_step):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
     monkeypatch.setattr(
@@ -49,7 +49,7 @@ def late(rng, **options):
     made = start(random_problem(rng, FEW, 1).values, "triton", **options)
     give(rng, made)
     made.opt.step()
-    made.opt._engine._table.run.knows = False
+    made.opt._engine.table.run.knows = False
     return made
 
 
@@ -105,14 +105,14 @@ def test_the_first_error_stays_until_the_host_has_seen_it(rng, queue):
 
 def test_a_capture_keeps_its_own_gradients_and_sees_pushed_numbers(rng, queue):
     made = late(rng)
-    run = made.opt._engine._table.run
+    run = made.opt._engine.table.run
     give(rng, made)
     queue.capturing = True
     made.opt.step()  # it is done here; a graph would do it again
     queue.capturing = False
     (captured,) = run._gradients._fixed.values()
     addresses = captured.clone()
-    assert made.opt._engine.is_captured
+    assert made.opt._engine.bookkeeping.is_captured
     give(rng, made)
     made.opt.step()
     assert_same_bits(captured, addresses)
@@ -149,8 +149,8 @@ def test_apply_alone_is_asked_for_before_plan_is_launched(rng, queue, monkeypatc
     monkeypatch.setattr(launch, "_compiled", seen)
     made = late(rng)
     seen.difference_update([key for key in seen if key[0] is triton_step.apply_kernel])
-    steps = made.opt._engine.state(made.opt.param_groups).words[0].clone()
+    steps = made.opt._engine.bookkeeping.state(made.opt.param_groups).words[0].clone()
     queue.capturing = True
     with pytest.raises(RuntimeError, match="step: apply_kernel has to be compiled"):
         made.opt.step()
-    assert made.opt._engine.state(made.opt.param_groups).words[0] == steps
+    assert made.opt._engine.bookkeeping.state(made.opt.param_groups).words[0] == steps

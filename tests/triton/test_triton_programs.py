@@ -5,16 +5,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from interpreting import is_there
-from schedules.comparing import assert_same_bits
-from schedules.random_schedules import SPECIAL, input_values, schedules, steps
-from schedules.test_programs import single
+from lib.interpreting import is_there
+from lib.programs import single
+from lib.random_schedules import SPECIAL, input_values, schedules, steps
+from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
 from lrfused.numerics import elementary
 from lrfused.rules import RULES
 from lrfused.schedules.bytecode import ARITY, Op
-from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_DTYPES
 from lrfused.settings.options import DecayMode, GroupOptions
 from lrfused.settings.slots import Slot
 

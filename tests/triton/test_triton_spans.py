@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from interpreting import is_there
-from step.helpers import advance, assert_as_reference, assert_same_bits, random_problem, start
+from lib.interpreting import is_there
+from lib.runs import advance, assert_as_reference, assert_same_bits, random_problem, start
 
 from lrfused import schedules as S
 
@@ -43,7 +43,7 @@ def made_up(table, **options):
     """The work over such a table, and who steps it."""
     made = start([torch.ones(2)] * len(table), "triton", accumulation_steps=4, **options)
     advance(made, [torch.ones(2)] * len(table))
-    work = made.opt._engine._table.work
+    work = made.opt._engine.table.work
     entries = [without_memory(e, *sizes) for e, sizes in zip(work.entries, table, strict=True)]
     work = replace(work, entries=entries)
     work.addresses[:] = 0, 1

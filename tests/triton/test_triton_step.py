@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from interpreting import is_there
-from step.helpers import (
+from lib.interpreting import is_there
+from lib.options import LR
+from lib.runs import (
     DTYPES,
     FEW,
     SMALL,
@@ -13,8 +14,7 @@ from step.helpers import (
     run,
     start,
 )
-from step.test_equality import LR
-from threads import one_thread  # noqa: F401 (a fixture)
+from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import schedules as S
 

@@ -129,5 +129,6 @@ def _scalars(work: Work, index: int, g: int) -> dict[str, float]:
     carried = counts.carried[index].tolist()
     program = rule.program(work.groups[g])
     values = [float(x[0]) for x in program.evaluate_all(count, (*work.values[g], *carried))]
-    counts.carried[index] = torch.tensor(values[len(rule.scalars) :], dtype=torch.float64)
+    for place, value in enumerate(values[len(rule.scalars) :]):
+        counts.carried[index, place] = value
     return dict(zip(rule.scalars, values, strict=False))

@@ -1,1 +1,1 @@
-"""The Triton backend: measure, plan and apply for any GPU. Imported only when it is used."""
+"""The Triton backend: measure, plan and apply for any GPU. Its kernels are imported when used."""

@@ -10,7 +10,7 @@ from lrfused.backends.triton import words as w
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.schedules.bytecode import Op, Program
-from lrfused.schedules.expression import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_DTYPES
 from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot
 

@@ -1,0 +1,31 @@
+// Values that live in somebody's tensor and that schedules read.
+#pragma once
+
+#include "core/dtypes.h"
+
+namespace lrfused {
+
+// A list of its own, apart from the types of storage (lrfused/schedules/payloads.py).
+enum InputDtype {
+    INPUT_FLOAT64, INPUT_FLOAT32, INPUT_BFLOAT16, INPUT_FLOAT16, INPUT_INT64, INPUT_INT32
+};
+
+struct InputRow {
+    const void* data;
+    int dtype;  // an InputDtype
+};
+
+LRF_HD inline double read_input(const InputRow& input) {
+    double value = 0.0;
+    switch (input.dtype) {
+        case INPUT_FLOAT64: return *static_cast<const double*>(input.data);
+        case INPUT_FLOAT32: return *static_cast<const float*>(input.data);
+        case INPUT_BFLOAT16: read_as(*static_cast<const bfloat16*>(input.data), value); return value;
+        case INPUT_FLOAT16: read_as(*static_cast<const float16*>(input.data), value); return value;
+        case INPUT_INT64: return static_cast<double>(*static_cast<const int64_t*>(input.data));
+        case INPUT_INT32: return *static_cast<const int32_t*>(input.data);
+    }
+    return quiet_nan();
+}
+
+}  // namespace lrfused

@@ -1,0 +1,28 @@
+"""The reference as a backend."""
+
+from lrfused.backends import reference
+from lrfused.backends.protocol import Backend, Runner
+from lrfused.backends.work import Outcome, Work
+from lrfused.state.device_state import Field
+
+
+class ReferenceBackend(Backend):
+    """Plain torch operations, on every device that torch runs on."""
+
+    name = "reference"
+    reads_addresses = False
+
+    def bind(self, work: Work, instruction_set: str) -> Runner:
+        """Nothing is bound: the tensors are looked up at each step."""
+        return run
+
+    def describe(self) -> str:
+        """How it computes."""
+        return "plain torch operations"
+
+
+def run(work: Work) -> Outcome:
+    """One step, of which the host knows everything."""
+    reference.step(work)
+    words = work.state.words
+    return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))

@@ -1,0 +1,344 @@
+"""FusedOptimizer: what all optimizers share, torch's contract around the fused step."""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+from torch.optim import Optimizer, optimizer
+
+from lrfused.checkpoint import load, save
+from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.engine.engine import Engine
+from lrfused.groups.arguments import group_arguments
+from lrfused.groups.known_groups import KnownGroups, from_group, parameters_in, without_ours
+from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.optim.arguments import OF_GROUPS, StepOptions, optimizer_options, with_defaults
+from lrfused.optim.live import LIVE
+from lrfused.optim.metrics import metrics
+from lrfused.optim.representation import representation
+from lrfused.rules import UpdateRule
+from lrfused.schedules.check import boolean, whole
+
+
+class FusedOptimizer(Optimizer):
+    """What every optimizer of this package can do; construct one of its subclasses.
+
+    Order of operations on a gradient: unscale and average, value clip, adaptive clip, global norm
+    clip, then the update of the optimizer.
+
+    Args:
+        max_grad_norm: threshold of the global norm clip over all groups, >= 0, or None.
+        norm_type: 2.0 or infinity, of the global norm.
+        clip_value: elements of the gradient are clipped to +-clip_value, >= 0, or None.
+        agc: threshold of adaptive gradient clipping, >= 0, or None.
+        agc_by: "unit" (each output unit: the first dimension; arXiv 2102.06171) or "tensor".
+        nonfinite: what a gradient that is inf or nan does: "propagate" (as in torch), "skip" or
+            "raise". With a loss scale the step is always skipped.
+        accumulation_steps: gradients are sums over this many micro-batches and are averaged.
+        loss_scale: None, a number, "dynamic" or a :class:`LossScale`; see :meth:`scale`.
+        advance_schedule_on_skip: count skipped steps in the schedule's step.
+        peak_lr: the lr at which weight_decay_mode="lr_ratio" applies the whole decay, > 0; a
+            number lr's own value if left out.
+        start_step: skip this group until so many steps have completed.
+        write_grads: write the clipped, unscaled gradients back to ``.grad``.
+        always_measure: measure the gradients for the metrics even where nothing needs it.
+        sharded: whether each rank holds a part of every parameter only. None: as the parameters
+            say (DTensor, FullyShardedDataParallel); False where every rank has all of them after
+            all (NO_SHARD, one rank). What needs all gradients is refused where they are sharded.
+        amp_scaling: let torch's GradScaler hand its scale to the step instead of unscaling.
+        backend: "reference", "cpu", "triton" or "cuda"; "auto" takes the best one that is there
+            for the parameters' device (see :func:`lrfused.info`; the environment variable
+            LRFUSED_BACKEND replaces it), or a dictionary {device type: name}.
+
+    Thresholds may be numbers, Tensors or Schedules. clip_value, agc, agc_by, peak_lr and start_step
+    may also stand in a group.
+    """
+
+    rule: ClassVar[UpdateRule]
+
+    def __new__(cls, *_: Any, **__: Any) -> "FusedOptimizer":
+        self = super().__new__(cls)
+        LIVE[id(self)] = self
+        return self
+
+    def _start(
+        self,
+        params: Iterable[Any],
+        hyperparameters: dict[str, Any],
+        switches: dict[str, bool],
+        choices: dict[str, str],
+        of_torch: dict[str, Any],
+        fused: bool | None,
+        given: StepOptions,
+    ) -> None:
+        """Check everything, then construct as the class of torch does that this one stands for."""
+        options = with_defaults(type(self).__name__, given)
+        for name in switches:
+            boolean(name, switches[name])
+        boolean("amp_scaling", options["amp_scaling"])
+        if of_torch.get("differentiable"):
+            raise ValueError("differentiable: must be False, the fused step has no gradient")
+        defaults = {**hyperparameters, **switches, **choices}
+        defaults |= {name: options[name] for name in OF_GROUPS}
+        of_optimizer = optimizer_options(options)
+        known = KnownGroups(self.rule, defaults, options["max_grad_norm"], of_optimizer)
+        checked = known.checked({})
+        self._engine = Engine(Bookkeeping(of_optimizer, known), options["backend"])
+        self._start_torch(params, {**checked.shown, **switches, **of_torch})
+        if fused is not None:
+            self.defaults["fused"] = fused
+            for group in self.param_groups:
+                group["fused"] = fused
+        self._torch_defaults = dict(self.defaults)
+        self._step_supports_amp_scaling = options["amp_scaling"]
+
+    def _start_torch(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        """The constructor of the class after this one: a particular optimizer's, or the base's."""
+        start: Any = super().__init__
+        if start.__func__ is Optimizer.__init__:
+            start(params, defaults)
+        else:
+            start(params, **defaults)
+
+    # Groups
+
+    def _changed_defaults(self) -> dict[str, Any]:
+        """Defaults that the caller changed in ``defaults``: later groups start from them."""
+        before = self.__dict__.get("_torch_defaults", {})
+        return {
+            name: self.defaults[name]
+            for name in {slot.key for slot in self.rule.hyperparameters}
+            if name in before and self.defaults[name] is not before[name]
+        }
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; besides torch's keys it may hold Schedules and this class's options.
+
+        Raises:
+            RuntimeError: a step was captured, which knows the groups that there were.
+        """
+        books = self._engine.bookkeeping
+        if books.is_captured:
+            raise RuntimeError(
+                "param_group: a step was captured in a CUDA graph, so no group can be added; add "
+                "all groups before (with start_step=k they may wait)"
+            )
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
+        books.arrange(self.param_groups)
+        param_group = {**param_group, "params": parameters_in(param_group)}
+        known = books.known
+        own = from_group(self.rule, param_group, known.settings_of(param_group), known.tables)
+        checked = known.checked({**self._changed_defaults(), **own})
+        known.check_params(checked, param_group["params"])
+        hidden = group_arguments(self.rule)
+        others = {k: v for k, v in param_group.items() if k not in hidden}
+        super().add_param_group({**without_ours(others), **checked.shown})
+        self._engine.add_group(self.param_groups[-1], checked)
+
+    # The step
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One fused step; returns the closure's loss, if there is a closure.
+
+        Raises:
+            RuntimeError: a gradient is not finite with nonfinite="raise", or a scheduled
+                hyperparameter is not usable; the message names group and step.
+            TypeError, ValueError: a parameter or gradient cannot be used.
+
+        In every case parameters, state and counters are as they were. ``torch.compile`` takes the
+        step as one operator; no number in ``param_groups`` makes it compile anew.
+        """
+        if is_dynamo_compiling():
+            from lrfused.optim import torch_compile
+
+            return torch_compile.step(
+                self, closure, has_hooks=type(self).step is FusedOptimizer.step
+            )
+        if not self._is_observed():
+            return self._step(closure)
+        return self._step_with_hooks(**({} if closure is None else {"closure": closure}))
+
+    # torch wraps what is not marked, and its wrapper costs as much as a small model's step.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _is_observed(self) -> bool:
+        """Somebody has a hook or profiles; a subclass with its own step is wrapped by torch."""
+        return type(self).step is FusedOptimizer.step and bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or optimizer._global_optimizer_pre_hooks
+            or optimizer._global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        )
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._update()
+        return loss
+
+    def _update(self) -> None:
+        """The step itself, without closure and hooks."""
+        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        compiler = sys.modules.get("lrfused.optim.torch_compile")
+        if compiler is None:
+            self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
+        else:  # Dynamo is there, and would try to trace the engine where it left off before
+            args = (self.param_groups, self.state, grad_scale, found_inf)
+            compiler.untraced(self._engine.step, *args)
+
+    _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
+
+    def set_step(self, step: int) -> None:
+        """Say how many steps were completed: where the schedules go on from.
+
+        For checkpoints that do not say it, before or after :meth:`load_state_dict`.
+
+        Args:
+            step: completed steps, 0 <= step <= 2**53.
+
+        Raises:
+            TypeError, ValueError: it is no such number.
+
+        Example:
+            >>> import torch, lrfused
+            >>> from lrfused import schedules
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> opt = lrfused.SGD([weight], lr=schedules.linear(0.5, 0.0, steps=4))
+            >>> opt.set_step(2)
+            >>> opt.param_groups[0]["lr"]
+            0.25
+        """
+        step = whole("step", step, minimum=0)
+        self._engine.bookkeeping.set_step(self.param_groups, step)
+
+    def sync_mirrors(self) -> None:
+        """Bring the host numbers in ``param_groups`` up to date; waits for the device.
+
+        A step does it by itself: on a CPU at once, on a GPU as soon as the device's counter has
+        arrived, usually one or two steps late, so that nothing waits. After replays of a captured
+        graph they are as old as the last ordinary step.
+
+        Raises:
+            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+        """
+        self._engine.bookkeeping.read(self.param_groups, self.state)
+
+    def push(self) -> None:
+        """Upload the numbers in ``param_groups``, so that the next replay of a graph sees them.
+
+        An ordinary ``step()`` does it by itself; a replay runs no Python. The other ways to steer
+        a captured step are a Tensor ``lr`` and ``schedules.input``. Like a step outside of a graph,
+        it also makes room for 16 captures with gradients of their own.
+
+        Raises:
+            RuntimeError: an option was changed, or a Tensor put in place of a number: that takes
+                an ordinary step and another capture.
+
+        Example:
+            >>> import torch, lrfused
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> weight.grad = torch.ones(3)
+            >>> opt = lrfused.AdamW([weight], lr=1e-3)
+            >>> opt.step()  # then capture a step: with torch.cuda.graph(graph): opt.step()
+            >>> opt.param_groups[0]["lr"] = 1e-4
+            >>> opt.push()  # graph.replay() would step with 1e-4 now
+        """
+        self._engine.push(self.param_groups, self.state)
+
+    # Loss scaling and metrics
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The loss times the present loss scale; the loss itself without loss scaling.
+
+        Example:
+            >>> import torch, lrfused
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> opt = lrfused.AdamW([weight], loss_scale=1024.0)
+            >>> opt.scale(weight.sum()).item()
+            3072.0
+        """
+        books = self._engine.bookkeeping
+        if books.options.loss_scale is None:
+            return loss
+        if is_dynamo_compiling():
+            from lrfused.optim import torch_compile
+
+            scale = torch_compile.loss_scale(self)
+        else:
+            scale = books.present_loss_scale(self.param_groups, self.state)
+        # A copy: backward may come after a step has changed the scale in place.
+        return loss * scale[0].clone().to(device=loss.device)
+
+    def metrics(self) -> dict[str, Any]:
+        """What the last step did; waits for the device, once.
+
+        Raises:
+            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+
+        Returns:
+            lr: list of floats, the value that the last step used, by group as they stand now; of a
+                group that had no part in it, or before any step, the one that the next will use.
+            grad_norm: norm of the unscaled, averaged gradients before any clip; None where
+                nothing had to be measured (see ``always_measure``).
+            clip_coefficient: what the global clip multiplied by, 1.0 if it did not act.
+            clipped_steps: completed steps in which the global clip acted.
+            skipped_steps, consecutive_skips: steps that changed nothing, and how many of them
+                came last.
+            steps: completed, non-skipped steps: the schedules' step.
+            loss_scale: the present scale, None without loss scaling.
+            headroom: 65504 / largest absolute scaled gradient: how far the gradients are from
+                overflow in float16; None where nothing was measured.
+        """
+        books, groups = self._engine.bookkeeping, self.param_groups
+        scaled = books.options.loss_scale is not None
+        books.note_scale_asked()
+        reading = books.read(groups, self.state)
+        return metrics(reading, books.lrs(groups, reading), books.measured, scaled)
+
+    def __repr__(self) -> str:
+        return representation(type(self).__name__, self._engine.bookkeeping, self.param_groups)
+
+    # Checkpoints and copies
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's state_dict; in the groups also counters, loss scale, schedules and options.
+
+        Raises:
+            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+        """
+        return save.state_dict(self._engine.bookkeeping, self, super().state_dict)
+
+    @normal_tensors()
+    def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
+        """Load a checkpoint of this class, or of the optimizer of torch that it stands for.
+
+        Numbers in the groups are the checkpoint's, as with torch. The constructor's schedules and
+        options win over stored ones, with one warning that names what differs and what counts. The
+        schedules' step is the stored one, or the largest ``state["step"]`` if that is larger or
+        nothing is stored: torch's optimizer may have gone on with the checkpoint. (torch.optim.SGD
+        stores none: see :meth:`set_step`.)
+
+        Args:
+            state_dict: what ``state_dict`` returned.
+            load_schedules: take the stored schedules instead.
+
+        Raises:
+            ValueError: the checkpoint does not fit or is damaged; nothing was changed.
+        """
+        load.load_state_dict(self._engine.bookkeeping, self, state_dict, load_schedules)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_engine", "_torch_defaults", "_step_supports_amp_scaling")
+        return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_engine" in state:
+            self._engine.bookkeeping.copied(self.state)

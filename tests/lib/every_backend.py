@@ -1,0 +1,37 @@
+"""The backends that a test runs over: on a CPU, Triton's interpreted and CUDA's emulated.
+
+A step takes the emulation less time than the reference, the interpreter 30 ms to 1 s. The variable
+LRFUSED_TEST_BACKENDS="reference,cpu" leaves the others out: what a test shows of another stack
+than the usual one is mostly host Python.
+"""
+
+import os
+
+import pytest
+
+from lib.emulating import emulated
+from lib.interpreting import interpreted
+from lib.runs import needs_cpp
+
+ONLY = os.environ.get("LRFUSED_TEST_BACKENDS", "reference,cpu,triton,cuda").split(",")
+MARKS = {"cpu": needs_cpp, "triton": interpreted, "cuda": emulated}
+KERNELS = [pytest.param(name, marks=mark) for name, mark in MARKS.items() if name in ONLY]
+REFERENCE = ["reference"] if "reference" in ONLY else []
+
+
+def _ready(request):
+    if request.param == "cuda":
+        request.getfixturevalue("cuda")
+    return request.param
+
+
+@pytest.fixture(params=[*REFERENCE, *KERNELS])
+def backend(request):
+    """Each backend of this machine."""
+    return _ready(request)
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request):
+    """Each of them but the reference, which it is compared with."""
+    return _ready(request)

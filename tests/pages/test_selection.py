@@ -1,0 +1,29 @@
+"""What `make test` leaves to the slow tests is chosen by name; a renamed one would be forgotten."""
+
+import os
+
+import pytest
+from executed import Collected, collected
+from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT
+
+
+@pytest.mark.skipif("LRFUSED_TEST_BACKENDS" in os.environ, reason="fewer tests are collected")
+def test_every_name_that_chooses_chooses_something():
+    tests = collected("tests")
+    interpreted = [test for test in tests if "triton" in test.parts and place(test) != "gpu"]
+    later = [test for test in interpreted if place(test) in INTERPRETED_LATER]
+    kept = [test for test in later if chosen_by(test) & {*KEPT}]
+    not_kept = [test for test in kept if test.function in NOT_KEPT]
+    others = [test for test in tests if test.backend not in ("cpu", None)]
+    assert {place(test) for test in later} == {*INTERPRETED_LATER}
+    assert {*KEPT} <= set().union(*map(chosen_by, kept))
+    assert {test.function for test in not_kept} == {*NOT_KEPT}
+    assert {*IN_PROCESSES} <= {test.function for test in others}
+
+
+def place(test: Collected) -> str:
+    return test.file.split("/")[1]
+
+
+def chosen_by(test: Collected) -> set[str]:
+    return {test.file.rpartition("/")[2], test.function}
