@@ -16,6 +16,7 @@ from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.differences import differences
 from lrfused.memory.dtensor import is_distributed, local, placing
 from lrfused.rules import UpdateRule
+from lrfused.state.device_state import Field
 from lrfused.state.operands import operands_in
 from lrfused.warn import warn
 
@@ -112,9 +113,11 @@ def _commit(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) 
             books.hyper.follow(g, slot, schedule)
     books.load_counts(opt.param_groups, opt.state, loaded.counts, loaded.carried)
     largest = max(loaded.counts, default=0)
-    if not (books.rule.counts or loaded.counters):
-        largest = books.counters.step  # nobody says another
-    books.load_counters(opt.param_groups, loaded.counters, largest)
+    counters = loaded.counters
+    if not books.rule.counts and (books.step_was_set or not counters):
+        # The caller's word, or nobody says another: torch's SGD counts on in no checkpoint.
+        counters = {**counters, Field.STEP: books.counters.step}
+    books.load_counters(opt.param_groups, counters, largest)
 
 
 def _params(groups: list[dict[str, Any]]) -> list[Tensor]:

@@ -25,6 +25,7 @@ def bind(
     groups: Groups,
     states: States,
     with_gradient: list[Tensor],
+    used_before: set[int],
 ) -> tuple[BoundTable, list[Tensor]]:
     """A new table, and the parameters whose state was newly initialized for it.
 
@@ -33,8 +34,16 @@ def bind(
             nothing was changed.
     """
     gradients = {id(p) for p in with_gradient}
+    # What never has state is told apart by having been used.
+    stateless = [not books.rule.has_state(options) for options in books.group_options]
     uses = [
-        Use(param, g, id(param) in gradients or bool(states.get(param)))
+        Use(
+            param,
+            g,
+            id(param) in gradients
+            or bool(states.get(param))
+            or (stateless[g] and id(param) in used_before),
+        )
         for g, group in enumerate(groups)
         for param in group["params"]
     ]

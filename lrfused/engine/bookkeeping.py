@@ -117,6 +117,10 @@ class Bookkeeping:
             self.settled_state(groups)
             self.count(groups, states)
 
+    def has_no_state(self) -> bool:
+        """Nothing is ever allocated: SGD without momentum, say."""
+        return not any(map(self.rule.has_state, self.group_options))
+
     def make_states(self, groups: Groups, states: States, params: list[Tensor]) -> None:
         """The state of these parameters, as their first step would make it."""
         wanted = {id(param) for param in params}
@@ -174,12 +178,15 @@ class Bookkeeping:
         self.known.describe(self.hyper.rows, groups)
         self.hyper.mirror(groups, self.state(groups).step, reset=True, again=again)
 
-    def set_step(self, groups: Groups, step: int) -> None:
+    def set_step(self, groups: Groups, states: States, step: int) -> None:
         """The caller says how many steps were completed."""
         self.align(groups)
+        self.adopt(groups, states)  # or what was loaded behind our back would come after it
+        self.hyper.take_schedules(groups)
         self.counters.forget_pending()
         self.state(groups).set_step(step)
         self.hyper.mirror(groups, step)
+        self.describe_written(groups)
         self.step_was_set = True
 
     def copied(self, states: States) -> None:
@@ -207,6 +214,7 @@ class Bookkeeping:
     ) -> None:
         """A step over these rows was taken; the mirrors follow as far as the host knows."""
         self.has_stepped, self.measured, self._last_rows = True, measured, rows
+        self.step_was_set = False
         self.known.carried.forget_taken()
         self.hyper.forget_loaded()
         if outcome.step is not None:

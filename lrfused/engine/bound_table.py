@@ -63,6 +63,10 @@ class BoundTable:
         self.work.params_with_grad = with_gradient
         return [i for i, e in enumerate(self.work.entries) if e.param.grad is not None]
 
+    def used_params(self) -> set[int]:
+        """Ids of the parameters that have had a part in a step, whether or not they have state."""
+        return {id(entry.param) for entry in self.work.entries if not entry.is_idle}
+
     def keep_for_graphs(self) -> None:
         """A CUDA graph has recorded a step."""
         self.is_captured = True

@@ -103,6 +103,9 @@ class Engine:
             return None
         is_written, staged = seen
         if is_written:
+            books = self.bookkeeping
+            if books.has_no_state() and books.hyper.lr_was_written_as_zero(groups):
+                return None  # perhaps only to have state allocated
             table.suspend_guard()
             self.bookkeeping.collect(groups, states)
             if table.is_stale or not table.is_current(self.bookkeeping):
@@ -122,9 +125,16 @@ class Engine:
         with_gradient = checked.with_gradient
         newly_initialized: list[Tensor] = []
         if not checked.holds:
+            used = set() if self.table is None else self.table.used_params()
             self.forget_table()  # before there is another: it may have copies of every tensor
             self.table, newly_initialized = bind(
-                self.bookkeeping, self.backend, self.instruction_set, groups, states, with_gradient
+                self.bookkeeping,
+                self.backend,
+                self.instruction_set,
+                groups,
+                states,
+                with_gradient,
+                used,
             )
             self.bookkeeping.describe_written(groups)
         assert self.table is not None

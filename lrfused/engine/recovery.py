@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrfused.rules.rule import Carried, UpdateRule
+from lrfused.rules.rule import CarriedNumber, UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import Settings, number_or_nan, read_group
 from lrfused.settings.options import GroupOptions
@@ -45,7 +45,7 @@ class Recovered:
         """Those of a parameter of group ``g`` after so many updates."""
         return tuple(self._one(c, g, count, has_operands) for c in self._rule.carried)
 
-    def _one(self, carried: Carried, g: int, count: int, has_operands: bool) -> float:
+    def _one(self, carried: CarriedNumber, g: int, count: int, has_operands: bool) -> float:
         if carried.slot is None:
             return carried.recovered if has_operands else carried.initial
         if not carried.matters(self._options[g]):

@@ -34,7 +34,7 @@ def check(
     if not with_gradient:
         return None
     capturing = is_capturing(local(with_gradient[0]).device)
-    if not capturing and _only_allocates(groups, states, with_gradient):
+    if not capturing and only_allocates(books, groups, states, with_gradient):
         books.make_states(groups, states, with_gradient)
         return None
     _check_loss_was_scaled(books)
@@ -61,11 +61,16 @@ def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:
     return with_gradient
 
 
-def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor]) -> bool:
+def only_allocates(
+    books: Bookkeeping, groups: Groups, states: States, with_gradient: list[Tensor]
+) -> bool:
     """torch.distributed.checkpoint's way to have state allocated: nothing may move.
 
-    It writes every lr as 0, fills all gradients with zeros and calls step().
+    It writes every lr as 0, fills all gradients with zeros and calls step(), where there is no
+    state: of an optimizer that never has any at each checkpoint.
     """
+    if books.has_no_state() and not books.hyper.lr_was_written_as_zero(groups):
+        return False
     return (
         not any(states.get(p) for group in groups for p in group["params"])
         and all(is_zero(group["lr"]) for group in groups)

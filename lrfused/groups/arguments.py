@@ -1,6 +1,7 @@
 """The arguments of optimizer and groups, checked and turned into options and sources."""
 
 import math
+import numbers
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from lrfused.schedules import Schedule
 from lrfused.schedules.check import finite, nonnegative, one_of, positive, whole
 from lrfused.settings.cells import Settings, Value, as_number, read_group
 from lrfused.settings.hints import refuse_what_is_no_number
-from lrfused.settings.options import Agc, DecayMode, GroupOptions
+from lrfused.settings.options import Agc, DecayMode, GroupOptions, Source
 from lrfused.settings.slots import Range, Slot, is_usable
 
 # Keys of a parameter group that torch does not know; they are held outside param_groups.
@@ -118,20 +119,25 @@ def _host_numbers(
         source = sources[slot]
         value = float(source(0) if isinstance(source, Schedule) else source)
         if options.start_step == 0:
-            _check_first(slot, rule.range_of(slot, options), source, value)
+            _check_first(rule, options, slot, source, value)
         shown[slot.key] = value if slot.place is None else (*shown.get(slot.key, ()), value)
     return shown
 
 
-def _check_first(slot: Slot, kind: Range, source: Value, value: float) -> None:
+def _check_first(
+    rule: UpdateRule, options: GroupOptions, slot: Slot, source: Value, value: float
+) -> None:
     """Refuse a value with which the first step could not be done, or which torch does not take."""
+    kind = rule.range_of(slot, options)
     is_negative = not (value >= 0.0 or slot.may_be_negative)
     if is_usable(kind, value) and not is_negative:
         return
-    rule = "0 or greater" if kind == Range.FINITE and is_negative else kind.rule
+    words = rule.range_in_words(slot, options)
+    if kind == Range.FINITE and is_negative:
+        words = "0 or greater"
     if isinstance(source, Schedule):
-        raise ValueError(f"{slot.argument}: the schedule is {value} at step 0, it must be {rule}")
-    raise ValueError(f"{slot.argument}: must be {rule}, got {value}")
+        raise ValueError(f"{slot.argument}: the schedule is {value} at step 0, it must be {words}")
+    raise ValueError(f"{slot.argument}: must be {words}, got {value}")
 
 
 def _options(
@@ -145,7 +151,7 @@ def _options(
         name: one_of(name, arguments[name], choices) for name, choices in rule.arguments.items()
     }
     of_rule |= {name: bool(arguments[name]) for name in rule.switches}
-    of_rule |= {slot.name.lower(): may_act(sources[slot]) for slot in rule.presence}
+    of_rule |= {slot.name.lower(): source_of(sources[slot]) for slot in rule.presence}
     return GroupOptions(
         decay_mode=DecayMode[mode.upper()],
         value_clip=arguments["clip_value"] is not None,
@@ -156,9 +162,12 @@ def _options(
     )
 
 
-def may_act(value: Any) -> bool:
-    """Not the number 0, and nothing that may change without the host's knowing."""
-    return isinstance(value, (Tensor, Schedule)) or value != 0
+def source_of(value: Any) -> Source:
+    """What kind of value a hyperparameter has; whatever is no number is refused later."""
+    value = as_number(value)
+    if isinstance(value, numbers.Real):
+        return Source.NUMBER if value != 0 else Source.ZERO
+    return Source.SCHEDULE
 
 
 def with_group(rule: UpdateRule, settings: Settings, group: dict[str, Any]) -> GroupOptions:
@@ -167,7 +176,8 @@ def with_group(rule: UpdateRule, settings: Settings, group: dict[str, Any]) -> G
     of_rule = {**options.of_rule, **{name: bool(group[name]) for name in rule.switches}}
     for slot in rule.presence:
         is_scheduled = settings.cells[slot].schedule is not None
-        of_rule[slot.name.lower()] = is_scheduled or may_act(read_group(group, slot))
+        found = source_of(read_group(group, slot))
+        of_rule[slot.name.lower()] = Source.SCHEDULE if is_scheduled else found
     maximize = bool(group["maximize"])
     if (options.of_rule, options.maximize) == (of_rule, maximize):
         return options

@@ -180,6 +180,22 @@ class Hyperparameters:
         """The groups' texts have every schedule."""
         self.undescribed = False
 
+    def lr_was_written_as_zero(self, groups: list[dict[str, Any]]) -> bool:
+        """The caller wrote 0 over every lr since the last step."""
+        return bool(groups) and all(
+            is_zero(group["lr"])
+            and not row.cells[Slot.LR].is_mirrored(group["lr"])
+            and group["lr"] is not row.cells[Slot.LR].tensor
+            and not (is_override and value == 0.0)
+            for row, group, is_override, value in zip(
+                self.rows,
+                groups,
+                self.is_override[:, Slot.LR],
+                self.values[:, Slot.LR],
+                strict=True,
+            )
+        )
+
     def collect(self, groups: list[dict[str, Any]]) -> None:
         """Take in what the caller wrote; a tensor in place of another changes ``sources``.
 

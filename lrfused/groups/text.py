@@ -82,7 +82,7 @@ def described_options(rule: UpdateRule, settings: Settings, options: Options) ->
         "peak_lr": group.peak_lr,
         **{name: group.of_rule[name] for name in rule.arguments},
         "start_step": group.start_step,
-        **optimizer_options(options),
+        **described_common_options(options),
     }
     if group.agc != Agc.OFF:
         described["agc_by"] = group.agc.name.lower()
@@ -93,7 +93,7 @@ def described_options(rule: UpdateRule, settings: Settings, options: Options) ->
     return described
 
 
-def optimizer_options(options: Options) -> dict[str, Any]:
+def described_common_options(options: Options) -> dict[str, Any]:
     """Those that all groups have in common."""
     policy = options.loss_scale
     scale: Any = None
@@ -124,7 +124,7 @@ def usual_options(rule: UpdateRule) -> dict[str, Any]:
     return described_options(rule, Settings(0, options, [Cell() for _ in Slot]), Options())
 
 
-COMMON = {*optimizer_options(Options()), "max_grad_norm"}  # to all groups
+COMMON = {*described_common_options(Options()), "max_grad_norm"}  # to all groups
 
 
 def _plain(schedule: Schedule) -> tuple[dict[str, Any], dict[str, str]]:

@@ -147,13 +147,9 @@ def make_entry(
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
     order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
-    operands = tuple(Operand.of(state[k], order) if _is_in(state, k) else None for k in keys)
+    found = ((key, state.get(key)) for key in keys)  # torch's SGD has None for no buffer
+    operands = tuple(None if tensor is None else Operand.of(tensor, order) for _, tensor in found)
     return Entry(param, group, unit, order, Operand.of(data, order), operands)
-
-
-def _is_in(state: dict[str, Tensor], key: str) -> bool:
-    """torch's SGD has None in place of a buffer that there is not yet."""
-    return state.get(key) is not None
 
 
 def overlaps_itself(tensor: Tensor) -> bool:

@@ -16,9 +16,9 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule]:
     return {
         "decay": decay_factor(x, options),
         "beta1": x.beta1,
-        "one_minus_beta1": 1.0 - x.beta1,
+        "one_minus_beta1": x.one - x.beta1,
         "beta2": x.beta2,
-        "one_minus_beta2": 1.0 - x.beta2,
+        "one_minus_beta2": x.one - x.beta2,
         "lr": x.lr,
     }
 

@@ -43,7 +43,7 @@ class StateOperand:
 
 
 @dataclass(frozen=True)
-class Carried:
+class CarriedNumber:
     """A float64 of each parameter that goes from update to update.
 
     ``key`` is that in the optimizer's state, where it stands when it matters. Without updates it is
@@ -67,8 +67,8 @@ class UpdateRule:
     order. The operands that a group uses are the first ones. ``expressions`` gives the ``scalars``
     and the carried numbers after the update. ``switches`` are keys of booleans in torch's groups,
     ``arguments`` what else a group may be given, with the choices (the first one is the default),
-    ``presence`` the hyperparameters for which it matters whether they are more than the number 0:
-    all three are found in ``GroupOptions.of_rule``. ``ranges`` are narrower than usual by options.
+    ``presence`` the hyperparameters for which it matters where they come from (a `Source`): all
+    three are found in ``GroupOptions.of_rule``. ``ranges`` are narrower than usual by options.
     ``counts`` says whether the state shows the count, as "step".
     """
 
@@ -78,7 +78,7 @@ class UpdateRule:
     scalars: tuple[str, ...]
     expressions: Callable[[Symbols, GroupOptions], Mapping[str, Schedule | float]]
     update: Update
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[CarriedNumber, ...] = ()
     switches: tuple[str, ...] = ()
     arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     presence: tuple[Slot, ...] = ()
@@ -98,9 +98,21 @@ class UpdateRule:
         """How many of the operands a group's update has."""
         return sum(operand.is_used(options) for operand in self.operands)
 
+    def has_state(self, options: GroupOptions) -> bool:
+        """A parameter of such a group has an entry in the optimizer's state after an update."""
+        return self.counts or self.operands_used(options) > 0
+
     def range_of(self, slot: Slot, options: GroupOptions) -> Range:
         """What a hyperparameter of such a group has to be."""
         return self.ranges(options).get(slot, slot.range)
+
+    def range_in_words(self, slot: Slot, options: GroupOptions) -> str:
+        """The same, with the switches that make it narrower than usual."""
+        kind = self.range_of(slot, options)
+        if kind == slot.range:
+            return kind.words
+        chosen = " and ".join(f"{name}=True" for name in self.switches if options.of_rule[name])
+        return f"{kind.words} with {chosen}"
 
     def program(self, options: GroupOptions) -> Program:
         """The scalars of such a group, then the carried numbers after the update.

@@ -8,7 +8,7 @@ from lrfused.settings.slots import Slot
 
 
 class Symbols:
-    """The variables, as attributes: ``count``, each hyperparameter, each carried number.
+    """The variables, as attributes: ``count``, each hyperparameter, each carried number; and ``one``.
 
     A carried number is that of before the update; one object for each, so that a program that
     uses it twice evaluates it once.
@@ -16,6 +16,7 @@ class Symbols:
 
     def __init__(self, carried: tuple[str, ...]):
         self.count = step
+        self.one = as_schedule(1.0)  # a register, however often it is used
         names = [slot.name.lower() for slot in Slot]
         self._variables = {
             name: Schedule(VARIABLE, payload=place) for place, name in enumerate([*names, *carried])
@@ -36,9 +37,9 @@ class Symbols:
 def decay_factor(x: Symbols, options: GroupOptions) -> Schedule:
     """What decoupled decay multiplies the parameters by."""
     if options.decay_mode == DecayMode.L2:
-        return as_schedule(1.0)
+        return x.one
     if options.decay_mode == DecayMode.INDEPENDENT:
-        return 1.0 - x.weight_decay
+        return x.one - x.weight_decay
     if options.decay_mode == DecayMode.LR_RATIO:
-        return 1.0 - x.weight_decay * (x.lr / options.peak_lr)
-    return 1.0 - x.lr * x.weight_decay
+        return x.one - x.weight_decay * (x.lr / options.peak_lr)
+    return x.one - x.lr * x.weight_decay

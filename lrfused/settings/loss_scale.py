@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from lrfused.schedules.check import positive, whole
 from lrfused.settings.hints import refuse_a_scaler
-
-LARGEST_FLOAT32 = 3.4028234663852886e38
+from lrfused.settings.slots import LARGEST_FLOAT32
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,14 @@ class Agc(IntEnum):
     TENSOR = 2
 
 
+class Source(IntEnum):
+    """Where a hyperparameter comes from, for rules to which that matters."""
+
+    ZERO = 0  # the number
+    NUMBER = 1
+    SCHEDULE = 2  # or a Tensor: its values are known when a step is planned
+
+
 class Nonfinite(IntEnum):
     """What a gradient that is not finite does."""
 

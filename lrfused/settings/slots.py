@@ -20,7 +20,7 @@ class Range(IntEnum):
     ZERO = 4
 
     @property
-    def rule(self) -> str:
+    def words(self) -> str:
         """In words."""
         return ("finite", "in [0, 1)", "0 or greater", "finite and greater than 0", "0")[self]
 

@@ -18,6 +18,6 @@ def error_of(reading: Reading, rule: UpdateRule, groups: list[GroupOptions]) -> 
         what = f"state['step'] of parameter {place} is {value}, it must be a count, in [0, 2**53)"
     else:
         slot, g = Slot(int(reading[Field.ERROR_SLOT])), int(place)
-        kind = rule.range_of(slot, groups[g]) if g < len(groups) else slot.range
-        what = f"{slot.name.lower()} of param_groups[{g}] is {value}, it must be {kind.rule}"
+        words = rule.range_in_words(slot, groups[g]) if g < len(groups) else slot.range.words
+        what = f"{slot.name.lower()} of param_groups[{g}] is {value}, it must be {words}"
     return RuntimeError(f"step {step}: {what}; nothing was changed")

@@ -14,11 +14,10 @@ def allocate(rule: UpdateRule, options: GroupOptions, states: Any, param: Tensor
 
     A parameter that needs none has no state either.
     """
-    keys = rule.keys[: rule.operands_used(options)]
-    if not (keys or rule.counts):
+    if not rule.has_state(options):
         return
     state = states[param]
-    for key in keys:
+    for key in rule.keys[: rule.operands_used(options)]:
         if state.get(key) is None:
             state[key] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
 

@@ -92,10 +92,13 @@ class Counts:
         self.rule, self.params, self.carries = rule, params, carries
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
-        values = [carried.initial for carried in rule.carried]
-        initial = torch.tensor(values, dtype=torch.float64, device="cpu")
-        self.carried = initial.to(device).repeat(len(params), 1)
+        self.carried = self._initial(device).repeat(len(params), 1)
         self.renew_views()
+
+    def _initial(self, device: torch.device) -> Tensor:
+        """What a parameter without updates carries."""
+        values = [carried.initial for carried in self.rule.carried]
+        return torch.tensor(values, dtype=torch.float64, device="cpu").to(device)
 
     def set(self, index: int, count: int, carried: Numbers) -> None:
         """The count of a parameter and its carried numbers."""
@@ -121,11 +124,13 @@ class Counts:
             state = states.get(param, {})
             if self.rule.counts and state.get("step") is None:
                 continue  # no state, no updates so far
-            if not self.rule.counts and not state:
+            if not (self.rule.counts or operands_in(self.rule, state)):
                 continue
             old = places.get(id(param))
             own = old is not None and self.is_shown(old, state)
-            count = int(self.counts[old]) if own else as_count(state.get("step", 0))
+            count = (
+                int(self.counts[old]) if own else as_count(state["step"]) if self.rule.counts else 0
+            )
             foreign, kept = (foreign, kept + 1) if own else ([*foreign, count], kept)
             numbers = self._carried(old, state, count) if carries[index] else None
             if numbers is None and own and not self._lost(old, state):
@@ -163,16 +168,16 @@ class Counts:
             return False
         idle = []
         for i, (param, views) in enumerate(zip(params, self.views, strict=True)):
-            state = states.get(param)
-            if not state:
+            state = states.get(param) or {}
+            if not (state if self.rule.counts else operands_in(self.rule, state)):
                 idle.append(i)
                 continue
             if any(state.get(key) is not view for key, view in views.items()):
                 return False
             if self._place(views) != self.places[i]:
                 return False
-        if not self.rule.counts:
-            return True
+        if not self.rule.counts:  # a parameter without operands carries nothing on
+            return bool((self.carried[idle] == self._initial(self.carried.device)).all())
         is_known = (self.steps == self.counts.float()).all() & (self.counts[idle] == 0).all()
         return bool(is_known)
 
