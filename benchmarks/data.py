@@ -38,6 +38,8 @@ class Settings:
     weight_decay: float = 0.1
     max_grad_norm: float = 1.0
     loss_scale: float = 65536.0
+    momentum: float = 0.9  # of SGD, whose dampening is 0
+    optimizer: str = "adamw"
 
 
 class Data:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from data import Settings
 from providers import (
+    ALL,
     MEASURED_FIRST,
     ONE_PASS,
     OWN_NORM,
@@ -120,6 +121,7 @@ def own(backend: str) -> Provider:
         MEASURED_FIRST,
         OWN_NORM,
         partial(unavailable, backend),
+        optimizers=ALL,
     )
 
 

@@ -18,8 +18,10 @@ BOTH = "lrfused-cuda,fused,lrfused-triton"
 PEERS = "lrfused-cuda,fused,lrfused-triton,optimi,flashoptim,torchao,bitsandbytes,apex"
 PEERS += ",transformer-engine,deepspeed-fused,compile"
 GPT2 = "--workloads gpt2 --forms unscale,clip --rounds 5"
+EVERY_RULE = GPT2.replace("gpt2", "gpt2,gpt2-sgd,gpt2-lion")  # AdamW first
 TINY = "--workloads tiny148,tiny148-fresh,tiny1000,tiny1000-fresh --forms clip --rounds 5"
-ALL = "--workloads gpt2,gpt3,tiny1000,tiny1000-fresh --forms clip,unscale,step --rounds 5"
+ALL = "--workloads gpt2,gpt2-sgd,gpt2-lion,gpt3,tiny1000,tiny1000-fresh"
+ALL += " --forms clip,unscale,step --rounds 5"
 LARGEST = "--workloads llama-7b,gpt2,medium2000 --rounds 5"
 
 SAME_HARNESS = "the harness is that of CUDA times"
@@ -67,7 +69,7 @@ STAGES = [
         device="gpu-hidden",
         dry=SAME_HARNESS,
     ),
-    times("CUDA times", "gpu-first.json", 30, CUDA, GPT2),
+    times("CUDA times", "gpu-first.json", 30, CUDA, EVERY_RULE),
     times("host times", "gpu-host.json", 40, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
     sanitizer("memcheck", 15),
     sanitizer("racecheck", 15, dry=SAME_STEPS),

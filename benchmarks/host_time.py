@@ -31,7 +31,7 @@ class Stopwatch:
 
 
 def kernel_share(
-    optimizer: lrfused.AdamW, take_step: Callable[[], float], steps: int
+    optimizer: lrfused.FusedOptimizer, take_step: Callable[[], float], steps: int
 ) -> dict[str, float] | None:
     """Medians of the seconds of a step, and of those of them that measure, plan and apply take.
 

@@ -18,6 +18,9 @@ from lrfused import schedules
 Parameters = list[Parameter]
 
 MOMENT_ACCESSES = 4  # m and v are read and written
+# The tensors of each optimizer's state, which are read and written.
+STATE = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "lion": ("exp_avg",)}
+ALL = tuple(STATE)
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,19 @@ class Pipeline:
     optimizer: torch.optim.Optimizer
 
 
-Moments = Callable[[torch.optim.Optimizer, Parameter], tuple[torch.Tensor, torch.Tensor]]
+Moments = Callable[[torch.optim.Optimizer, Parameter], tuple[torch.Tensor, ...]]
 
 
-def in_state(m: str = "exp_avg", v: str = "exp_avg_sq") -> Moments:
+def in_state(*names: str) -> Moments:
     """Moments that stand in the state as they are, under these names."""
-    return lambda optimizer, param: (optimizer.state[param][m], optimizer.state[param][v])
+    return lambda optimizer, param: tuple(optimizer.state[param][name] for name in names)
 
 
-AS_TORCH = in_state()
+def as_torch(optimizer: torch.optim.Optimizer, param: Parameter) -> tuple[torch.Tensor, ...]:
+    """Those of the optimizer in the order of its rule, as torch names them."""
+    state = optimizer.state[param]
+    names = next(names for names in STATE.values() if state.keys() >= set(names))
+    return tuple(state[name] for name in names)
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,15 @@ class Provider:
 
     Attributes:
         build: makes its pipeline for a form.
-        accesses: elements read and written a parameter, by form; the least that its algorithm
-            can do when nothing stays in a cache.
+        accesses: elements read and written a parameter by AdamW, by form; the least that its
+            algorithm can do when nothing stays in a cache.
         norm_error: relative error of the gradient norm to be put up with, by dtype.
         missing: why it cannot run here, or None.
         most_tensors: it is left out where there are more.
         skips: names of other workloads that it is left out of.
-        moments: m and v of a parameter, as its optimizer has them.
+        moments: m and v of a parameter (or what its rule has), as its optimizer has them.
         float32_moments: they are float32 whatever the parameters are.
+        optimizers: those that it has.
     """
 
     name: str
@@ -63,12 +71,14 @@ class Provider:
     missing: Callable[[], str | None] = lambda: None
     most_tensors: float = math.inf
     skips: tuple[str, ...] = ()
-    moments: Moments = AS_TORCH
+    moments: Moments = as_torch
     float32_moments: bool = False
+    optimizers: tuple[str, ...] = ("adamw",)
 
-    def bytes_per_parameter(self, form: Form, dtype: torch.dtype) -> int:
+    def bytes_per_parameter(self, form: Form, dtype: torch.dtype, optimizer: str = "adamw") -> int:
         wider = MOMENT_ACCESSES * (4 - dtype.itemsize) if self.float32_moments else 0
-        return self.accesses[form.name] * dtype.itemsize + wider
+        fewer = MOMENT_ACCESSES - 2 * len(STATE[optimizer])
+        return (self.accesses[form.name] - fewer) * dtype.itemsize + wider
 
 
 def torch_pipeline(
@@ -117,7 +127,11 @@ def warmup_cosine(step: int, settings: Settings) -> float:
 
 
 def common(settings: Settings) -> dict[str, Any]:
-    """The arguments that every AdamW takes."""
+    """The arguments that every AdamW takes; those of SGD or Lion, where they are stepped."""
+    if settings.optimizer == "sgd":
+        return {"momentum": settings.momentum, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "lion":
+        return {"betas": settings.betas, "weight_decay": settings.weight_decay}
     return {
         "betas": settings.betas,
         "eps": settings.eps,
@@ -136,7 +150,8 @@ def foreach(params: Parameters, form: Form, settings: Settings) -> Pipeline:
 
 
 def fused(params: Parameters, form: Form, settings: Settings) -> Pipeline:
-    optimizer = torch.optim.AdamW(params, settings.lr, fused=True, **common(settings))
+    kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.AdamW
+    optimizer = kind(params, settings.lr, fused=True, **common(settings))
     return torch_pipeline(optimizer, params, form, settings)
 
 
@@ -164,7 +179,7 @@ def fused_whole(
     """lrfused: one object, whose one call is the whole pipeline."""
     warmup, total = settings.warmup_steps, settings.total_steps
     lr = schedules.warmup_cosine(settings.lr, warmup, total, start="1/n")
-    optimizer = lrfused.AdamW(
+    optimizer = OWN[settings.optimizer](
         params,
         lr=lr if form.clips else settings.lr,
         max_grad_norm=settings.max_grad_norm if form.clips else None,
@@ -174,6 +189,9 @@ def fused_whole(
     )
     optimizer.scale(torch.zeros(()))  # the gradients that are made here are scaled already
     return Pipeline(optimizer.step, optimizer)
+
+
+OWN: dict[str, Any] = {"adamw": lrfused.AdamW, "sgd": lrfused.SGD, "lion": lrfused.Lion}
 
 
 def not_found(module: str) -> Callable[[], str | None]:
@@ -200,7 +218,7 @@ PROVIDERS = {
     for provider in (
         Provider("loop", "torch for-loop", loop, OP_BY_OP, TORCH_NORM),
         Provider("foreach", "torch foreach", foreach, OP_BY_OP, TORCH_NORM),
-        Provider("fused", "torch fused", fused, ONE_PASS, TORCH_NORM),
+        Provider("fused", "torch fused", fused, ONE_PASS, TORCH_NORM, optimizers=("adamw", "sgd")),
         # Compiling takes time that grows with the tensors: a minute for 148.
         Provider(
             "compile",
@@ -219,7 +237,7 @@ PROVIDERS = {
             TORCH_NORM,
             not_found("deepspeed"),
         ),
-        Provider("lrfused", "lrfused", fused_whole, MEASURED_FIRST, OWN_NORM),
+        Provider("lrfused", "lrfused", fused_whole, MEASURED_FIRST, OWN_NORM, optimizers=ALL),
     )
 }
 TORCH = ("loop", "foreach", "fused", "compile")

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,7 @@ def run_case(
     """
     rates = Rates()
     _forget()
+    settings = replace(settings, optimizer=case.workload.optimizer)
     data = Data(case, settings, device=stream.device)
     expected = None if again else reference(data, settings)
     found = []
@@ -178,7 +179,9 @@ class _Entry:
         if self.contestant is None:
             return {**found, "reason": self.reason}
         case = self.data.case
-        found["bytes_per_parameter"] = self.provider.bytes_per_parameter(case.form, case.dtype)
+        found["bytes_per_parameter"] = self.provider.bytes_per_parameter(
+            case.form, case.dtype, case.workload.optimizer
+        )
         found = timed(found, self.contestant.turns, [bandwidth])
         return found if again else {**found, **self._watched(self.contestant)}
 
@@ -192,7 +195,7 @@ class _Entry:
         }
 
     def _host(self, contestant: Contestant) -> dict[str, float] | None:
-        if not isinstance(self.optimizer, lrfused.AdamW):
+        if not isinstance(self.optimizer, lrfused.FusedOptimizer):
             return None
         steps = 3 if self.data.case.workload.parameters > SLOW else WATCHED_STEPS
         return kernel_share(self.optimizer, lambda: contestant.take_step(self.device), steps)
@@ -203,6 +206,8 @@ class _Entry:
         missing = self.provider.missing()
         if missing is not None:
             return NOT_INSTALLED, missing
+        if workload.optimizer not in self.provider.optimizers:
+            return LEFT_OUT, f"it has no {workload.optimizer}"
         tensors, most = len(workload.shapes), self.provider.most_tensors
         if tensors > most:
             return LEFT_OUT, f"{tensors} tensors, it would take too long beyond {most:g}"

@@ -127,7 +127,9 @@ def everything(record: Record) -> Iterator[Row]:
     names = owns(record)
     for key, case in records.by_case(record).items():
         for own in names:
-            yield compare(record, key, BEST_OF_TORCH, own)
+            # Where torch has no such optimizer, a copy of as many bytes is all there is.
+            torchs = records.with_times(case, TORCH)
+            yield compare(record, key, BEST_OF_TORCH if torchs else COPY, own)
             for name in case:
                 if name not in (*TORCH, *names) and records.with_times(case, [name]):
                     yield compare(record, key, name, own)

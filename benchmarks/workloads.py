@@ -30,7 +30,8 @@ class Workload:
     """Tensors to be stepped, and how many steps a provider takes when it is its turn.
 
     ``fresh`` replaces every gradient by a new tensor before each step, as training does after
-    ``zero_grad(set_to_none=True)``; otherwise the tensors stay and get new values.
+    ``zero_grad(set_to_none=True)``; otherwise the tensors stay and get new values. ``optimizer``
+    is the name of the rule by which they are stepped.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Workload:
     fresh: bool = False
     untimed_steps: int = 0
     timed_steps: int = 1
+    optimizer: str = "adamw"
 
     @property
     def sizes(self) -> list[int]:
@@ -113,12 +115,15 @@ FLOAT32_ONLY = ("tiny148", "tiny148-fresh", "tiny1000", "tiny1000-fresh")
 
 # A GPU takes several steps in a turn of any work: its clocks and caches need some to settle.
 LONG = {"untimed_steps": 2, "timed_steps": 7}
+GPT2 = gpt2_shapes(50257, 1024, 768, 12)
 LLAMA_7B = llama_shapes(32000, 4096, 11008, 32)
 
 GPU_WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload("gpt2", "GPT-2 124M, 148 tensors", gpt2_shapes(50257, 1024, 768, 12), **LONG),
+        Workload("gpt2", "GPT-2 124M, 148 tensors", GPT2, **LONG),
+        Workload("gpt2-sgd", "GPT-2 124M by SGD", GPT2, **LONG, optimizer="sgd"),
+        Workload("gpt2-lion", "GPT-2 124M by Lion", GPT2, **LONG, optimizer="lion"),
         Workload("gpt3", "GPT-3 1.3B, 292 tensors", gpt2_shapes(50257, 2048, 2048, 24), **LONG),
         *(WORKLOADS[name] for name in FLOAT32_ONLY),
         Workload("medium2000", "2000 tensors of 4096", ((4096,),) * 2000, **LONG),

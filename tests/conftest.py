@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lib.seeds import SEED, Rng
-from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT
+from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT, is_of_another_rule_later
 
 INTERPRETING = ("triton", "cuda_emulated")
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
@@ -43,6 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if name in IN_PROCESSES and given.get("backend") != "cpu":
             item.add_marker(pytest.mark.slow)
         if "triton" in (given.get("backend"), given.get("kernels")) and _is_later(item.path, name):
+            item.add_marker(pytest.mark.slow)
+        if is_of_another_rule_later(item.path, name, given):
             item.add_marker(pytest.mark.slow)
 
 

@@ -2,8 +2,9 @@
 
 GPU_BACKENDS=cuda takes one of them. With LRFUSED_GPU_DRY_RUN=1 all runs on a CPU: the C++ backend
 stands in for CUDA, Triton's kernels are interpreted (minutes), each test is taken with its
-first parameters. GPU_RESULTS names a JSON file that is written before and after every test;
-GPU_TEST_SECONDS ends a process whose test takes longer, even where it hangs in a call of CUDA.
+first parameters, and with the first of each optimizer. GPU_RESULTS names a JSON file that is
+written before and after every test; GPU_TEST_SECONDS ends a process whose test takes longer, even
+where it hangs in a call of CUDA.
 """
 
 import faulthandler
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from lib.rules_for_steps import RULES, rule  # noqa: F401 (a fixture)
 
 from .target import Target
 
@@ -59,10 +61,15 @@ def _why_not(backend: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A dry run is there for the tests' own code: it takes each with its first parameters."""
+    """A dry run is there for the tests' own code: it takes each once for every optimizer."""
     if DRY:
-        first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        first = {(item.nodeid.partition("[")[0], _rule_of(item)): item for item in reversed(items)}
         items[:] = [item for item in items if item in first.values()]
+
+
+def _rule_of(item: pytest.Item) -> str | None:
+    found: str | None = getattr(getattr(item, "callspec", None), "params", {}).get("rule")
+    return found
 
 
 # A test that hangs
@@ -100,6 +107,7 @@ class Recorder:
             "dry_run": DRY,
             "machine": device.describe(),
             "versions": {**machine.versions(), **device.versions()},
+            "rules": list(RULES),
             "running": [],
             "tests": [],
         }

@@ -6,6 +6,7 @@ Exits with 1 if the bits are not those of the C++ backend, or a backend is not t
 needs no GPU.
 """
 
+import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import numpy as np  # noqa: E402
 from lib import runs  # noqa: E402
 from lib.options import DYNAMIC, LR  # noqa: E402
+from lib.rules_for_steps import RULES  # noqa: E402
 
 from lrfused.backends.registry import BACKENDS  # noqa: E402
 
@@ -25,17 +27,17 @@ SIZES = [(), (0,), (63,), (5, 13), (513,), (3, 43691)]
 CASES = {
     "step": {},
     "measured": {"max_grad_norm": 0.5, "loss_scale": DYNAMIC, "lr": LR},
-    "everything": {"agc": 0.05, "clip_value": 0.3, "amsgrad": True, "write_grads": True},
+    "everything": {"agc": 0.05, "clip_value": 0.3, "write_grads": True},
 }
 
 
-def left(device, problem, backend, options):
-    """Parameters and moments after all steps, on the CPU."""
+def left(device, problem, backend, rule, options):
+    """Parameters and state after all steps, on the CPU."""
     there = runs.Problem(
         [value.to(device) for value in problem.values],
         [[g.to(device) for g in gradients] for gradients in problem.gradients],
     )
-    made = runs.run(there, backend, **options)
+    made = runs.run(there, backend, rule=rule, **options)
     return {name: tensor.cpu() for name, tensor in runs.contents(made).items()}
 
 
@@ -45,13 +47,14 @@ def main(backends):
         if reason:
             sys.exit(f"{backend} is not available: {reason}")
     rng = SimpleNamespace(numpy=np.random.default_rng(0), torch=torch.Generator().manual_seed(0))
-    for name, options in CASES.items():
+    for rule, name in itertools.product(RULES.values(), CASES):
+        options = {**CASES[name], **(rule.largest if name == "everything" else {})}
         problem = runs.random_problem(rng, SIZES, 2, runs.DTYPES[1:], runs.DTYPES[1:], none=0.0)
-        want = left("cpu", problem, "auto", options)
+        want = left("cpu", problem, "auto", rule, options)
         for backend in backends:
-            got = left("cpu" if backend == "cpu" else "cuda", problem, backend, options)
+            got = left("cpu" if backend == "cpu" else "cuda", problem, backend, rule, options)
             runs.assert_same_contents(got, want)
-            print(f"{backend}: {name}: same bits")
+            print(f"{backend}: {rule.name}, {name}: same bits")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from lib.options import LR, POISONED, SINGLE, poison, random_options
+from lib.options import (
+    LR,
+    POISONED,
+    over_every_option,
+    poison,
+    random_options,
+    single_options,
+)
 from lib.runs import (
     DTYPES,
     EDGES,
@@ -30,7 +37,7 @@ from .helpers import (
 
 pytestmark = pytest.mark.gpu
 
-CLIPPED = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1, "amsgrad": True}
+CLIPPED = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1}
 
 
 def assert_equal(problem, target, **options):
@@ -40,30 +47,31 @@ def assert_equal(problem, target, **options):
     return got
 
 
-@pytest.mark.parametrize("name", SINGLE)
-def test_every_option(rng, target, record_property, name):
+@over_every_option
+def test_every_option(rng, target, rule, record_property, name):
+    record_property("rule", rule.name)
     record_property("option", name)
     problem = random_problem(rng, FEW, target.count(40, dry=6))
     if name in POISONED:
         problem = poison(rng, problem, 0.05)
-    assert_equal(problem, target, **SINGLE[name])
+    assert_equal(problem, target, **single_options(rule)[name])
 
 
 @pytest.mark.parametrize("gradient_dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_pair_of_dtypes(rng, target, dtype, gradient_dtype):
+def test_every_pair_of_dtypes(rng, target, rule, dtype, gradient_dtype):
     problem = random_problem(rng, [(), (63,), (1100,)], 2, (dtype,), (gradient_dtype,))
-    assert_equal(problem, target, write_grads=True, **CLIPPED)
+    assert_equal(problem, target, write_grads=True, **CLIPPED, **rule.largest)
 
 
 @pytest.mark.parametrize("trial", range(3))
-def test_sizes_at_the_edges_of_blocks_and_chunks(rng, target, trial):
+def test_sizes_at_the_edges_of_blocks_and_chunks(rng, target, rule, trial):
     problem = random_problem(rng, EDGES, 2, DTYPES, DTYPES)
     assert_equal(problem, target, **random_options(rng))
 
 
 @pytest.mark.parametrize("trial", range(5))
-def test_random_combinations(rng, target, trial):
+def test_random_combinations(rng, target, rule, trial):
     problem = random_problem(rng, SMALL, 10, DTYPES, DTYPES, exponents=(-3, 2))
     assert_equal(poison(rng, problem, 0.02), target, **random_options(rng))
 
@@ -89,12 +97,13 @@ def test_squares_that_leave_float32(rng, target, exponent):
 def test_aligned_and_unaligned_memory(rng, target, dtype):
     """The same numbers at every distance from a multiple of 16 bytes: the same bits."""
     problem = random_problem(rng, [(3000,)], 2, (dtype,), none=0.0)
-    want = reference_of(problem, **CLIPPED)
+    options = {**CLIPPED, "amsgrad": True}
+    want = reference_of(problem, **options)
     there = on(target.device, problem)
     for shift in range(0, 16 // dtype.itemsize, 3):
         memory = torch.zeros(3016, dtype=dtype, device=target.device)
         first = -(memory.data_ptr() // dtype.itemsize) % (16 // dtype.itemsize) + shift
-        made = start_on(target, [torch.zeros(3000, dtype=dtype)], **CLIPPED)
+        made = start_on(target, [torch.zeros(3000, dtype=dtype)], **options)
         made.params[0].data = memory[first : first + 3000]
         made.params[0].data.copy_(there.values[0])
         for gradients in there.gradients:
@@ -128,5 +137,5 @@ def test_more_chunks_than_threads(rng, target):
 
 def test_two_runs_have_the_same_bits(rng, target):
     problem = on(target.device, random_problem(rng, [(200_003,), (513,)], 5))
-    first, second = (run(problem, target.backend, **CLIPPED) for _ in range(2))
+    first, second = (run(problem, target.backend, **CLIPPED, amsgrad=True) for _ in range(2))
     assert_same_contents(left(first), left(second))

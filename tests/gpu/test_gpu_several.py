@@ -20,7 +20,7 @@ from .helpers import (
 
 pytestmark = pytest.mark.gpu
 
-CLIPPED = {"max_grad_norm": 0.5, "clip_value": S.linear(0.5, 0.1, 20), "agc": 0.1, "amsgrad": True}
+CLIPPED = {"max_grad_norm": 0.5, "clip_value": S.linear(0.5, 0.1, 20), "agc": 0.1}
 OPTIONS = {
     "step": {},
     "clip": {"lr": LR, "max_grad_norm": 1.0},
@@ -48,17 +48,18 @@ def start_apart(devices, target, values, **options):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_on_several_devices(rng, target, devices, name):
+def test_every_option_on_several_devices(rng, target, rule, devices, name):
     problem = poison(rng, random_problem(rng, [*SMALL, (70_001,), (3, 65537)], 10), 0.02)
+    options = {**OPTIONS[name], **rule.largest}
     for order in (devices, devices[::-1]):
-        made = start_apart(order, target, problem.values, **OPTIONS[name])
+        made = start_apart(order, target, problem.values, **options)
         for gradients in problem.gradients:
             advance(made, apart(order, gradients))
-        assert_same_everywhere(made, reference_of(problem, **OPTIONS[name]))
+        assert_same_everywhere(made, reference_of(problem, **options))
 
 
 @pytest.mark.parametrize("trial", range(5))
-def test_random_combinations_on_several_devices(rng, target, devices, trial):
+def test_random_combinations_on_several_devices(rng, target, rule, devices, trial):
     options = random_options(rng)
     problem = random_problem(rng, SMALL, 10, DTYPES, DTYPES, exponents=(-3, 2))
     made = start_apart(devices, target, problem.values, **options)
@@ -68,17 +69,18 @@ def test_random_combinations_on_several_devices(rng, target, devices, trial):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_no_step_on_several_devices_waits(rng, target, devices, name):
+def test_no_step_on_several_devices_waits(rng, target, rule, devices, name):
     """Large and small in turn, so that now one device is behind, now the other."""
     problem = random_problem(rng, [(2_000_003,), (5,), (7,), (1_000_001,)], 30, none=0.3)
-    made = start_apart(devices, target, problem.values, **OPTIONS[name])
+    options = {**OPTIONS[name], **rule.largest}
+    made = start_apart(devices, target, problem.values, **options)
     there = [apart(devices, gradients) for gradients in problem.gradients]
     for gradients in there[:3]:
         step_with(made, gradients)
     with nothing_waits(devices[0]):
         for gradients in there[3:]:
             step_with(made, gradients)
-    assert_same_end(made, reference_of(problem, **OPTIONS[name]))
+    assert_same_end(made, reference_of(problem, **options))
 
 
 def test_an_outside_grad_scaler_on_several_devices(rng, target, devices):

@@ -11,8 +11,15 @@ from .target import launched, wait
 pytestmark = pytest.mark.gpu
 
 MAX_NORM = 1.0
-ADAMW = {"lr": 3e-4, "weight_decay": 0.05}
+SETTINGS = {
+    "adamw": {"lr": 3e-4, "weight_decay": 0.05},
+    "sgd": {"lr": 3e-3, "momentum": 0.9, "weight_decay": 0.05},
+    "lion": {"lr": 1e-4, "weight_decay": 0.05},
+}
+# How far a parameter is moved by a step of lr 1, at most.
+LARGEST_MOVE = {"adamw": 10.0, "sgd": 100.0}
 POLICY = {"growth_interval": 20}
+WITH_TORCHS = pytest.mark.parametrize("rule", LARGEST_MOVE, indirect=True)
 OVERFLOWS = {3, 4, 5, 60, 61, 120, 199}
 
 
@@ -44,13 +51,19 @@ class Training:
         return torch.amp.GradScaler(self.device.type, **POLICY)
 
 
+def optimizer(rule, training, target, **options):
+    """lrfused over a training's parameters."""
+    made = {"backend": target.backend, **SETTINGS[rule.name], **options}
+    return rule.optimizer(training.params, **made)
+
+
 class TorchTwin:
     """torch's whole pipeline over the same scaled gradients as another training."""
 
-    def __init__(self, training):
-        self.training = training
+    def __init__(self, training, rule):
+        self.training, self.rule = training, rule
         self.params = [torch.nn.Parameter(p.detach().clone()) for p in training.params]
-        self.opt = torch.optim.AdamW(self.params, foreach=True, **ADAMW)
+        self.opt = rule.torchs(self.params, foreach=True, **SETTINGS[rule.name])
         self.scaler = training.scaler()
         self.scaler.scale(torch.ones((), device=training.device))
 
@@ -66,14 +79,16 @@ class TorchTwin:
         """Each step rounds differently by a few ulps of the parameter and of its update."""
         bound = 4 * 2.0**-23 * self.training.steps
         for p, q in zip(self.training.params, self.params, strict=True):
-            torch.testing.assert_close(p, q, rtol=bound, atol=bound * ADAMW["lr"] * 10)
+            moved = SETTINGS[self.rule.name]["lr"] * LARGEST_MOVE[self.rule.name]
+            torch.testing.assert_close(p, q, rtol=bound, atol=bound * moved)
 
 
-def test_inside_torchs_grad_scaler(rng, target):
+@WITH_TORCHS
+def test_inside_torchs_grad_scaler(rng, target, rule):
     """The scaler hands over its scale: the same scales and skips, parameters within ulps."""
     training = Training(rng, target, target.count(200, dry=70))
-    twin, scaler = TorchTwin(training), training.scaler()
-    opt = lrfused.AdamW(training.params, max_grad_norm=MAX_NORM, backend=target.backend, **ADAMW)
+    twin, scaler = TorchTwin(training, rule), training.scaler()
+    opt = optimizer(rule, training, target, max_grad_norm=MAX_NORM)
     for step in range(training.steps):
         training.backward(step, scaler.scale)
         twin.step()
@@ -85,11 +100,12 @@ def test_inside_torchs_grad_scaler(rng, target):
     twin.assert_near()
 
 
-def test_with_its_own_loss_scale(rng, target):
+@WITH_TORCHS
+def test_with_its_own_loss_scale(rng, target, rule):
     training = Training(rng, target, target.count(200, dry=70))
-    twin = TorchTwin(training)
+    twin = TorchTwin(training, rule)
     options = {"max_grad_norm": MAX_NORM, "loss_scale": lrfused.LossScale(**POLICY)}
-    opt = lrfused.AdamW(training.params, backend=target.backend, **options, **ADAMW)
+    opt = optimizer(rule, training, target, **options)
     for step in range(training.steps):
         training.backward(step, opt.scale)
         twin.step()
@@ -99,11 +115,11 @@ def test_with_its_own_loss_scale(rng, target):
     twin.assert_near()
 
 
-def test_the_scaler_does_not_make_anything_wait(rng, target):
+def test_the_scaler_does_not_make_anything_wait(rng, target, rule):
     """grad_scale and found_inf stay on the device: nothing waits between backward and update."""
     training = Training(rng, target, target.count(30, dry=10))
     scaler = training.scaler()
-    opt = lrfused.AdamW(training.params, max_grad_norm=MAX_NORM, backend=target.backend, **ADAMW)
+    opt = optimizer(rule, training, target, max_grad_norm=MAX_NORM)
     for step in range(training.steps):
         training.backward(step, scaler.scale)
         if step == 3:
@@ -118,9 +134,9 @@ def test_the_scaler_does_not_make_anything_wait(rng, target):
     assert opt.metrics()["skipped_steps"] > 0
 
 
-def test_attributes_as_tensors_are_two_launches(rng, target, record_property):
+def test_attributes_as_tensors_are_two_launches(rng, target, rule, record_property):
     training = Training(rng, target, 5)
-    opt = lrfused.AdamW(training.params, max_grad_norm=MAX_NORM, backend=target.backend, **ADAMW)
+    opt = optimizer(rule, training, target, max_grad_norm=MAX_NORM)
     for step in range(2):
         training.backward(step, lambda loss: loss)
         opt.grad_scale = torch.full((), 2.0, device=target.device)

@@ -1,20 +1,20 @@
 """Options of the step: each alone with what it needs to act, and at random; bad gradients."""
 
+import pytest
 import torch
 
 import lrfused
+from lib.rules_for_steps import RULES, StepRule, of_the_test, one_of
 from lrfused import schedules as S
 
 INF = float("inf")
 DYNAMIC = lrfused.LossScale(init=512.0, growth_interval=7, backoff_factor=0.3, hysteresis=2)
 LR = S.warmup_cosine(1e-2, warmup_steps=20, total_steps=150, end=1e-4)
 
-# Every option, and with it what it needs to act; {} where the default is tested.
-SINGLE = {
+# Every option that all optimizers have, and with it what it needs to act; {} where the default is
+# tested.
+COMMON = {
     "default": {},
-    "no decay, no momentum": {"weight_decay": 0.0, "betas": (0.0, 0.0)},
-    "eps 0": {"eps": 0.0},
-    "amsgrad": {"amsgrad": True},
     "maximize": {"maximize": True},
     "max_grad_norm": {"max_grad_norm": 1.0},
     "inf norm": {"max_grad_norm": 0.5, "norm_type": INF},
@@ -28,23 +28,38 @@ SINGLE = {
     "advance": {"nonfinite": "skip", "advance_schedule_on_skip": True, "lr": LR},
     "independent decay": {"weight_decay_mode": "independent"},
     "decay by lr ratio": {"weight_decay_mode": "lr_ratio", "lr": LR, "peak_lr": 1e-2},
-    "product": {"bias_correction": "product", "betas": (S.linear(0.8, 0.95, 50), 0.99)},
     "start_step": {"start_step": 10},
     "write_grads": {"write_grads": True, "max_grad_norm": 1.0},
     "always_measure": {"always_measure": True},
-    "not finite": {"amsgrad": True, "maximize": True},
-    "not finite, clipped": {"amsgrad": True, "clip_value": 0.5, "max_grad_norm": 1.0, "agc": 0.1},
-    "scheduled": {
+    "tensors": {"lr": torch.tensor(3e-3), "weight_decay": torch.tensor(0.1, dtype=torch.float64)},
+}
+
+
+def single_options(rule: StepRule) -> dict[str, dict]:
+    """Every option of an optimizer by name."""
+    bad = {**rule.largest, "maximize": True}
+    clips = {"clip_value": 0.5, "max_grad_norm": 1.0, "agc": 0.1}
+    scheduled = {
         "lr": LR,
-        "weight_decay": S.linear(0.3, 0.0, 100),
-        "betas": (S.cosine(0.95, 0.85, 60), 1 - 1 / (S.step + 2)),
-        "eps": S.exponential(1e-6, 1e-9, 80),
         "clip_value": S.linear(0.5, 0.1, 100),
         "agc": S.linear(0.02, 0.2, 100),
         "max_grad_norm": S.cosine(2.0, 0.2, 100),
-    },
-    "tensors": {"lr": torch.tensor(3e-3), "weight_decay": torch.tensor(0.1, dtype=torch.float64)},
-}
+    }
+    mixed = {
+        "not finite": bad,
+        "not finite, clipped": {**rule.largest, **clips},
+        "scheduled": {**rule.scheduled, **scheduled},
+    }
+    return {**COMMON, **rule.single, **mixed}
+
+
+OF_RULES = [
+    pytest.param(name, option, id=f"{name}-{option}")
+    for name, rule in RULES.items()
+    for option in single_options(rule)
+]
+# For a test with the fixture rule and the argument name.
+over_every_option = pytest.mark.parametrize(("rule", "name"), OF_RULES, indirect=["rule"])
 
 POISONED = {"skip", "advance", "static scale", "dynamic scale", "not finite", "not finite, clipped"}
 
@@ -63,29 +78,22 @@ def poison(rng, problem, probability):
 
 
 def random_options(rng) -> dict:
-    """Options of an optimizer with two groups, of which the second has its own."""
-
-    def one(*choices):
-        return choices[rng.numpy.integers(len(choices))]
-
+    """Options of an optimizer of the test's rule with two groups, the second with its own."""
+    one, of_rule = one_of(rng), of_the_test().random
     of_group = {
-        "weight_decay_mode": one("lr", "independent", "lr_ratio"),
-        "bias_correction": one("power", "product"),
+        **of_rule(one),
         "agc": one(None, 0.03, S.linear(0.01, 0.5, 20)),
         "agc_by": one("unit", "tensor"),
         "clip_value": one(None, 0.5, S.linear(1.0, 0.1, 15), INF),
         "start_step": one(0, 4),
-        "amsgrad": one(True, False),
         "maximize": one(True, False),
-        "weight_decay": one(0.3, S.linear(0.3, 0.0, 30)),
-        "betas": one((0.8, 0.95), (S.linear(0.95, 0.8, 9), S.linear(0.9, 0.999, 9))),
     }
     return {
-        "groups": ({}, {**of_group, "peak_lr": 0.02}),
+        **of_rule(one),
+        "groups": ({}, of_group),
         "lr": one(1e-3, LR, torch.tensor(2e-3)),
-        "amsgrad": one(True, False),
+        "peak_lr": 0.02,
         "maximize": one(True, False),
-        "eps": one(1e-8, 1e-3, S.exponential(1e-4, 1e-8, 20)),
         "max_grad_norm": one(None, 1.0, 0.1, S.linear(1, 0.1, 20)),
         "norm_type": one(2.0, INF),
         "clip_value": one(None, 0.7),

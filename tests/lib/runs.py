@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import lrfused
+from lib.rules_for_steps import of_the_test
 from lrfused import native
 from lrfused.state.device_state import FIRST_FLOAT
 
@@ -123,10 +123,13 @@ class Run:
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
-def start(values, backend="reference", instruction_set="auto", groups=({},), **options) -> Run:
-    """An optimizer before its first step."""
-    params = parameters(values)
-    opt = lrfused.AdamW(alternating(params, *groups), backend=backend, **options)
+def start(
+    values, backend="reference", instruction_set="auto", groups=({},), rule=None, **options
+) -> Run:
+    """An optimizer of the test's rule (or of another) before its first step."""
+    params, rule = parameters(values), rule or of_the_test()
+    options = {**rule.base, **options}
+    opt = rule.optimizer(alternating(params, *groups), backend=backend, **options)
     opt._engine.instruction_set = instruction_set
     opt.scale(torch.zeros(()))  # the gradients of these tests are scaled, or they know the scale
     return Run(params, opt)

@@ -1,5 +1,9 @@
 """What `make test` leaves to the slow tests, by name: rooms, files and functions of tests."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 # The interpreter takes most of the time of all tests. Over it these run with the slow ones: what
 # they show is host Python, or what the other backends and the files and tests kept show as well.
 INTERPRETED_LATER = ("contract", "several", "step", "torch_compile")
@@ -10,3 +14,18 @@ NOT_KEPT = ("test_random_combinations",)
 # over all.
 IN_PROCESSES = ("test_storage_of_moments_and_counts_may_move", "test_freed_storage_is_refused")
 IN_PROCESSES += ("test_a_killed_run_resumes_bit_equal", "test_a_spawned_process_steps_on")
+
+# What follows from AdamW's tests for the other rules: the rest of a step does not know the rule.
+OTHER_RULES = ("sgd", "lion")
+OVER_KERNELS = ("test_every_option", "test_random_combinations", "test_every_pair_of_dtypes")
+OVER_TRITON = "scheduled"  # the option with which the interpreter takes them
+
+
+def is_of_another_rule_later(path: Path, name: str, given: Mapping[str, Any]) -> bool:
+    """A test of SGD or Lion that is left to the slow ones: most of them, GPU tests apart."""
+    if given.get("rule") not in OTHER_RULES or path.parent.name == "gpu":
+        return False
+    backend = given.get("backend", given.get("kernels"))
+    if backend == "triton":
+        return name != "test_every_option" or given["name"] != OVER_TRITON
+    return name not in OVER_KERNELS or backend not in ("cpu", "cuda")

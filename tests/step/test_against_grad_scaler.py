@@ -1,4 +1,4 @@
-"""A small model in float16 autocast: torch's scaler, clip and AdamW against the fused step."""
+"""A small model in float16 autocast: torch's scaler, clip and optimizer against the fused step."""
 
 import pytest
 import torch
@@ -18,7 +18,12 @@ import lrfused
 
 STEPS, MAX_NORM = 200, 0.5
 OVERFLOWS = {3, 4, 5, 60, 61, 120, 199}
-ADAMW = {"lr": 3e-4, "weight_decay": 0.05}
+SETTINGS = {
+    "adamw": {"lr": 3e-4, "weight_decay": 0.05},
+    "sgd": {"lr": 3e-3, "momentum": 0.9, "weight_decay": 0.05},
+    "lion": {"lr": 1e-4, "weight_decay": 0.05},
+}
+WITH_TORCHS = pytest.mark.parametrize("rule", ["adamw", "sgd"], indirect=True)
 POLICY = {"growth_interval": 20}
 
 
@@ -43,11 +48,11 @@ class Training:
         scale(loss * (1e25 if step in OVERFLOWS else 1.0)).backward()
 
 
-def with_torch(seed, steps):
-    """unscale_, clip_grad_norm_, AdamW, GradScaler: what the fused step stands for."""
+def with_torch(seed, steps, rule):
+    """unscale_, clip_grad_norm_, optimizer, GradScaler: what the fused step stands for."""
     training, scaler, scales = Training(seed, steps), torch.amp.GradScaler("cpu", **POLICY), []
     params = list(training.model.parameters())
-    opt = torch.optim.AdamW(params, foreach=False, **ADAMW)
+    opt = rule.torchs(params, foreach=False, **SETTINGS[rule.name])
     for step in training.steps:
         training.backward(step, scaler.scale)
         scaler.unscale_(opt)
@@ -58,12 +63,12 @@ def with_torch(seed, steps):
     return params, scales
 
 
-def with_own_scale(seed, steps, backend):
+def with_own_scale(seed, steps, backend, rule):
     """The loss scale inside the step."""
     training, scales = Training(seed, steps), []
     params = list(training.model.parameters())
     options = {"max_grad_norm": MAX_NORM, "loss_scale": lrfused.LossScale(**POLICY)}
-    opt = lrfused.AdamW(params, backend=backend, **options, **ADAMW)
+    opt = rule.optimizer(params, backend=backend, **options, **SETTINGS[rule.name])
     for step in training.steps:
         training.backward(step, opt.scale)
         opt.step()
@@ -72,12 +77,13 @@ def with_own_scale(seed, steps, backend):
     return params, scales, opt
 
 
-def inside_a_scaler(seed, steps, backend, unscale_first):
+def inside_a_scaler(seed, steps, backend, rule, unscale_first):
     """GradScaler hands over its scale, or has unscaled already (then the caller clips)."""
     training, scaler, scales = Training(seed, steps), torch.amp.GradScaler("cpu", **POLICY), []
     params = list(training.model.parameters())
     max_grad_norm = None if unscale_first else MAX_NORM
-    opt = lrfused.AdamW(params, backend=backend, max_grad_norm=max_grad_norm, **ADAMW)
+    options = {"max_grad_norm": max_grad_norm, **SETTINGS[rule.name]}
+    opt = rule.optimizer(params, backend=backend, **options)
     for step in training.steps:
         training.backward(step, scaler.scale)
         if unscale_first:
@@ -100,8 +106,8 @@ def steps(backend):
 
 
 @pytest.fixture
-def torchs(seed, steps):
-    return with_torch(seed, steps)
+def torchs(seed, steps, rule):
+    return with_torch(seed, steps, rule)
 
 
 def assert_near(params, torchs):
@@ -109,8 +115,9 @@ def assert_near(params, torchs):
         assert_within(numpy_of(p), numpy_of(q), 1e-5, torch.ones_like(q))
 
 
-def test_the_own_loss_scale(seed, steps, torchs, backend):
-    params, scales, opt = with_own_scale(seed, steps, backend)
+@WITH_TORCHS
+def test_the_own_loss_scale(seed, steps, torchs, backend, rule):
+    params, scales, opt = with_own_scale(seed, steps, backend, rule)
     assert scales == torchs[1]
     assert len(set(scales)) > 3
     assert_near(params, torchs[0])
@@ -119,25 +126,26 @@ def test_the_own_loss_scale(seed, steps, torchs, backend):
     assert opt.metrics()["steps"] == steps - skips
 
 
+@WITH_TORCHS
 @pytest.mark.parametrize("unscale_first", [False, True])
-def test_inside_a_grad_scaler(seed, steps, torchs, backend, unscale_first):
-    params, scales, opt = inside_a_scaler(seed, steps, backend, unscale_first)
+def test_inside_a_grad_scaler(seed, steps, torchs, backend, rule, unscale_first):
+    params, scales, opt = inside_a_scaler(seed, steps, backend, rule, unscale_first)
     assert scales == torchs[1]
     assert_near(params, torchs[0])
     assert opt.metrics()["skipped_steps"] >= len(OVERFLOWS.intersection(range(steps)))
     assert not hasattr(opt, "grad_scale")
 
 
-def test_both_ways_of_scaling_agree_in_every_bit(seed, steps, backend):
-    own, _, _ = with_own_scale(seed, steps, backend)
-    inside, _, _ = inside_a_scaler(seed, steps, backend, unscale_first=False)
+def test_both_ways_of_scaling_agree_in_every_bit(seed, steps, backend, rule):
+    own, _, _ = with_own_scale(seed, steps, backend, rule)
+    inside, _, _ = inside_a_scaler(seed, steps, backend, rule, unscale_first=False)
     for p, q in zip(own, inside, strict=True):
         assert_same_bits(p, q)
 
 
 @pytest.mark.parametrize("found_inf", [0, 1, 0.0, 2.0, torch.tensor(1.0), torch.tensor([0.0])])
 @pytest.mark.parametrize("grad_scale", [None, 8.0, torch.tensor(8.0), torch.tensor([8.0])])
-def test_the_attributes_of_a_grad_scaler(rng, backend, grad_scale, found_inf):
+def test_the_attributes_of_a_grad_scaler(rng, backend, rule, grad_scale, found_inf):
     """found_inf decides alone; a scale of None is 1."""
     problem = random_problem(rng, [(5, 13), ()], 1)
     scale = 1.0 if grad_scale is None else float(grad_scale)
@@ -161,7 +169,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("outside", OUTSIDE, ids=repr)
 @pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.5}, {"nonfinite": "raise"}], ids=repr)
-def test_an_outside_grad_scaler(rng, kernels, outside, options):
+def test_an_outside_grad_scaler(rng, kernels, rule, outside, options):
     """Its attributes do what they do to the reference, whatever else there is to decide."""
     problem = random_problem(rng, FEW, 2)
     got, want = (start(problem.values, b, **options) for b in (kernels, "reference"))
@@ -172,7 +180,7 @@ def test_an_outside_grad_scaler(rng, kernels, outside, options):
     assert_same_run(got, want)
 
 
-def test_an_outside_scale_multiplies_the_own_one(rng, backend):
+def test_an_outside_scale_multiplies_the_own_one(rng, backend, rule):
     problem = random_problem(rng, [(5, 13), ()], 1)
     made, want = start(problem.values, backend, loss_scale=4.0), start(problem.values, backend)
     made.opt.grad_scale = 16.0

@@ -1,4 +1,4 @@
-"""Clips against torch.nn.utils and timm's formula, then torch.optim.AdamW; float64, 1e-12."""
+"""Clips against torch.nn.utils and timm's formula, then torch's optimizers; float64, 1e-12."""
 
 import pytest
 import torch
@@ -21,7 +21,10 @@ SHAPES = [(5, 13), (), (0,), (3, 4, 2, 2), (700,), (2, 600), (1, 7)]
 STEPS = 40
 BOUND = 1e-12
 INF = float("inf")
-ADAMW = {"lr": 3e-3, "betas": (0.8, 0.97), "weight_decay": 0.1}
+SETTINGS = {
+    "adamw": {"lr": 3e-3, "betas": (0.8, 0.97), "weight_decay": 0.1},
+    "sgd": {"lr": 3e-3, "momentum": 0.8, "dampening": 0.1, "weight_decay": 0.1},
+}
 
 
 def timm_adaptive_clip(params, threshold, by_unit):
@@ -53,17 +56,18 @@ CLIPS = {
 }
 
 
+@pytest.mark.parametrize("rule", SETTINGS, indirect=True)
 @pytest.mark.parametrize("name", CLIPS)
-def test_against_torch(rng, backend, name):
-    options, clip = CLIPS[name]
+def test_against_torch(rng, backend, rule, name):
+    (options, clip), settings = CLIPS[name], SETTINGS[rule.name]
     problem = random_problem(
         rng, SHAPES, shorter(backend, STEPS), (torch.float64,), exponents=(-3, 1)
     )
     for step, size in ((0, 1e3), (1, 1e-3)):  # beyond every threshold, and below that of a norm
         problem.gradients[step] = [None if g is None else g * size for g in problem.gradients[step]]
-    got = start(problem.values, backend, **options, **ADAMW)
+    got = start(problem.values, backend, **options, **settings)
     params = parameters(problem.values)
-    torchs = torch.optim.AdamW(params, foreach=False, **ADAMW)
+    torchs = rule.torchs(params, foreach=False, **settings)
     acted = []
     for gradients in problem.gradients:
         advance(got, gradients)
@@ -85,7 +89,7 @@ def test_against_torch(rng, backend, name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_value_clip_is_the_plain_step_of_clamped_gradients(rng, backend, dtype):
+def test_value_clip_is_the_plain_step_of_clamped_gradients(rng, backend, rule, dtype):
     problem = random_problem(rng, SHAPES, 10, (dtype,), exponents=(-1, 1))
     clamped = problem.map_gradients(lambda g: g.clamp(-0.25, 0.25))
     got = without_gradients(run(problem, backend, clip_value=0.25))
@@ -93,7 +97,7 @@ def test_value_clip_is_the_plain_step_of_clamped_gradients(rng, backend, dtype):
 
 
 @pytest.mark.parametrize("option", ["max_grad_norm", "clip_value", "agc"])
-def test_an_infinite_threshold_does_not_clip(rng, backend, option):
+def test_an_infinite_threshold_does_not_clip(rng, backend, rule, option):
     problem = random_problem(rng, SHAPES, 5)
     assert_same_contents(
         contents(run(problem, backend, **{option: INF})), contents(run(problem, backend))
@@ -101,7 +105,7 @@ def test_an_infinite_threshold_does_not_clip(rng, backend, option):
 
 
 @pytest.mark.parametrize("option", ["max_grad_norm", "clip_value", "agc"])
-def test_a_zero_threshold_leaves_only_the_decay(rng, backend, option):
+def test_a_zero_threshold_leaves_only_the_decay(rng, backend, rule, option):
     problem = random_problem(rng, SHAPES, 5, none=0.0)
     stopped = problem.map_gradients(torch.zeros_like)
     got = without_gradients(run(problem, backend, **{option: 0.0}))
@@ -109,7 +113,7 @@ def test_a_zero_threshold_leaves_only_the_decay(rng, backend, option):
         assert torch.equal(got[name], want), name  # -0.0 equals 0.0
 
 
-def test_a_zero_gradient_is_not_divided_by(rng, backend):
+def test_a_zero_gradient_is_not_divided_by(rng, backend, rule):
     problem = random_problem(rng, SHAPES, 2, none=0.0).map_gradients(torch.zeros_like)
     got = run(problem, backend, max_grad_norm=0.0, agc=0.1, clip_value=0.1)
     for p in got.params:
@@ -117,7 +121,7 @@ def test_a_zero_gradient_is_not_divided_by(rng, backend):
     assert got.metrics[-1]["grad_norm"] == 0.0
 
 
-def test_one_threshold_over_all_groups(rng, backend):
+def test_one_threshold_over_all_groups(rng, backend, rule):
     """How parameters are dealt out to groups does not matter."""
     problem = random_problem(rng, SHAPES, 8, (torch.float64,), exponents=(0, 1))
     one = run(problem, backend, max_grad_norm=0.5)

@@ -22,21 +22,21 @@ from lib.runs import (
 
 import lrfused
 
-CLIPPED = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1, "amsgrad": True}
+CLIPPED = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1}
 
 
 @pytest.mark.parametrize("gradient_dtype", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_pair_of_dtypes(rng, kernels, dtype, gradient_dtype):
+def test_every_pair_of_dtypes(rng, kernels, rule, dtype, gradient_dtype):
     shapes = [(), (63,), (5, 13), (9000,)]
     problem = random_problem(
         rng, shapes, shorter(kernels, 15, least=2), (dtype,), (gradient_dtype,)
     )
     assert_as_reference(problem, kernels)
-    assert_as_reference(problem, kernels, write_grads=True, **CLIPPED)
+    assert_as_reference(problem, kernels, write_grads=True, **CLIPPED, **rule.largest)
 
 
-def test_a_new_dtype_of_gradients_in_mid_run(rng, kernels):
+def test_a_new_dtype_of_gradients_in_mid_run(rng, kernels, rule):
     problem = random_problem(rng, [(20000,), (3,)], 1, gradient_dtypes=(torch.bfloat16,))
     for dtype in (torch.float32, torch.float16, torch.float64):
         other = random_problem(rng, [(20000,), (3,)], 1, gradient_dtypes=(dtype,))
@@ -45,14 +45,15 @@ def test_a_new_dtype_of_gradients_in_mid_run(rng, kernels):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_aligned_and_unaligned_memory(rng, kernels, dtype):
+def test_aligned_and_unaligned_memory(rng, kernels, rule, dtype):
     """The same numbers at every distance from a multiple of 16 bytes: the same bits."""
     problem = random_problem(rng, [(9001,)], 2, (dtype,), none=0.0)
-    want = run(problem, **CLIPPED)
+    options = {**CLIPPED, **rule.largest}
+    want = run(problem, **options)
     for shift in range(0, 16 // dtype.itemsize, 3):
         memory = torch.zeros(9017, dtype=dtype)
         first = -memory.data_ptr() % 16 // dtype.itemsize + shift
-        made = start([torch.zeros(9001, dtype=dtype)], kernels, **CLIPPED)
+        made = start([torch.zeros(9001, dtype=dtype)], kernels, **options)
         made.params[0].data = memory[first : first + 9001]
         made.params[0].data.copy_(problem.values[0])
         for gradients in problem.gradients:
@@ -61,13 +62,14 @@ def test_aligned_and_unaligned_memory(rng, kernels, dtype):
 
 
 @pytest.mark.parametrize("shift", [1, 2, 3])
-def test_unaligned_gradients(rng, kernels, shift):
+def test_unaligned_gradients(rng, kernels, rule, shift):
     problem = random_problem(rng, [(9001,)], 2, none=0.0)
-    made = start(problem.values, kernels, **CLIPPED)
+    options = {**CLIPPED, **rule.largest}
+    made = start(problem.values, kernels, **options)
     for gradients in problem.gradients:
         made.params[0].grad = torch.cat([torch.zeros(shift), gradients[0]])[shift:]  # a view
         made.opt.step()
-    assert_same_contents(contents(made), contents(run(problem, **CLIPPED)))
+    assert_same_contents(contents(made), contents(run(problem, **options)))
 
 
 # 16 bits
@@ -80,7 +82,7 @@ def low(request):
     return numbers.to(torch.int16).view(request.param)
 
 
-def test_every_16_bit_number_is_read_and_written_as_torch_does(kernels, low):
+def test_every_16_bit_number_is_read_and_written_as_torch_does(kernels, rule, low):
     """Through a step with lr 0."""
     numbers = low[torch.isfinite(low)]
     for name in instruction_sets(kernels):
@@ -110,44 +112,45 @@ def test_rounding_to_16_bits_is_torchs(rng, kernels, low, wide):
 
 
 def rebind(made, dtypes):
-    """The moments in other dtypes."""
+    """The operands of the state that there are in other dtypes."""
     for param in made.params:
         state = made.opt.state[param]
         for key, dtype in dtypes.items():
-            state[key] = state[key].to(dtype)
+            if key in state:
+                state[key] = state[key].to(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_state_of_another_dtype(rng, kernels, dtype):
+def test_state_of_another_dtype(rng, kernels, rule, dtype):
     """A caller may rebind the moments, as when a checkpoint holds them in float32."""
     problem = random_problem(rng, [(5, 13), (65,)], shorter(kernels, 12, least=4), DTYPES)
-    keys = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     def rebound(backend):
-        made = start(problem.values, backend, amsgrad=True)
+        made = start(problem.values, backend, **rule.largest)
         advance(made, problem.gradients[0])
-        rebind(made, dict.fromkeys(keys, dtype))
+        rebind(made, dict.fromkeys(rule.keys, dtype))
         for gradients in problem.gradients[1:]:
             advance(made, gradients)
-        assert all(made.opt.state[p]["exp_avg"].dtype == dtype for p in made.params)
+        assert all(made.opt.state[p][rule.keys[0]].dtype == dtype for p in made.params)
         return made
 
     assert_same_run(rebound(kernels), rebound("reference"))
 
 
 @pytest.mark.parametrize("trial", range(16))
-def test_any_mixture_of_dtypes(rng, kernels, trial):
-    """Moments of the parameter's dtype, of one other, of several."""
+def test_any_mixture_of_dtypes(rng, kernels, rule, trial):
+    """Operands of the state of the parameter's dtype, of one other, of several."""
 
     def one():
         return DTYPES[rng.numpy.integers(len(DTYPES))]
 
-    moment, amsgrad = one(), bool(trial % 2)
-    dtypes = {"exp_avg": moment, "exp_avg_sq": one() if trial % 3 == 0 else moment}
-    if amsgrad:
-        dtypes["max_exp_avg_sq"] = one() if trial % 3 == 1 else moment
+    # AdamW's three: all the same, the second another, the third another; with amsgrad or without.
+    moment, largest = one(), rule.largest if trial % 2 else {}
+    dtypes = dict.fromkeys(rule.keys, moment)
+    if trial % 3 < len(rule.keys) - 1:
+        dtypes[rule.keys[trial % 3 + 1]] = one()
     problem = random_problem(rng, [(5,), (1100,)], 3, (one(),), (one(),), none=0.0)
-    options = {"amsgrad": amsgrad, "max_grad_norm": 0.5, "write_grads": True}
+    options = {**largest, "max_grad_norm": 0.5, "write_grads": True}
     got, want = (start(problem.values, backend, **options) for backend in (kernels, "reference"))
     for gradients in problem.gradients:
         for made in (got, want):

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from lib.rules_for_steps import RULES
 from lib.runs import (
     advance,
     assert_same_contents,
@@ -17,16 +18,34 @@ from lib.runs import (
 )
 
 from lrfused import schedules as S
+from lrfused.settings.slots import Range
 
 INF, NAN = math.inf, math.nan
-FINITE = ("lr", "weight_decay", "eps")
-BETAS = ("beta1", "beta2")
 LIMITS = ("clip_value", "agc", "max_grad_norm")
-UNUSABLE = (
-    [(name, value) for name in FINITE for value in (INF, -INF, NAN, 1e39)]
-    + [(name, value) for name in BETAS for value in (INF, NAN, 1.0, -0.1)]
-    + [(name, value) for name in LIMITS for value in (NAN, -INF, -0.1)]
-)
+BAD = {
+    Range.FINITE: (INF, -INF, NAN, 1e39),
+    Range.BELOW_ONE: (INF, NAN, 1.0, -0.1),
+    Range.LIMIT: (NAN, -INF, -0.1),
+}
+
+
+def of_rules(*ranges):
+    """(rule, name) of each hyperparameter of these ranges, those that all have only once."""
+    found = [
+        (rule, slot.name.lower())
+        for rule, made in RULES.items()
+        for slot in made.optimizer.rule.hyperparameters
+        if slot.range in ranges
+    ]
+    return found + [("adamw", name) for name in LIMITS if Range.LIMIT in ranges]
+
+
+UNUSABLE = [
+    (rule, name, value)
+    for kind, values in BAD.items()
+    for rule, name in of_rules(kind)
+    for value in values
+]
 
 
 def argument(name, schedule):
@@ -48,8 +67,8 @@ def without_error(made):
     return {**kept, "counters": words(made)["integer words"][:6]}
 
 
-@pytest.mark.parametrize(("name", "value"), UNUSABLE)
-def test_refused_by_name_then_usable_again(rng, backend, name, value):
+@pytest.mark.parametrize(("rule", "name", "value"), UNUSABLE, indirect=["rule"])
+def test_refused_by_name_then_usable_again(rng, backend, rule, name, value):
     """An input becomes bad before the third step, and good again."""
     problem = random_problem(rng, [(5, 13), (65,), ()], 6, none=0.0)
     x = torch.tensor(0.5, dtype=torch.float64)
@@ -83,8 +102,8 @@ def test_refused_by_name_then_usable_again(rng, backend, name, value):
         (1 / (2 - S.step), 2, "inf"),
     ],
 )
-@pytest.mark.parametrize("name", FINITE)
-def test_a_schedule_that_becomes_unusable(rng, backend, name, schedule, step, value):
+@pytest.mark.parametrize(("rule", "name"), of_rules(Range.FINITE), indirect=["rule"])
+def test_a_schedule_that_becomes_unusable(rng, backend, rule, name, schedule, step, value):
     """It stays refused: the counter does not move on."""
     problem = random_problem(rng, [(5,)], 5, none=0.0)
     made = start(problem.values, backend, **argument(name, 0.01 * schedule))
@@ -104,8 +123,9 @@ def test_a_schedule_that_becomes_unusable(rng, backend, name, schedule, step, va
     assert made.metrics[-1]["steps"] == step + 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("lr", NAN), ("eps", INF), ("weight_decay", -INF)])
-def test_an_unusable_number_that_a_caller_writes(rng, backend, name, value):
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize(("rule", "name"), of_rules(Range.FINITE), indirect=["rule"])
+def test_an_unusable_number_that_a_caller_writes(rng, backend, rule, name, value):
     """Refused by name, and nothing has changed."""
     problem = random_problem(rng, [(5, 13), ()], 2, none=0.0)
     made = start(problem.values, backend, groups=({}, {}), max_grad_norm=1.0)
@@ -127,14 +147,16 @@ def test_a_limit_that_is_unusable_at_the_first_step(backend, name):
     assert made.params[0].tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", [*FINITE, *BETAS])
-def test_a_first_value_that_is_nan_is_refused_by_the_constructor(backend, name):
+@pytest.mark.parametrize(
+    ("rule", "name"), of_rules(Range.FINITE, Range.BELOW_ONE), indirect=["rule"]
+)
+def test_a_first_value_that_is_nan_is_refused_by_the_constructor(backend, rule, name):
     with pytest.raises(ValueError, match="nan"):
         start([torch.ones(3)], backend, **argument(name, S.sqrt(S.step - 1)))
 
 
-@pytest.mark.parametrize("name", [*FINITE, *LIMITS])
-def test_a_tensor_that_becomes_nan(backend, name):
+@pytest.mark.parametrize(("rule", "name"), of_rules(Range.FINITE, Range.LIMIT), indirect=["rule"])
+def test_a_tensor_that_becomes_nan(backend, rule, name):
     x = torch.tensor(0.5)
     made = start([torch.ones(3)], backend, **argument(name, x))
     set_gradients(made.params, [torch.ones(3)])

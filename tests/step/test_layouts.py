@@ -24,12 +24,12 @@ from lib.runs import (
 SHAPE = (6, 4, 5, 3)
 
 
-OPTIONS = {"max_grad_norm": 1.0, "clip_value": 0.5, "amsgrad": True, "agc": 0.2}
+OPTIONS = {"max_grad_norm": 1.0, "clip_value": 0.5, "agc": 0.2}
 
 
 @pytest.mark.parametrize("of_gradient", LAYOUTS)
 @pytest.mark.parametrize("of_parameter", LAYOUTS)
-def test_any_layout_of_parameter_and_gradient(rng, kernels, of_parameter, of_gradient):
+def test_any_layout_of_parameter_and_gradient(rng, kernels, rule, of_parameter, of_gradient):
     """The backends agree, and clip each output unit, whatever lies next to what in memory."""
     problem = random_problem(rng, [SHAPE, SHAPE, (5,)], 3)
     values = [LAYOUTS[of_parameter](x) for x in problem.values[:2]] + problem.values[2:]
@@ -37,23 +37,25 @@ def test_any_layout_of_parameter_and_gradient(rng, kernels, of_parameter, of_gra
     laid_out = Problem(values, problem.gradients).map_gradients(
         lambda g: LAYOUTS[of_gradient](g) if g.dim() == 4 else g
     )
-    got = assert_as_reference(laid_out, kernels, write_grads=True, **OPTIONS)
-    plain = run(problem, "reference", write_grads=True, **OPTIONS)
+    options = {**OPTIONS, **rule.largest, "write_grads": True}
+    got = assert_as_reference(laid_out, kernels, **options)
+    plain = run(problem, "reference", **options)
     for p, q in zip(got.params, plain.params, strict=True):
-        # Another order in memory is another order of additions in the norm.
-        assert_within(numpy_of(p), numpy_of(q), 1e-5, 1 + numpy_of(q.abs()))
+        # Another order in memory is another order of additions in the norm (for a sign, all of it).
+        if rule.name != "lion":
+            assert_within(numpy_of(p), numpy_of(q), 1e-5, 1 + numpy_of(q.abs()))
         if p.grad is not None:
             assert_within(numpy_of(p.grad), numpy_of(q.grad), 1e-5, 1e-3 + numpy_of(q.grad.abs()))
 
 
 @pytest.mark.parametrize("of_gradient", ["every other", "channels last", "transposed"])
-def test_without_a_norm_the_layout_of_a_gradient_changes_no_bit(rng, backend, of_gradient):
+def test_without_a_norm_the_layout_of_a_gradient_changes_no_bit(rng, backend, rule, of_gradient):
     problem = random_problem(rng, [SHAPE], 5)
     got = run(problem.map_gradients(LAYOUTS[of_gradient]), backend)
     assert_same_bits(got.params[0], run(problem, backend).params[0])
 
 
-def test_an_expanded_gradient_counts_by_its_values(rng, backend):
+def test_an_expanded_gradient_counts_by_its_values(rng, backend, rule):
     """What sum().backward() gives: one number seen everywhere."""
     problem = random_problem(rng, [SHAPE, (65,)], 1)
     got, want = (start(problem.values, backend, max_grad_norm=1.0) for _ in range(2))
@@ -67,12 +69,12 @@ def test_an_expanded_gradient_counts_by_its_values(rng, backend):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_a_caller_writes_between_two_steps_counts(rng, backend, layout):
+def test_what_a_caller_writes_between_two_steps_counts(rng, backend, rule, layout):
     """Into parameters and moments, also where the step works on a copy of them."""
     problem = random_problem(rng, [SHAPE], 3)
 
     def interrupted(values):
-        made = start(values, backend, amsgrad=True)
+        made = start(values, backend, **rule.largest)
         for gradients in problem.gradients:
             advance(made, gradients)
             with torch.no_grad():
@@ -100,7 +102,7 @@ def test_memory_outside_a_view_is_not_touched(rng, backend):
     assert torch.all(base == 7.0)
 
 
-def test_memory_at_an_odd_address_is_stepped(rng, backend):
+def test_memory_at_an_odd_address_is_stepped(rng, backend, rule):
     problem = random_problem(rng, [(700,)], 3, none=0.0)
     odd = torch.frombuffer(bytearray(4 * 700 + 1), dtype=torch.float32, offset=1)
     odd.copy_(problem.values[0])
@@ -118,16 +120,19 @@ def test_memory_at_an_odd_address_is_stepped(rng, backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-def test_complex_numbers_are_pairs_of_reals(rng, kernels, dtype):
+def test_complex_numbers_are_pairs_of_reals(rng, kernels, rule, dtype):
     def random(shape):
         return torch.randn(shape, generator=rng.torch, dtype=dtype)
 
     shapes = [(5, 13), (), (0,), (65,), (3, 2)]
     gradients = [[random(shape) for shape in shapes] for _ in range(shorter(kernels, 10))]
     problem = Problem([random(shape) for shape in shapes], gradients)
-    assert_as_reference(problem, kernels, write_grads=True, **OPTIONS)
-    plain, params = run(problem, kernels, weight_decay=0.2), parameters(problem.values)
-    opt = torch.optim.AdamW(params, foreach=False, weight_decay=0.2)
+    assert_as_reference(problem, kernels, write_grads=True, **OPTIONS, **rule.largest)
+    if rule.torchs is None:
+        return
+    options = {**rule.base, "weight_decay": 0.2}
+    plain, params = run(problem, kernels, **options), parameters(problem.values)
+    opt = rule.torchs(params, foreach=False, **options)
     for step in gradients:
         set_gradients(params, step)
         opt.step()
@@ -146,7 +151,7 @@ LAZY = {
 
 @pytest.mark.parametrize("where", ["parameter", "gradient"])
 @pytest.mark.parametrize("bit", LAZY)
-def test_lazy_conjugates_and_negatives_count_by_their_values(rng, backend, bit, where):
+def test_lazy_conjugates_and_negatives_count_by_their_values(rng, backend, rule, bit, where):
     x, y = (torch.randn(8, generator=rng.torch, dtype=torch.complex64) for _ in range(2))
     value, gradient = (LAZY[bit](z).resolve_conj().resolve_neg().clone() for z in (x, y))
     want = start([value], backend)

@@ -121,7 +121,7 @@ def test_the_scale_moves_although_a_group_waits(backend):
 
 
 @pytest.mark.parametrize("scale", [2.0**-10, 1.0, 2.0**17])
-def test_a_power_of_two_changes_no_bit(rng, backend, scale):
+def test_a_power_of_two_changes_no_bit(rng, backend, rule, scale):
     problem = random_problem(rng, [(5, 13), (65,), ()], 10)
     scaled = run(problem.map_gradients(lambda g: g * scale), backend, loss_scale=scale)
     plain = run(problem, backend)

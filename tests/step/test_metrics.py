@@ -106,7 +106,7 @@ def test_counters_over_skips(rng, backend):
         assert metrics["clipped_steps"] == clipped
 
 
-def test_lr_of_every_group_is_the_one_that_was_used(rng, backend):
+def test_lr_of_every_group_is_the_one_that_was_used(rng, backend, rule):
     first, second = S.linear(0.1, 0.0, 7), torch.tensor(0.25)
     groups = ({"lr": first}, {"lr": second}, {"lr": 0.125}, {"start_step": 3})
     problem = random_problem(rng, [(3,)] * 4, 5, none=0.0)
@@ -128,7 +128,7 @@ def test_reading_metrics_changes_nothing(rng, backend):
         assert made.opt.metrics() == made.opt.metrics() == made.metrics[-1]
 
 
-def test_measuring_changes_no_bit_of_the_step(rng, backend):
+def test_measuring_changes_no_bit_of_the_step(rng, backend, rule):
     problem = random_problem(rng, [(5, 13), (65,)], 10)
     measured, plain = (run(problem, backend, always_measure=x) for x in (True, False))
     for p, q in zip(measured.params, plain.params, strict=True):

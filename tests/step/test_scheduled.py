@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lib.rules_for_steps import ADAMW, RULES
 from lib.runs import (
     DTYPES,
     FEW,
@@ -20,12 +21,8 @@ from lib.runs import (
 from lrfused import schedules as S
 
 STEPS = 40
-IN_GROUPS = {
-    "lr": S.warmup_cosine(1e-2, warmup_steps=10, total_steps=STEPS, end=1e-4),
-    "weight_decay": 0.2 * S.cosine(1.0, 0.1, STEPS),
-    "eps": S.exponential(1e-4, 1e-8, STEPS),
-    "betas": (S.linear(0.95, 0.8, STEPS), 1 - 1 / (S.step + 1.5)),
-}
+LR = S.warmup_cosine(1e-2, warmup_steps=10, total_steps=STEPS, end=1e-4)
+CORRECTIONS = ({"bias_correction": "power"}, {"bias_correction": "product"})
 THRESHOLDS = {
     "max_grad_norm": S.exponential(3.0, 0.03, STEPS),
     "clip_value": S.linear(1.0, 0.05, STEPS),
@@ -45,24 +42,38 @@ def number(value, step):
     return value(step)
 
 
-@pytest.mark.parametrize("bias_correction", ["power", "product"])
-@pytest.mark.parametrize("names", alone_and_together(IN_GROUPS), ids="+".join)
-def test_numbers_written_to_the_groups(rng, backend, names, bias_correction):
+def in_groups(rule):
+    """The schedules of all hyperparameters of groups."""
+    return {"lr": LR, **rule.scheduled}
+
+
+OF_RULES = [
+    pytest.param(
+        name, names, correction, id="-".join([name, "+".join(names), *correction.values()])
+    )
+    for name, rule in RULES.items()
+    for names in alone_and_together(in_groups(rule))
+    for correction in (CORRECTIONS if rule is ADAMW else ({},))
+]
+
+
+@pytest.mark.parametrize(("rule", "names", "correction"), OF_RULES, indirect=["rule"])
+def test_numbers_written_to_the_groups(rng, backend, rule, names, correction):
     problem = random_problem(rng, SMALL, shorter(backend, STEPS), DTYPES)
-    scheduled = {name: IN_GROUPS[name] for name in names}
+    scheduled = {name: in_groups(rule)[name] for name in names}
     first = {name: number(value, 0) for name, value in scheduled.items()}
-    by_hand = start(problem.values, backend, bias_correction=bias_correction, **first)
+    by_hand = start(problem.values, backend, **correction, **first)
     for step, gradients in enumerate(problem.gradients):
         for name, value in scheduled.items():
             by_hand.opt.param_groups[0][name] = number(value, step)
         advance(by_hand, gradients)
-    got = run(problem, backend, bias_correction=bias_correction, **scheduled)
+    got = run(problem, backend, **correction, **scheduled)
     assert_same_contents(contents(got), contents(by_hand))
     assert [m["lr"] for m in got.metrics] == [m["lr"] for m in by_hand.metrics]
 
 
 @pytest.mark.parametrize("names", alone_and_together(THRESHOLDS), ids="+".join)
-def test_thresholds_written_to_tensors(rng, backend, names):
+def test_thresholds_written_to_tensors(rng, backend, rule, names):
     problem = random_problem(rng, SMALL, shorter(backend, STEPS), DTYPES, exponents=(-1, 1))
     scheduled = {name: THRESHOLDS[name] for name in names}
     tensors = {name: torch.zeros((), dtype=torch.float64) for name in names}
@@ -77,7 +88,7 @@ def test_thresholds_written_to_tensors(rng, backend, names):
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)
-def test_a_constant_threshold_is_a_constant_schedule(rng, backend, name):
+def test_a_constant_threshold_is_a_constant_schedule(rng, backend, rule, name):
     problem = random_problem(rng, SMALL, shorter(backend, 10))
     got = run(problem, backend, **{name: S.constant(0.1)})
     assert_same_contents(contents(got), contents(run(problem, backend, **{name: 0.1})))
@@ -86,7 +97,7 @@ def test_a_constant_threshold_is_a_constant_schedule(rng, backend, name):
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32]
 )
-def test_an_input_of_any_dtype(rng, backend, dtype):
+def test_an_input_of_any_dtype(rng, backend, rule, dtype):
     """The same as the number that the tensor holds."""
     problem = random_problem(rng, SMALL, 5)
     x = torch.tensor(3, dtype=dtype) if not dtype.is_floating_point else torch.tensor(2.7).to(dtype)
@@ -96,7 +107,7 @@ def test_an_input_of_any_dtype(rng, backend, dtype):
     assert_same_contents(got_contents, want_contents)
 
 
-def test_inputs_of_several_dtypes_of_which_one_changes(rng, kernels):
+def test_inputs_of_several_dtypes_of_which_one_changes(rng, kernels, rule):
     """Inputs of all dtypes in one expression, one of them filled anew between two steps."""
     dtypes = (*DTYPES, torch.int64, torch.int32)
     inputs = [torch.tensor(float(rng.numpy.integers(1, 9))).to(dtype) for dtype in dtypes]
@@ -110,7 +121,7 @@ def test_inputs_of_several_dtypes_of_which_one_changes(rng, kernels):
     assert_same_run(got, want)
 
 
-def test_a_clip_value_beside_a_norm(rng, kernels):
+def test_a_clip_value_beside_a_norm(rng, kernels, rule):
     """measure evaluates the program of clip_value before plan does."""
     problem = random_problem(rng, FEW, 4)
     schedule = S.select(S.less(S.step, 2), 0.3, S.cos(S.step) ** 2 + 1e-3)

@@ -33,15 +33,23 @@ SKIPPING = {
     "dynamic at its minimum": {"loss_scale": LossScale(init=64.0, minimum=64.0)},
     "dynamic": {"loss_scale": LossScale(init=2.0**20, growth_interval=4)},
 }
-OPTIONS = {
-    "lr": S.warmup_cosine(1e-2, 5, 14, 1e-4),
-    "weight_decay": S.linear(0.3, 0.0, 12),
-    "betas": (S.linear(0.95, 0.8, 10), 0.99),
-    "bias_correction": "product",
-    "max_grad_norm": S.linear(2.0, 0.5, 14),
-    "clip_value": 1.0,
-    "amsgrad": True,
+LR = S.warmup_cosine(1e-2, 5, 14, 1e-4)
+OF_RULES = {
+    "adamw": {
+        "weight_decay": S.linear(0.3, 0.0, 12),
+        "betas": (S.linear(0.95, 0.8, 10), 0.99),
+        "bias_correction": "product",
+        "amsgrad": True,
+    },
+    "sgd": {"momentum": S.linear(0.0, 0.9, 10), "dampening": 0.3},
+    "lion": {"betas": (S.linear(0.95, 0.8, 10), 0.99)},
 }
+
+
+def options_of(rule):
+    """Schedules and clips of an optimizer."""
+    common = {"lr": LR, "max_grad_norm": S.linear(2.0, 0.5, 14), "clip_value": 1.0}
+    return {**common, **OF_RULES[rule.name]}
 
 
 def spoil(gradients, tensor, element, value):
@@ -90,10 +98,10 @@ def assert_same_lasting(got, want):
 @pytest.mark.parametrize("element", [FIRST, MIDDLE, LAST])
 @pytest.mark.parametrize("tensor", [FIRST, MIDDLE, LAST])
 @pytest.mark.parametrize("name", SKIPPING)
-def test_a_skipped_step_leaves_no_trace(rng, backend, name, tensor, element):
+def test_a_skipped_step_leaves_no_trace(rng, backend, rule, name, tensor, element):
     value = rng.numpy.choice([INF, -INF, NAN])
     everything, good = with_and_without(rng, backend, tensor, element, value)
-    options = {**OPTIONS, **SKIPPING[name]}
+    options = {**options_of(rule), **SKIPPING[name]}
     got = run_scaled(everything, backend, **options)
     assert_same_lasting(got, run_scaled(good, backend, **options))
     skipped = len(everything.gradients) - len(good.gradients)
@@ -101,22 +109,22 @@ def test_a_skipped_step_leaves_no_trace(rng, backend, name, tensor, element):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_a_skipped_step_leaves_no_trace_in_other_dtypes(rng, backend, dtype):
+def test_a_skipped_step_leaves_no_trace_in_other_dtypes(rng, backend, rule, dtype):
     everything, good = with_and_without(rng, backend, LAST, MIDDLE, NAN, (dtype,))
-    got, want = (run(x, backend, nonfinite="skip", **OPTIONS) for x in (everything, good))
+    got, want = (run(x, backend, nonfinite="skip", **options_of(rule)) for x in (everything, good))
     assert_same_lasting(got, want)
 
 
-def test_found_inf_of_a_grad_scaler_leaves_no_trace(rng, backend):
+def test_found_inf_of_a_grad_scaler_leaves_no_trace(rng, backend, rule):
     everything, good = with_and_without(rng, backend, FIRST, FIRST, 0.0)
-    got = start(everything.values, backend, **OPTIONS)
+    got = start(everything.values, backend, **options_of(rule))
     for step, gradients in enumerate(everything.gradients):
         got.opt.found_inf = torch.tensor(float(step in BAD_STEPS))
         advance(got, gradients)
-    assert_same_lasting(got, run(good, backend, **OPTIONS))
+    assert_same_lasting(got, run(good, backend, **options_of(rule)))
 
 
-def test_a_finite_gradient_that_overflows_when_unscaled_is_skipped(backend):
+def test_a_finite_gradient_that_overflows_when_unscaled_is_skipped(backend, rule):
     made = start([torch.zeros(3)], backend, loss_scale=2.0**-20)
     advance(made, [torch.tensor([1.0, 1e35, 1.0])])
     assert made.metrics[-1]["skipped_steps"] == 1
@@ -125,12 +133,12 @@ def test_a_finite_gradient_that_overflows_when_unscaled_is_skipped(backend):
 
 
 @pytest.mark.parametrize("name", ["skip", "static"])
-def test_advance_schedule_on_skip_moves_the_schedule_alone(rng, backend, name):
+def test_advance_schedule_on_skip_moves_the_schedule_alone(rng, backend, rule, name):
     """As a run without the bad steps whose schedule is read at the numbers of the good ones."""
     everything, good = with_and_without(rng, backend, MIDDLE, LAST, INF)
     steps = len(everything.gradients)
     numbers = [t for t in range(steps) if t not in BAD_STEPS]
-    lr = OPTIONS["lr"]
+    lr = LR
     picked = S.table([lr(t) for t in numbers])
     got = run_scaled(everything, backend, lr=lr, advance_schedule_on_skip=True, **SKIPPING[name])
     want = run_scaled(good, backend, lr=picked, **SKIPPING[name])
@@ -148,9 +156,9 @@ def test_advance_schedule_on_skip_moves_the_schedule_alone(rng, backend, name):
 
 @pytest.mark.parametrize("element", [FIRST, MIDDLE, LAST])
 @pytest.mark.parametrize("tensor", [FIRST, MIDDLE, LAST])
-def test_raise_names_the_step_and_changes_nothing(rng, backend, tensor, element):
+def test_raise_names_the_step_and_changes_nothing(rng, backend, rule, tensor, element):
     problem = random_problem(rng, SHAPES, shorter(backend, 8, least=4))
-    made = start(problem.values, backend, nonfinite="raise", **OPTIONS)
+    made = start(problem.values, backend, nonfinite="raise", **options_of(rule))
     for step, gradients in enumerate(problem.gradients):
         before, numbers = contents(made), host_numbers(made)
         set_gradients(made.params, spoil(gradients, tensor, element, (NAN, INF, -INF)[step % 3]))
@@ -162,7 +170,7 @@ def test_raise_names_the_step_and_changes_nothing(rng, backend, tensor, element)
             assert_same_contents({k: after[k] for k in kept}, {k: before[k] for k in kept})
         assert host_numbers(made) == numbers
         advance(made, gradients)
-    plain = run(problem, backend, **OPTIONS)
+    plain = run(problem, backend, **options_of(rule))
     assert_same_contents(contents(made), contents(plain))
 
 

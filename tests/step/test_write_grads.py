@@ -27,12 +27,12 @@ CLIPS = {
 
 
 def moved(run):
-    """Parameters and moments."""
-    return {k: v for k, v in contents(run).items() if k.startswith(("p[", "exp_avg", "max_exp"))}
+    """Parameters and state."""
+    return {k: v for k, v in contents(run).items() if k.startswith(("p[", *run.opt.rule.keys))}
 
 
 @pytest.mark.parametrize("clip", CLIPS)
-def test_never_written_unasked(rng, backend, clip):
+def test_never_written_unasked(rng, backend, rule, clip):
     problem = random_problem(rng, SMALL, 6, DTYPES, DTYPES, none=0.0)
     run = start(problem.values, backend, maximize=True, nonfinite="skip", **CLIPS[clip])
     problem.gradients[3][0].fill_(torch.inf)
@@ -46,10 +46,10 @@ def test_never_written_unasked(rng, backend, clip):
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("clip", CLIPS)
-def test_what_is_written_is_what_was_used(rng, backend, clip, dtype, maximize):
+def test_what_is_written_is_what_was_used(rng, backend, rule, clip, dtype, maximize):
     """A plain step with the written gradients does the same, in every bit."""
     problem = random_problem(rng, SMALL, 6, (dtype,))
-    plain_options = {"maximize": maximize, "amsgrad": True, "lr": S.linear(0.01, 0.0, 9)}
+    plain_options = {"maximize": maximize, **rule.largest, "lr": S.linear(0.01, 0.0, 9)}
     writing = start(problem.values, backend, write_grads=True, **plain_options, **CLIPS[clip])
     plain = start(problem.values, backend, **plain_options)
     for gradients in problem.gradients:
@@ -62,7 +62,7 @@ def test_what_is_written_is_what_was_used(rng, backend, clip, dtype, maximize):
 
 
 @pytest.mark.parametrize("clip", ["scale", "all"])
-def test_written_in_the_gradients_own_dtype(rng, backend, clip):
+def test_written_in_the_gradients_own_dtype(rng, backend, rule, clip):
     """The value of the compute type, rounded once: that of a float64 run is near it."""
     problem = random_problem(rng, [(5, 13), (65,)], 1, (torch.float32,))
     exact = start(problem.values, backend, write_grads=True, **CLIPS[clip])
@@ -79,7 +79,7 @@ def test_written_in_the_gradients_own_dtype(rng, backend, clip):
             assert_same_bits(got.grad, want.grad.to(dtype))
 
 
-def test_a_skipped_step_writes_nothing(rng, backend):
+def test_a_skipped_step_writes_nothing(rng, backend, rule):
     problem = random_problem(rng, SMALL, 1)
     problem.gradients[0][2].fill_(torch.inf)
     run = start(problem.values, backend, write_grads=True, loss_scale=4.0)
@@ -88,7 +88,7 @@ def test_a_skipped_step_writes_nothing(rng, backend):
         assert_same_bits(p.grad, g)
 
 
-def test_an_inactive_group_is_not_written(rng, backend):
+def test_an_inactive_group_is_not_written(rng, backend, rule):
     problem = random_problem(rng, [(5,), (7,)], 1)
     groups = ({}, {"start_step": 1})
     run = start(problem.values, backend, groups=groups, write_grads=True, accumulation_steps=2)
@@ -97,7 +97,7 @@ def test_an_inactive_group_is_not_written(rng, backend):
     assert_same_bits(run.params[1].grad, problem.gradients[0][1])
 
 
-def test_a_gradient_that_cannot_be_written_is_refused_before_anything_moves(rng, backend):
+def test_a_gradient_that_cannot_be_written_is_refused_before_anything_moves(rng, backend, rule):
     """An expanded gradient: many elements, one place in memory."""
     problem = random_problem(rng, [(3, 4), (5,)], 2)
     run = start(problem.values, backend, write_grads=True)
