@@ -14,7 +14,7 @@ from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.settings.cells import number_or_nan
 from lrfused.state.device_state import PERSISTENT, Field, Reading
 
-TEXT = "lrfused"  # schedules and options, as JSON: describe.py
+TEXT = "lrfused"  # schedules and options, as JSON: text.py
 NUMBER = "lrfused_group"  # whose settings the group has
 BY_PLACE = -1  # in a checkpoint: of the group that has the same place in the list
 FIELDS = (*PERSISTENT, Field.LOSS_SCALE)

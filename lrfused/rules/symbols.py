@@ -8,15 +8,15 @@ from lrfused.settings.slots import Slot
 
 
 class Symbols:
-    """The variables, as attributes: ``count``, each hyperparameter, each carried number; and ``one``.
+    """The variables of a rule as attributes: ``count``, hyperparameters, carried numbers.
 
-    A carried number is that of before the update; one object for each, so that a program that
-    uses it twice evaluates it once.
+    A carried number is the one before the update. ``one`` is the constant 1. Each is one object, so
+    that a program holds it once, however often it is used.
     """
 
     def __init__(self, carried: tuple[str, ...]):
         self.count = step
-        self.one = as_schedule(1.0)  # a register, however often it is used
+        self.one = as_schedule(1.0)
         names = [slot.name.lower() for slot in Slot]
         self._variables = {
             name: Schedule(VARIABLE, payload=place) for place, name in enumerate([*names, *carried])
