@@ -42,7 +42,7 @@ def load_state_dict(
         books.rule, books.hyper.rows, books.options, loaded.stored, loaded.groups, taken
     )
     copies = _prepare(books.rule, opt, loaded)
-    step_is_known = books.rule.counts or bool(loaded.counters) or books.step_was_set
+    step_is_known = books.says_the_step(loaded.counters) or books.step_was_set
     _uninterrupted(books, opt, loaded, copies)
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
@@ -111,10 +111,7 @@ def _commit(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) 
         for slot, schedule in schedules.items():
             books.hyper.follow(g, slot, schedule)
     books.load_counts(opt.param_groups, opt.state, loaded.counts, loaded.carried)
-    largest = max(loaded.counts, default=0)
-    if not (books.rule.counts or loaded.counters):
-        largest = books.counters.step  # nobody says another
-    books.load_counters(opt.param_groups, loaded.counters, largest)
+    books.load_counters(opt.param_groups, loaded.counters, max(loaded.counts, default=0))
 
 
 def _params(groups: list[dict[str, Any]]) -> list[Tensor]:

@@ -167,7 +167,7 @@ def with_group(rule: UpdateRule, settings: Settings, group: dict[str, Any]) -> G
     of_rule = {**options.of_rule, **{name: bool(group[name]) for name in rule.switches}}
     for slot in rule.presence:
         is_scheduled = settings.cells[slot].schedule is not None
-        of_rule[slot.name.lower()] = is_scheduled or may_act(read_group(group, slot))
+        of_rule[slot.name.lower()] = is_scheduled or may_act(as_number(read_group(group, slot)))
     maximize = bool(group["maximize"])
     if (options.of_rule, options.maximize) == (of_rule, maximize):
         return options
