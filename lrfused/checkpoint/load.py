@@ -43,7 +43,7 @@ def load_state_dict(
         books.rule, books.hyper.rows, books.options, loaded.stored, loaded.groups, taken
     )
     copies = _prepare(books.rule, opt, loaded)
-    step_is_known = books.rule.counts or bool(loaded.counters) or books.step_was_set
+    step_is_known = books.says_the_step(loaded.counters) or books.step_was_set
     _uninterrupted(books, opt, loaded, copies)
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
@@ -112,12 +112,10 @@ def _commit(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) 
         for slot, schedule in schedules.items():
             books.hyper.follow(g, slot, schedule)
     books.load_counts(opt.param_groups, opt.state, loaded.counts, loaded.carried)
-    largest = max(loaded.counts, default=0)
     counters = loaded.counters
-    if not books.rule.counts and (books.step_was_set or not counters):
-        # The caller's word, or nobody says another: torch's SGD counts on in no checkpoint.
-        counters = {**counters, Field.STEP: books.counters.step}
-    books.load_counters(opt.param_groups, counters, largest)
+    if books.step_was_set and not books.rule.counts:
+        counters = {**counters, Field.STEP: books.counters.step}  # the caller's word
+    books.load_counters(opt.param_groups, counters, max(loaded.counts, default=0))
 
 
 def _params(groups: list[dict[str, Any]]) -> list[Tensor]:

@@ -165,6 +165,10 @@ class Bookkeeping:
         counting.restore(self.state(groups), params, counts, carried)
         self.count(groups, states)
 
+    def says_the_step(self, counters: dict[Field, float]) -> bool:
+        """Whether a checkpoint with these counters says how many steps were completed."""
+        return self.rule.counts or Field.STEP in counters
+
     def load_counters(
         self,
         groups: Groups,
@@ -173,6 +177,8 @@ class Bookkeeping:
         again: bool = False,
     ) -> None:
         """Set counters and loss scale; reset mirrors, as loaded values are not caller writes."""
+        if not self.says_the_step(counters):
+            largest_count = self.counters.step  # nobody says another
         self.counters.load(groups, counters, largest_count)
         self.step_was_set = False
         self.known.carried.put_into(groups)

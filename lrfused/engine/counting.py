@@ -48,6 +48,7 @@ def restore(
         state.replace_counts(
             Counts(state.tensors.rule, params, [False] * len(params), state.words.device)
         )
+    state.tensors.forget_carried_views()
     for index, (updates, numbers) in enumerate(zip(counts, carried, strict=True)):
         state.tensors.set(index, updates, numbers)
 

@@ -62,12 +62,12 @@ def carried_in(
         if getattr(at, "dtype", None) != torch.int64 or int(at) != count:  # type: ignore[arg-type]
             return None
     numbers = tuple(map(float, stored))  # type: ignore[arg-type]
-    # Another optimizer went on, and left what it does not know: no operand is what it was at first.
-    if not rule.counts and any(bool(operand.any()) for operand in operands):
-        numbers = tuple(carried.recovered for carried in rule.carried)
     if not all(0.0 <= x <= 1.0 for x in numbers):
         names = " and ".join(carried.key for carried in rule.carried)
         raise ValueError(f"{names} must be in [0, 1], got {' and '.join(map(str, numbers))}")
+    # Another optimizer went on, and left what it does not know: no operand is what it was at first.
+    if not rule.counts and any(bool(operand.any()) for operand in operands):
+        numbers = tuple(carried.recovered for carried in rule.carried)
     return numbers
 
 
@@ -122,10 +122,8 @@ class Counts:
         foreign, kept = [0], 0
         for index, (g, param) in enumerate(params):
             state = states.get(param, {})
-            if self.rule.counts and state.get("step") is None:
-                continue  # no state, no updates so far
-            if not (self.rule.counts or operands_in(self.rule, state)):
-                continue
+            if self._is_idle(state) or (self.rule.counts and state.get("step") is None):
+                continue  # no updates so far
             old = places.get(id(param))
             own = old is not None and self.is_shown(old, state)
             count = (
@@ -169,7 +167,7 @@ class Counts:
         idle = []
         for i, (param, views) in enumerate(zip(params, self.views, strict=True)):
             state = states.get(param) or {}
-            if not (state if self.rule.counts else operands_in(self.rule, state)):
+            if self._is_idle(state):
                 idle.append(i)
                 continue
             if any(state.get(key) is not view for key, view in views.items()):
@@ -180,6 +178,10 @@ class Counts:
             return bool((self.carried[idle] == self._initial(self.carried.device)).all())
         is_known = (self.steps == self.counts.float()).all() & (self.counts[idle] == 0).all()
         return bool(is_known)
+
+    def _is_idle(self, state: dict[str, Any] | None) -> bool:
+        """It shows nothing of an update: others than counts are about operands."""
+        return not state or not (self.rule.counts or operands_in(self.rule, state))
 
     def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Numbers | None:
         """Numbers that somebody put into the state; None for ours, if they are still there."""
@@ -210,6 +212,11 @@ class Counts:
                 for key in carried_keys(self.rule):
                     if key not in views:
                         state.pop(key, None)
+
+    def forget_carried_views(self) -> None:
+        """Loaded states took the place of those that showed the carried numbers."""
+        self.carries = [False] * len(self.params)
+        self.renew_views()
 
     def renew_views(self) -> None:
         """What the state will show; after a deepcopy, say, the old ones may be views no more."""
