@@ -12,7 +12,7 @@ from lib import machine_code
 
 import lrfused
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "csrc"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build_cuda
 
 MODULE = next(Path(lrfused.__file__).parent.glob("_cuda.*.so"), None)
@@ -96,7 +96,7 @@ def float32_loops(rule):
 
 
 def test_every_rule_is_looked_at():
-    assert list(RULES) == build_cuda.rule_names(Path(__file__).parents[1] / "csrc")
+    assert list(RULES) == build_cuda.rule_names(Path(__file__).parents[2] / "csrc")
 
 
 @pytest.mark.parametrize("name", KERNELS)
