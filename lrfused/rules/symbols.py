@@ -1,4 +1,4 @@
-"""What the scalars of a rule are expressions of, and what such expressions are made of by rules."""
+"""The variables in a rule's scalar expressions, and expressions that rules share."""
 
 from lrfused.schedules import Schedule
 from lrfused.schedules.expression import as_schedule, step
@@ -10,8 +10,8 @@ from lrfused.settings.slots import Slot
 class Symbols:
     """The variables, as attributes: ``count``, each hyperparameter, each carried number.
 
-    A carried number is that of before the update; one object for each, so that a program that
-    uses it twice evaluates it once.
+    A carried number has its value from before the update. Each variable is one object, so that a
+    program that uses it twice evaluates it once.
     """
 
     def __init__(self, carried: tuple[str, ...]):
@@ -34,7 +34,7 @@ class Symbols:
 
 
 def decay_factor(x: Symbols, options: GroupOptions) -> Schedule:
-    """What decoupled decay multiplies the parameters by."""
+    """The factor by which decoupled decay multiplies the parameters."""
     if options.decay_mode == DecayMode.L2:
         return as_schedule(1.0)
     if options.decay_mode == DecayMode.INDEPENDENT:
