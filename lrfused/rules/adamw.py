@@ -18,7 +18,7 @@ def _by_product(options: GroupOptions) -> bool:
 
 
 def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule]:
-    # Where nothing is corrected by them, products of betas stay as they are.
+    # With bias_correction="power" the products of betas are unused and stay unchanged.
     product1, product2 = x.beta1_product, x.beta2_product
     if _by_product(options):
         product1, product2 = product1 * x.beta1, product2 * x.beta2

@@ -24,7 +24,7 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule]:
 
 
 def _sign(x: Tensor) -> Tensor:
-    """torch.sign, but that of nan is nan."""
+    """torch.sign, except that sign(nan) is nan."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 

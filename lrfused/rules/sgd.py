@@ -13,7 +13,7 @@ from lrfused.settings.slots import Range, Slot
 
 
 def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | float]:
-    # A condition is a number: momentum that is not 0, a buffer that was written.
+    # Both also serve as conditions: momentum != 0, and 1 once the buffer was written.
     momentum, written = x.momentum, x.buffer_written
     first: dict[str, Schedule | float] = {
         "decay": decay_factor(x, options),
@@ -26,7 +26,7 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | floa
     nesterov = options.of_rule["nesterov"]
     return {
         **first,
-        # Without momentum the buffer rests; the first gradient that enters it does so undamped.
+        # While momentum is 0 the buffer is unchanged; its first gradient is not damped.
         "buffer_decay": select(momentum, select(written, momentum, 0.0), x.one),
         "buffer_gain": select(momentum, select(written, x.one - x.dampening, x.one), 0.0),
         "from_buffer": momentum if nesterov else select(momentum, x.one, 0.0),
@@ -36,7 +36,7 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | floa
 
 
 def _term(x: Tensor, factor: Tensor) -> Tensor:
-    """x * factor; nothing at all for 0, whatever x is."""
+    """x * factor, and 0 for a factor of 0 even if x is inf or nan."""
     return torch.where(factor == 0.0, torch.zeros_like(x), x * factor)
 
 
@@ -75,7 +75,7 @@ SGD = UpdateRule(
     ),
     expressions=_expressions,
     update=_update,
-    # A buffer that was not written holds zeros, so all that it decides is damping.
+    # An unwritten buffer holds zeros, so whether it was written matters only for dampening.
     carried=(
         CarriedNumber(
             "buffer_written",

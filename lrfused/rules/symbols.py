@@ -1,4 +1,4 @@
-"""What the scalars of a rule are expressions of, and what such expressions are made of by rules."""
+"""The variables in a rule's scalar expressions, and expressions that rules share."""
 
 from lrfused.schedules import Schedule
 from lrfused.schedules.expression import as_schedule, step
@@ -35,7 +35,7 @@ class Symbols:
 
 
 def decay_factor(x: Symbols, options: GroupOptions) -> Schedule:
-    """What decoupled decay multiplies the parameters by."""
+    """The factor by which decoupled decay multiplies the parameters."""
     if options.decay_mode == DecayMode.L2:
         return x.one
     if options.decay_mode == DecayMode.INDEPENDENT:

@@ -1,4 +1,4 @@
-"""What plan latched in the words of the state, as an exception."""
+"""Turns the error code that plan latched in the state words into an exception."""
 
 from lrfused.rules import UpdateRule
 from lrfused.settings.options import Error, GroupOptions
@@ -7,7 +7,7 @@ from lrfused.state.device_state import Field, Reading
 
 
 def error_of(reading: Reading, rule: UpdateRule, groups: list[GroupOptions]) -> RuntimeError | None:
-    """The first step that was refused since the host last looked; None if all went well."""
+    """The error of the first step refused since the last reading; None if there is none."""
     error, step = reading[Field.ERROR], reading[Field.ERROR_STEP]
     place, value = reading[Field.ERROR_PLACE], reading[Field.ERROR_VALUE]
     if error == Error.NONE:
