@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "rules/adamw.h"
-#include "rules/lion.h"
 #include "rules/sgd.h"
 
 namespace lrfused {
@@ -35,6 +34,6 @@ struct RuleList {
     }
 };
 
-using Rules = RuleList<AdamW, Lion, Sgd>;
+using Rules = RuleList<AdamW, Sgd>;
 
 }  // namespace lrfused
