@@ -9,6 +9,7 @@ __all__ = [
     "SGD",
     "AdamW",
     "FusedOptimizer",
+    "Lion",
     "LossScale",
     "ReportLR",
     "info",
@@ -19,6 +20,7 @@ if TYPE_CHECKING or versions.why_unusable() is None:
     from lrfused import schedules
     from lrfused.optim.adamw import AdamW
     from lrfused.optim.base import FusedOptimizer
+    from lrfused.optim.lion import Lion
     from lrfused.optim.report import ReportLR
     from lrfused.optim.sgd import SGD
     from lrfused.settings.loss_scale import LossScale

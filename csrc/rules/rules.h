@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "rules/adamw.h"
+#include "rules/lion.h"
 #include "rules/sgd.h"
 
 namespace lrfused {
@@ -34,6 +35,6 @@ struct RuleList {
     }
 };
 
-using Rules = RuleList<AdamW, Sgd>;
+using Rules = RuleList<AdamW, Lion, Sgd>;
 
 }  // namespace lrfused

@@ -23,6 +23,12 @@ def divide(x, y):
 
 
 @triton.jit
+def sign(x):
+    """That of +-0 is 0, that of nan is nan."""
+    return tl.where(x > 0.0, 1.0, tl.where(x < 0.0, -1.0, tl.where(x == 0.0, 0.0, x)))
+
+
+@triton.jit
 def term(x, factor):
     """x * factor; 0 selects nothing at all: what it would multiply may be infinite."""
     return tl.where(factor == 0.0, 0.0, x * factor)
@@ -44,6 +50,16 @@ def adamw(g, p, state, scalars):
         after = (m, v)
     denominator = square_root(second) * inverse_root + eps
     return p - divide(m * step_size, denominator), after
+
+
+@triton.jit
+def lion(g, p, state, scalars):
+    """lrfused/rules/lion.py."""
+    decay, beta1, one_minus_beta1, beta2, one_minus_beta2, lr = scalars
+    decayed = p * decay
+    direction = sign(state[0] * beta1 + g * one_minus_beta1)
+    m = state[0] * beta2 + g * one_minus_beta2
+    return decayed - direction * lr, (m,)
 
 
 @triton.jit
@@ -69,6 +85,8 @@ def update(RULE: tl.constexpr, g, p, state, scalars):
     """
     if RULE == "adamw":
         after = adamw(g, p, state, scalars)
+    elif RULE == "lion":
+        after = lion(g, p, state, scalars)
     else:
         tl.static_assert(RULE == "sgd")
         after = sgd(g, p, state, scalars)
