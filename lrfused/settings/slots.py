@@ -47,6 +47,7 @@ class Slot(IntEnum):
     EPS = 7
     MOMENTUM = 8
     DAMPENING = 9
+    TRUST = 10
 
     @property
     def key(self) -> str:
@@ -90,6 +91,7 @@ TABLE = {
     Slot.EPS: Hyperparameter("eps"),
     Slot.MOMENTUM: Hyperparameter("momentum"),
     Slot.DAMPENING: Hyperparameter("dampening", may_be_negative=True),
+    Slot.TRUST: Hyperparameter("trust"),
 }
 
 
