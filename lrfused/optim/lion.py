@@ -28,7 +28,6 @@ class Lion(FusedOptimizer):
         betas: beta1 and beta2 in [0, 1), numbers, Tensors or Schedules.
         weight_decay: decoupled decay, >= 0, a number, Tensor or Schedule; three to ten times
             AdamW's is usual.
-        trust: what lr is multiplied by, but not in the decay; >= 0, a number, Tensor or Schedule.
         maximize: follow the gradient upwards.
         weight_decay_mode: "lr", "independent" or "lr_ratio", as AdamW's. It may stand in a group.
         options: those of every optimizer, see :class:`lrfused.FusedOptimizer`.
@@ -58,7 +57,6 @@ class Lion(FusedOptimizer):
         lr: Value = 1e-4,
         betas: tuple[Value, Value] = (0.9, 0.99),
         weight_decay: Value = 0.0,
-        trust: Value = 1.0,
         *,
         maximize: bool = False,
         weight_decay_mode: str = "lr",
@@ -66,7 +64,7 @@ class Lion(FusedOptimizer):
     ):
         self._start(
             params,
-            {"lr": lr, "betas": betas, "weight_decay": weight_decay, "trust": trust},
+            {"lr": lr, "betas": betas, "weight_decay": weight_decay},
             {"maximize": maximize},
             {"weight_decay_mode": weight_decay_mode},
             {},

@@ -19,7 +19,7 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule]:
         "one_minus_beta1": x.one - x.beta1,
         "beta2": x.beta2,
         "one_minus_beta2": x.one - x.beta2,
-        "lr": x.lr * x.trust,
+        "lr": x.lr,
     }
 
 
@@ -40,7 +40,7 @@ def _update(g: Tensor, p: Tensor, state: list[Tensor], r: Any) -> tuple[Tensor, 
 LION = UpdateRule(
     name="lion",
     operands=(StateOperand("m", "exp_avg"),),
-    hyperparameters=(Slot.LR, Slot.BETA1, Slot.BETA2, Slot.WEIGHT_DECAY, Slot.TRUST),
+    hyperparameters=(Slot.LR, Slot.BETA1, Slot.BETA2, Slot.WEIGHT_DECAY),
     scalars=("decay", "beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "lr"),
     expressions=_expressions,
     update=_update,

@@ -47,7 +47,6 @@ class Slot(IntEnum):
     EPS = 7
     MOMENTUM = 8
     DAMPENING = 9
-    TRUST = 10
 
     @property
     def key(self) -> str:
@@ -91,7 +90,6 @@ TABLE = {
     Slot.EPS: Hyperparameter("eps"),
     Slot.MOMENTUM: Hyperparameter("momentum"),
     Slot.DAMPENING: Hyperparameter("dampening", may_be_negative=True),
-    Slot.TRUST: Hyperparameter("trust"),
 }
 
 
