@@ -1,4 +1,4 @@
-"""The C++ and CUDA modules, if they were built, and why not otherwise."""
+"""The C++ and CUDA modules if they were built, or else the reason."""
 
 from pathlib import Path
 from types import ModuleType
@@ -10,11 +10,11 @@ why_not_cuda: str | None
 
 
 def _reason(note: str, error: ImportError) -> str:
-    """What the build left in place of a module."""
+    """Why a module is missing: the note that the build left, or the import error."""
     path = Path(__file__).with_name(note)
     if path.exists():
         return path.read_text().strip()
-    # Where there is no file at all, Python's message is about a circular import.
+    # If the file does not exist, Python's message is about a circular import.
     return "not built" if error.name == "lrfused" else f"it cannot be imported ({error})"
 
 
@@ -25,8 +25,8 @@ try:
 except ImportError as error:
     cpu, why_not_cpu = None, _reason("build_failure.txt", error)
 
-# How the walk can ask this torch where a tensor lies, the best way first; none: there is no walk.
-# Proved here and now, outside whatever the first step is in.
+# The ways in which the guard can read a tensor's address in this torch, best first; if empty, there
+# is no guard. Tested at import, outside any mode (inference, compile) that the first step runs in.
 tensor_readers: list[str] = [] if cpu is None else cpu.tensor_readers()
 
 try:

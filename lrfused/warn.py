@@ -3,12 +3,12 @@
 import sys
 import warnings
 
-# contextlib: its decorators stand between.
+# contextlib, because its decorators add frames.
 OURS = ("lrfused", "torch", "contextlib")
 
 
 def warn(message: str) -> None:
-    """A UserWarning located at the nearest frame outside this package and torch."""
+    """Issue a UserWarning that points at the nearest frame outside this package and torch."""
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in OURS:
         level, frame = level + 1, frame.f_back

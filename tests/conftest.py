@@ -9,8 +9,16 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from lib.optimizers import FIRST
 from lib.seeds import SEED, Rng
-from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT, is_of_another_rule_later
+from lib.selection import (
+    IN_PROCESSES,
+    INTERPRETED_LATER,
+    KEPT,
+    NOT_KEPT,
+    SHORT,
+    is_of_another_rule_later,
+)
 
 INTERPRETING = ("triton", "cuda_emulated")
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
@@ -40,9 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {})
         name = getattr(item, "originalname", "")
-        if name in IN_PROCESSES and given.get("backend") != "cpu":
-            item.add_marker(pytest.mark.slow)
-        if "triton" in (given.get("backend"), given.get("kernels")) and _is_later(item.path, name):
+        backends = {given[key] for key in ("backend", "kernels") if key in given}
+        is_first = given.get("kind", FIRST) is FIRST
+        is_late = "triton" in backends and _is_later(item.path, name)
+        is_late |= name in IN_PROCESSES and not (is_first and backends == {SHORT})
+        if is_late or not (is_first or backends <= {SHORT}):
             item.add_marker(pytest.mark.slow)
         if is_of_another_rule_later(item.path, name, given):
             item.add_marker(pytest.mark.slow)

@@ -19,12 +19,13 @@ FOLDERS = {
     "tests/faults": "Odd inputs and faults",
     "tests/from_torch": "torch's schedulers as schedules",
     "tests/step": "The step itself",
+    "tests/rules": "AdamW, SGD and Lion as rules",
 }
 HEAD = """\
 # Facts
 
-Every fact about `lrfused.AdamW` and `schedules.from_torch` that a test shows, and the test. A test
-runs alone with `pytest PATH::NAME`.
+Every fact about lrfused's optimizers and `schedules.from_torch` that a test shows, and the test. A
+test runs alone with `pytest PATH::NAME`.
 
 Generated from the names and docstrings of the tests by `make facts`; `make test` fails where this
 page is not what the tests say.
@@ -32,14 +33,24 @@ page is not what the tests say.
 
 DIFFERENCES = ROOT / "docs" / "differences.md"
 # The order of that page: modules of tests/differences.
-DIFFER_IN = ("arguments", "gradients", "loss_scaling", "groups", "checkpoints", "rounding")
+DIFFER_IN = (
+    "arguments",
+    "gradients",
+    "loss_scaling",
+    "groups",
+    "checkpoints",
+    "rounding",
+    "sgd",
+)
 DIFFERENCES_HEAD = """\
-# Differences from torch.optim.AdamW
+# Differences from torch.optim
 
-`lrfused.AdamW` is a `torch.optim.AdamW` and behaves like one, except for what this page lists:
-each difference with its reason, what to write instead if there is something, and the test that
-shows both sides. On a GPU the numbers in `param_groups` and errors may be some steps late, too: see
-the [README](../README.md). What is as in torch is in [facts.md](facts.md).
+`lrfused.AdamW` is a `torch.optim.AdamW` and `lrfused.SGD` a `torch.optim.SGD`, and they behave like
+them, except for what this page lists: each difference with its reason, what to write instead if
+there is something, and the test that shows both sides. What is said of AdamW holds for SGD, too,
+unless it is about AdamW's own arguments; the last section is SGD's own. On a GPU the numbers in
+`param_groups` and errors may be some steps late, too: see the [README](../README.md). What is as in
+torch is in [facts.md](facts.md).
 
 Generated from the docstrings of `tests/differences` by `make facts`; `make test` fails where this
 page is not what the tests say.

@@ -12,6 +12,12 @@
 #define LRF_CONSTANT static constexpr
 #endif
 
+#if defined(__GNUC__)
+#define LRF_NOINLINE __attribute__((noinline))
+#else
+#define LRF_NOINLINE
+#endif
+
 namespace lrfused {
 
 LRF_HD inline uint64_t bits_of(double x) {

@@ -10,11 +10,17 @@ struct Record {
 };
 
 template <class C>
+const Scalars<C>& scalars_of(const ApplyTask& task) {
+    if constexpr (sizeof(C) == 8) return *task.scalars;
+    else return *task.rounded;
+}
+
+template <class C>
 Record<C> rounded(const ApplyTask& task) {
     const Prologue<double>& r = task.prologue;
     return {{static_cast<C>(r.pre_scale), static_cast<C>(r.clip_bound),
              static_cast<C>(r.post_scale)},
-            lrfused::rounded<C>(task.scalars)};
+            scalars_of<C>(task)};
 }
 
 // T is the compute type, or how all of them are stored; S is T, for each operand of the state.

@@ -28,7 +28,8 @@ struct ApplyTask {
     int64_t count;
     bool double_precision, write_gradient, maximize;
     Prologue<double> prologue;
-    Scalars<double> scalars;
+    const Scalars<double>* scalars;
+    const Scalars<float>* rounded;  // the same
 };
 
 struct Kernels {

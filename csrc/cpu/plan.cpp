@@ -107,6 +107,7 @@ bool Step::plan(const Call& call) {
 
 void Step::plan_tensors() {
     rows.clear();
+    rounded_rows.clear();
     row_inputs.clear();
     for (size_t t = 0; t < tensors.size(); ++t) {
         if (!is_active[t]) continue;
@@ -135,6 +136,7 @@ size_t Step::row_of(const ScalarInputs& inputs) {
     rows.emplace_back();
     evaluate_scalars(program, inputs, values_of(inputs.group), options.slots, options.carried,
                      registers.data(), rows.back());
+    rounded_rows.push_back(rounded<float>(rows.back().scalars));
     row_inputs.push_back(inputs);
     return rows.size() - 1;
 }

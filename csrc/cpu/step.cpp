@@ -133,7 +133,8 @@ void Step::apply(const Call& call, int64_t c) {
     task.maximize = group.maximize;
     task.prologue =
         make_prologue(group.maximize, group.value_clip, bound, inverse, factor, coefficient);
-    task.scalars = rows[row_of_tensor[t]].scalars;
+    task.scalars = &rows[row_of_tensor[t]].scalars;
+    task.rounded = &rounded_rows[row_of_tensor[t]];
     call.kernels->apply(task);
 }
 

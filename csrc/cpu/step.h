@@ -69,6 +69,7 @@ class Step {
     std::vector<GroupPlan> group_plans;
     std::vector<ScalarInputs> row_inputs;  // of the rows of scalars of this step
     std::vector<ScalarRow> rows;
+    std::vector<Scalars<float>> rounded_rows;
     std::vector<size_t> row_of_tensor;
     std::vector<Measured> measured;  // by chunk
     std::vector<double> agc;         // by unit

@@ -22,9 +22,10 @@ constexpr int own_dtype() {
     return sizeof(C) == 8 ? FLOAT64 : FLOAT32;
 }
 
-// A tile in the compute type: the memory itself where it has that type, else a copy.
+// A tile in the compute type: the memory itself where it has that type, else a copy. (Both are called
+// and not inlined: into every rule's loops, they would be most of the module.)
 template <class C>
-C* open_tile(TypedPointer pointer, C* buffer, int count) {
+LRF_NOINLINE C* open_tile(TypedPointer pointer, C* buffer, int count) {
     if (pointer.dtype == own_dtype<C>()) return static_cast<C*>(pointer.data);
     with_type(pointer.dtype, [&](auto number) {
         widen_tile<decltype(number)>(pointer.data, buffer, count);
@@ -33,7 +34,7 @@ C* open_tile(TypedPointer pointer, C* buffer, int count) {
 }
 
 template <class C>
-void close_tile(TypedPointer pointer, const C* tile, int count) {
+LRF_NOINLINE void close_tile(TypedPointer pointer, const C* tile, int count) {
     if (tile == pointer.data) return;
     with_type(pointer.dtype, [&](auto number) {
         narrow_tile<decltype(number)>(tile, pointer.data, count);

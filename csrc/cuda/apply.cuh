@@ -115,6 +115,13 @@ __device__ inline void update_each(const Tile& tile, int first) {
     }
 }
 
+// No tile is; but nothing is begun before a branch that comes after it. Where an update has no slow
+// path of a division or a root, the compiler would begin 16 elements at once and spill registers.
+__device__ inline bool is_empty(const Tile& tile) {
+    read_anew();
+    return tile.count == 0;
+}
+
 // A thread's elements from i on; all loads come before the first store.
 // plain: no clip by value, and nobody asked for the gradient.
 template <class Rule, int operands, class Types, bool plain, int width>
@@ -124,6 +131,7 @@ __device__ inline void update_at(const Tile& tile, int i) {
     using M = typename Types::M;
     using C = typename Types::C;
     constexpr bool spares_registers = Types::spares_registers;
+    constexpr bool pauses = width > 8 && operands < 2;
     auto place = [&](const TypedPointer& pointer, auto number) {
         return static_cast<decltype(number)*>(pointer.data) + i;
     };
@@ -147,6 +155,7 @@ __device__ inline void update_at(const Tile& tile, int i) {
 #pragma unroll
     for (int j = 0; j < width; ++j) {
         if (sizeof(C) == 8) read_anew();
+        if (pauses && j && j % 4 == 0 && is_empty(tile)) break;
         C gradient, param, of_state[operands + 1];
         read_as(g.x[j], gradient);
         read_as(p.x[j], param);

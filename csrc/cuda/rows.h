@@ -1,4 +1,4 @@
-// How the tensors are cut: rows of the table that follow from sizes alone.
+// How the tensors are cut, and who waits for whom: rows of the table that follow from sizes alone.
 #pragma once
 
 #include <vector>

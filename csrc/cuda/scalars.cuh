@@ -1,5 +1,5 @@
-// The rows of scalars, by one block. A row takes an interpreted program, so tensors whose inputs are
-// equal share one: each offers itself at the place of its inputs, and the first that does leads.
+// The rows of scalars, by one block. A row takes an interpreted program, so tensors whose inputs
+// are equal share one: each offers itself at the place of its inputs, and the first of them leads.
 #pragma once
 
 #include "cuda/norms.cuh"

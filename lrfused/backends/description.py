@@ -26,7 +26,7 @@ def description(work: Work) -> tuple[Any, ...]:
     return tensors, groups, _options(work), programs, addresses
 
 
-def _stretch(operand: Operand | None) -> tuple[int, int]:
+def _typed_pointer(operand: Operand | None) -> tuple[int, int]:
     """(address, dtype code) of a vector."""
     if operand is None:
         return (0, CODES[torch.float32])
@@ -35,8 +35,8 @@ def _stretch(operand: Operand | None) -> tuple[int, int]:
 
 def _tensor(entry: Entry) -> dict[str, Any]:
     return {
-        "p": _stretch(entry.p),
-        "operands": [_stretch(operand) for operand in entry.state],
+        "p": _typed_pointer(entry.p),
+        "operands": [_typed_pointer(operand) for operand in entry.state],
         "count": entry.p.flat.numel(),
         "unit": entry.unit,
         "group": entry.group,

@@ -16,6 +16,7 @@ from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.differences import differences
 from lrfused.memory.dtensor import is_distributed, local, placing
 from lrfused.rules import UpdateRule
+from lrfused.state.device_state import Field
 from lrfused.state.operands import operands_in
 from lrfused.warn import warn
 
@@ -42,7 +43,7 @@ def load_state_dict(
         books.rule, books.hyper.rows, books.options, loaded.stored, loaded.groups, taken
     )
     copies = _prepare(books.rule, opt, loaded)
-    step_is_known = books.rule.counts or bool(loaded.counters) or books.step_was_set
+    step_is_known = books.says_the_step(loaded.counters) or books.step_was_set
     _uninterrupted(books, opt, loaded, copies)
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
@@ -111,10 +112,10 @@ def _commit(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) 
         for slot, schedule in schedules.items():
             books.hyper.follow(g, slot, schedule)
     books.load_counts(opt.param_groups, opt.state, loaded.counts, loaded.carried)
-    largest = max(loaded.counts, default=0)
-    if not (books.rule.counts or loaded.counters):
-        largest = books.counters.step  # nobody says another
-    books.load_counters(opt.param_groups, loaded.counters, largest)
+    counters = loaded.counters
+    if books.step_was_set and not books.rule.counts:
+        counters = {**counters, Field.STEP: books.counters.step}  # the caller's word
+    books.load_counters(opt.param_groups, counters, max(loaded.counts, default=0))
 
 
 def _params(groups: list[dict[str, Any]]) -> list[Tensor]:

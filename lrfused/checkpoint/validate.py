@@ -16,7 +16,7 @@ from lrfused.groups.inputs import Inputs, fits, input_values
 from lrfused.groups.stored import Stored, schedule_data, stored_in
 from lrfused.groups.text import is_limited
 from lrfused.memory.checks import check_moment
-from lrfused.rules import UpdateRule
+from lrfused.rules import RULES, UpdateRule
 from lrfused.rules.rule import always as unconditional
 from lrfused.schedules import Schedule
 from lrfused.schedules.payloads import INPUT_DTYPES
@@ -141,6 +141,12 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
     always = {operand.key for operand in rule.operands if operand.is_used is unconditional}
     if missing := (always | ({"step"} if rule.counts else set())) - state.keys():
         raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
+    others = {key for other in RULES for key in other.keys} - set(rule.keys)
+    if foreign := sorted(others & state.keys()):
+        raise ValueError(
+            f"state_dict: state of parameter {key} has {foreign}: it is that of another optimizer, "
+            f"this one is {rule.name!r}"
+        )
     checked: dict[str, Any] = {"step": _count(key, state["step"])} if rule.counts else {}
     for name, value in state.items():
         if name in rule.keys and value is None and name not in always:

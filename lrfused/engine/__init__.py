@@ -1,1 +1,1 @@
-"""The host's side of a step: binds tensors to a backend, detects changes, runs it."""
+"""The host side of a step: bind tensors to a backend, detect changes, run the backend."""

@@ -1,7 +1,7 @@
-"""What somebody loaded into groups and states behind our back, checked before it is taken over.
+"""Reads and checks a checkpoint that was written into groups and state without `load_state_dict`.
 
-ZeroRedundancyOptimizer, for one, never calls the ``load_state_dict`` of the optimizer in it: it
-puts what was saved into its groups and state.
+ZeroRedundancyOptimizer, for one, never calls the ``load_state_dict`` of its inner optimizer: it
+writes the saved values into that optimizer's groups and state.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from lrfused.state.step_counts import Groups, States, as_count
 
 
 class Found(NamedTuple):
-    """The loaded values, and in words how the settings differ that they were saved with."""
+    """The loaded values, and a description of how the saved settings differ from the present."""
 
     counters: dict[Field, float]
     largest_count: int
@@ -32,10 +32,10 @@ class Found(NamedTuple):
 def found_in(
     rule: UpdateRule, rows: list[Settings], options: Options, groups: Groups, states: States
 ) -> Found:
-    """What was loaded; nothing is written.
+    """Read what was loaded, without changing anything.
 
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: a loaded value is invalid.
     """
     counters, stored = counters_in(groups), stored_in(groups)
     counts = [

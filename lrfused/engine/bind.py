@@ -1,4 +1,4 @@
-"""Binding a backend to the tensors of a step, once all of them are checked."""
+"""Checks all tensors of a step, then binds a backend to them."""
 
 from typing import NamedTuple
 
@@ -25,16 +25,25 @@ def bind(
     groups: Groups,
     states: States,
     with_gradient: list[Tensor],
+    used_before: set[int],
 ) -> tuple[BoundTable, list[Tensor]]:
-    """A new table, and the parameters whose state was newly initialized for it.
+    """Build a bound table; also returns the parameters whose state was newly initialized.
 
     Raises:
-        TypeError, ValueError: a parameter, a state or a schedule's input cannot be used;
+        TypeError, ValueError: a parameter, a state tensor or a schedule's input cannot be used;
             nothing was changed.
     """
     gradients = {id(p) for p in with_gradient}
+    # What never has state is told apart by having been used.
+    stateless = [not books.rule.has_state(options) for options in books.group_options]
     uses = [
-        Use(param, g, id(param) in gradients or bool(states.get(param)))
+        Use(
+            param,
+            g,
+            id(param) in gradients
+            or bool(states.get(param))
+            or (stateless[g] and id(param) in used_before),
+        )
         for g, group in enumerate(groups)
         for param in group["params"]
     ]
@@ -45,7 +54,7 @@ def bind(
     backend = choose_for_all(choice, devices_of(entries, state.words.device))
     newly_initialized = [u.param for u in uses if u.is_used and not states.get(u.param)]
     rule, options = books.rule, books.group_options
-    counts = books.count(groups, states)  # before: what is in a state now, somebody put there
+    counts = books.count(groups, states)  # before allocating: any state present now is the caller's
     for param, g, is_used in uses:
         if is_used:
             allocate(rule, options[g], states, param)
@@ -62,7 +71,7 @@ def bind(
 
 
 class Use(NamedTuple):
-    """A parameter with its group; without gradient and state it is not looked at."""
+    """A parameter and its group; ``is_used`` if it has a gradient or state, else not checked."""
 
     param: Tensor
     group: int
@@ -70,7 +79,7 @@ class Use(NamedTuple):
 
 
 def _checked_entries(books: Bookkeeping, uses: list[Use], states: States) -> list[Entry]:
-    """The parameters as they lie in memory, so far without their state, which is checked, too."""
+    """Check parameters and their state; entries of the parameters alone, without the state yet."""
     options = books.group_options
     entries = [
         make_entry(param, g, options[g].agc == Agc.UNIT, (), {})
@@ -93,7 +102,7 @@ def _checked_entries(books: Bookkeeping, uses: list[Use], states: States) -> lis
 
 
 def _checked_inputs(books: Bookkeeping, device: torch.device) -> list[Tensor]:
-    """The tensors that schedules read."""
+    """The tensors that schedules read, each checked."""
     inputs = [node._payload for _, _, sch in books.hyper.programs for node in sch.inputs]
     for tensor, name in inputs:
         _check_input(tensor, name, device)

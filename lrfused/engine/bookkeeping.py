@@ -1,4 +1,4 @@
-"""What an optimizer remembers apart from addresses: settings by group, counters, counts."""
+"""An optimizer's state that is independent of addresses: group settings, counters, counts."""
 
 from typing import Any
 
@@ -25,10 +25,10 @@ from lrfused.warn import warn
 
 
 class Bookkeeping:
-    """Settings, counters and counts of an optimizer, whatever its groups and states hold by now.
+    """An optimizer's settings, counters and counts, kept in step with its groups and states.
 
-    It outlives tables of addresses and knows none of them. Where it replaces what a table is bound
-    to, the versions of `DeviceState` and `Hyperparameters` rise.
+    It outlives bound tables and does not know them. When it replaces something that a table is
+    bound to, it raises the version of `DeviceState` or `Hyperparameters`.
     """
 
     def __init__(self, options: Options, known: KnownGroups):
@@ -37,8 +37,8 @@ class Bookkeeping:
         self.hyper = Hyperparameters(self.rule)
         self.group_options: list[GroupOptions] = []
         self.has_stepped = self.measured = self.scale_was_asked = self.step_was_set = False
-        self._last_rows: list[Settings] = []  # the groups of the last step
-        self._captured_rows: list[Settings] | None = None  # the groups that graphs know
+        self._last_rows: list[Settings] = []  # groups of the last step
+        self._captured_rows: list[Settings] | None = None  # groups of captured graphs
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_captured_rows": None}
@@ -46,12 +46,12 @@ class Bookkeeping:
     # Groups
 
     def arrange(self, groups: Groups) -> None:
-        """Rows of settings for the groups as they stand now."""
+        """Match the rows of settings to the present list of groups."""
         if not self.known.are_as_before(groups, self.hyper.rows):
             self.hyper.arrange(self.known.rows(groups, self.hyper.rows))
 
     def align(self, groups: Groups) -> None:
-        """Rows and options for the groups as they stand now."""
+        """Match the rows of settings and the options to the present list of groups."""
         self.arrange(groups)
         rows = zip(self.hyper.rows, groups, strict=True)
         options = [arguments.with_group(self.rule, row, group) for row, group in rows]
@@ -59,7 +59,7 @@ class Bookkeeping:
             self.group_options = options
 
     def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
-        """The settings of a group that was added to the list."""
+        """Register the settings of a group that was just added to the list."""
         row = self.known.add(group, checked)
         self.hyper.append(row, group)
         self.group_options = [
@@ -68,11 +68,11 @@ class Bookkeeping:
         ]
 
     def collect(self, groups: Groups, states: States) -> None:
-        """Take in what the caller wrote to the groups, and to the list of them.
+        """Read everything the caller changed: group values, and the list of groups.
 
         Raises:
             RuntimeError: a step was captured with other groups.
-            TypeError, ValueError: something cannot stand there.
+            TypeError, ValueError: a value in a group is invalid.
         """
         self.align(groups)
         if self._captured_rows is not None and self._captured_rows != self.hyper.rows:
@@ -85,7 +85,7 @@ class Bookkeeping:
         self.hyper.collect(groups)
 
     def describe_written(self, groups: Groups) -> None:
-        """Schedules that the caller wrote to the groups belong to their texts, too."""
+        """Add schedules that the caller wrote to the groups to the groups' JSON texts."""
         if self.hyper.undescribed:
             self.known.describe(self.hyper.rows, groups)
             self.hyper.mark_described()
@@ -93,32 +93,37 @@ class Bookkeeping:
     # Counters, and counts of parameters
 
     def state(self, groups: Groups) -> DeviceState:
-        """The counters, on the device of the first parameter; made when first needed."""
+        """The counters, on the first parameter's device; created on first use."""
         return self.counters.state(groups)
 
     def settled_state(self, groups: Groups) -> DeviceState:
-        """The same; moved, if the parameters went to another device since it was made."""
+        """Like `state`, but first moved if the parameters are on another device by now."""
         if not self.is_captured:
             self.counters.move_home(groups)
         return self.state(groups)
 
     def count(self, groups: Groups, states: States) -> Counts:
-        """Counts for the present list of parameters, which the states show from here on."""
+        """Counts for the present parameters; afterwards the states hold views of them."""
         self.align(groups)
         state = self.state(groups)
         return counting.count(state, self.hyper, self.group_options, groups, states)
 
     def count_anew(self, groups: Groups, states: States) -> None:
-        """Take over counts that somebody put into the states in place of ours, if so.
+        """Adopt counts if the states' ``step`` tensors were replaced.
 
-        Before what stands in the groups is taken for the caller's: it may be loaded, too.
+        Call it before `collect`: the values in the groups may have been loaded along with them,
+        and would otherwise count as the caller's own writes.
         """
         if not self.state(groups).tensors.show_in(groups, states):
             self.settled_state(groups)
             self.count(groups, states)
 
+    def has_no_state(self) -> bool:
+        """Nothing is ever allocated: SGD without momentum, say."""
+        return not any(map(self.rule.has_state, self.group_options))
+
     def make_states(self, groups: Groups, states: States, params: list[Tensor]) -> None:
-        """The state of these parameters, as their first step would make it."""
+        """Allocate the state of these parameters, as their first step would."""
         wanted = {id(param) for param in params}
         counts = self.count(groups, states)
         for options, group in zip(self.group_options, groups, strict=True):
@@ -127,15 +132,15 @@ class Bookkeeping:
                     allocate(self.rule, options, states, param)
         counts.bind(states)
 
-    # What was loaded, by our load, or behind our back
+    # Loaded values: through load_state_dict, or written into groups and states directly
 
     @normal_tensors()
     def adopt(self, groups: Groups, states: States) -> None:
-        """Take over what was loaded into groups and state behind our back.
+        """Adopt a checkpoint that was written into groups and state without `load_state_dict`.
 
         Raises:
             RuntimeError: a CUDA graph is being captured.
-            ValueError: a value that cannot be.
+            ValueError: a loaded value is invalid.
         """
         carried = self.known.carried
         if not carried.were_replaced(groups):
@@ -155,10 +160,14 @@ class Bookkeeping:
     def load_counts(
         self, groups: Groups, states: States, counts: list[int], carried: list[Numbers]
     ) -> None:
-        """Take over loaded counts, exactly, with the carried numbers."""
+        """Set the counts exactly as loaded, and the carried numbers."""
         params = [param for group in groups for param in group["params"]]
         counting.restore(self.state(groups), params, counts, carried)
         self.count(groups, states)
+
+    def says_the_step(self, counters: dict[Field, float]) -> bool:
+        """Whether a checkpoint with these counters says how many steps were completed."""
+        return self.rule.counts or Field.STEP in counters
 
     def load_counters(
         self,
@@ -167,34 +176,39 @@ class Bookkeeping:
         largest_count: int,
         again: bool = False,
     ) -> None:
-        """The counters and the loss scale; loaded values are no caller's, so mirrors are reset."""
+        """Set counters and loss scale; reset mirrors, as loaded values are not caller writes."""
+        if not self.says_the_step(counters):
+            largest_count = self.counters.step  # nobody says another
         self.counters.load(groups, counters, largest_count)
         self.step_was_set = False
         self.known.carried.put_into(groups)
         self.known.describe(self.hyper.rows, groups)
         self.hyper.mirror(groups, self.state(groups).step, reset=True, again=again)
 
-    def set_step(self, groups: Groups, step: int) -> None:
-        """The caller says how many steps were completed."""
+    def set_step(self, groups: Groups, states: States, step: int) -> None:
+        """Set the number of completed steps, on the caller's request."""
         self.align(groups)
+        self.adopt(groups, states)  # or what was loaded behind our back would come after it
+        self.hyper.take_schedules(groups)
         self.counters.forget_pending()
         self.state(groups).set_step(step)
         self.hyper.mirror(groups, step)
+        self.describe_written(groups)
         self.step_was_set = True
 
     def copied(self, states: States) -> None:
-        """After a deepcopy or unpickling."""
+        """Repair views after a deepcopy or unpickling."""
         self.counters.copied(states)
 
     # Steps
 
     @property
     def is_captured(self) -> bool:
-        """A step was captured: graphs know the addresses of state and groups."""
+        """True once a step was captured: graphs hold the addresses of state and groups."""
         return self._captured_rows is not None
 
     def keep_for_graphs(self) -> None:
-        """A step was captured: groups and the state's memory stay as they are from now on."""
+        """Fix the groups and the state's memory from now on: a step was captured."""
         self._captured_rows = self.hyper.rows
 
     def step_done(
@@ -205,8 +219,9 @@ class Bookkeeping:
         outcome: Outcome,
         seen: Seen | None,
     ) -> None:
-        """A step over these rows was taken; the mirrors follow as far as the host knows."""
+        """Record a step over these rows, and update the mirrors with what the host knows."""
         self.has_stepped, self.measured, self._last_rows = True, measured, rows
+        self.step_was_set = False
         self.known.carried.forget_taken()
         self.hyper.forget_loaded()
         if outcome.step is not None:
@@ -215,10 +230,10 @@ class Bookkeeping:
             self.hyper.mirror(groups, int(seen.reading[Field.STEP]), inputs=seen.inputs)
 
     def read(self, groups: Groups, states: States) -> Reading:
-        """Everything about the steps so far; waits for the device, and refreshes the mirrors.
+        """Read counters and metrics, and refresh the mirrors; waits for the device.
 
         Raises:
-            RuntimeError: one of them was refused, and the host did not know yet.
+            RuntimeError: a step was refused and the error was not yet raised.
         """
         self.align(groups)
         self.adopt(groups, states)
@@ -230,7 +245,7 @@ class Bookkeeping:
         return reading
 
     def lrs(self, groups: Groups, reading: Reading) -> list[float]:
-        """What the last step used; of a group that had no part, what the next one will use."""
+        """The lr of each group in the last step; for a group not in it, that of the next step."""
         used = zip(self._last_rows, reading.hyperparameters[:, Slot.LR].tolist(), strict=False)
         by_number = {row.number: lr for row, lr in used}
         return [
@@ -239,7 +254,7 @@ class Bookkeeping:
         ]
 
     def present_loss_scale(self, groups: Groups, states: States) -> Tensor:
-        """What multiplies the loss now."""
+        """The tensor that multiplies the loss now."""
         self.note_scale_asked()
         if self.known.carried.were_replaced(groups):
             self.align(groups)
@@ -247,5 +262,5 @@ class Bookkeeping:
         return self.state(groups).loss_scale
 
     def note_scale_asked(self) -> None:
-        """Somebody knows the loss scale, and may have multiplied by it."""
+        """Record that the caller has read the loss scale, and so may have scaled the loss."""
         self.scale_was_asked = True

@@ -1,4 +1,4 @@
-"""A backend bound to fixed addresses, and the guard that sees when they are no longer right."""
+"""BoundTable: a backend bound to fixed addresses, with its guard."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,19 +21,19 @@ from lrfused.state.step_counts import Groups, States
 class BoundTable:
     """A backend bound to fixed addresses, and the guard that detects changes.
 
-    The guard (native.cpu.Guard) is there where torch lets it look. It sees what a caller may
-    change; what the optimizer itself changes shows in the versions of its state and settings.
+    The guard (native.cpu.Guard) exists where this torch allows it. It detects the caller's changes;
+    the optimizer's own changes show in the versions of its state and settings.
     """
 
     work: Work
     backend: Backend
     run: Runner
     measures: bool
-    is_captured: bool = False  # a CUDA graph reads its memory, and may be replayed at any time
+    is_captured: bool = False  # a CUDA graph reads its memory and may be replayed any time
     guard: Any = None
-    _is_trusted: bool = False  # the guard knows what the last step left behind
-    _state_version: int = field(init=False)  # whose memory the table has
-    _groups_version: int = -1  # that the guard knows
+    _is_trusted: bool = False  # the guard matches what the last step left behind
+    _state_version: int = field(init=False)  # the state version that the table is bound to
+    _groups_version: int = -1  # the version of the groups that the guard was made for
 
     def __post_init__(self) -> None:
         self._state_version = self.work.state.version
@@ -41,10 +41,10 @@ class BoundTable:
     # A step
 
     def step(self, staged: list[int], grad_scale: Any, found_inf: Any) -> Outcome:
-        """One step; the gradients of the parameters at the places in ``staged`` go by copies.
+        """One step; the gradients at the indices in ``staged`` are staged through copies.
 
-        ``grad_scale`` and ``found_inf`` are what a GradScaler says, or None: used as they are where
-        the device reads them, elsewhere as numbers.
+        ``grad_scale`` and ``found_inf`` come from a GradScaler, or are None. A backend that reads
+        on the device gets them as they are, any other as numbers.
         """
         work = self.work
         scale: Any = 1.0
@@ -58,21 +58,25 @@ class BoundTable:
         return run_with_copies(self.run, work, staged) if staged else self.run(work)
 
     def stage_all(self, with_gradient: list[Tensor]) -> list[int]:
-        """Let every gradient go the slow way: the places of the parameters that have one."""
+        """Stage every gradient; returns the indices of the parameters that have one."""
         self.work.addresses[:, 1] = -1
         self.work.params_with_grad = with_gradient
         return [i for i, e in enumerate(self.work.entries) if e.param.grad is not None]
 
+    def used_params(self) -> set[int]:
+        """Ids of the parameters that have had a part in a step, whether or not they have state."""
+        return {id(entry.param) for entry in self.work.entries if not entry.is_idle}
+
     def keep_for_graphs(self) -> None:
-        """A CUDA graph has recorded a step."""
+        """Mark the table as captured: a CUDA graph has recorded a step of it."""
         self.is_captured = True
 
     # The guard
 
     def look(self, groups: Groups, states: States) -> tuple[bool, list[int]] | None:
-        """Whether a group was written to, and the places of gradients that need staging.
+        """Run the guard: whether a group was written to, and which gradients need staging.
 
-        None: the table may be wrong by now, or a new parameter has a gradient.
+        None if the table may be invalid, or a new parameter has a gradient.
         """
         work = self.work
         if (
@@ -89,15 +93,15 @@ class BoundTable:
         return written, staged
 
     def suspend_guard(self) -> None:
-        """Until `renew_guard` nothing is taken for right: an error may come in between."""
+        """Distrust the guard until `renew_guard`, since a step may fail before that."""
         self._is_trusted = False
 
     def drop_guard(self) -> None:
-        """What it remembers is out of date; the next one looks at everything anew."""
+        """Discard an outdated guard; the next one is built from scratch."""
         self._is_trusted, self.guard = False, None
 
     def renew_guard(self, groups: Groups, states: States) -> None:
-        """A step is done, and everything is as the table has it."""
+        """Trust the guard again after a completed step, when everything matches the table."""
         if self.guard is None:
             self.guard = self._make_guard(groups, states)
         else:
@@ -106,7 +110,7 @@ class BoundTable:
         self._is_trusted = self.guard is not None
 
     def _make_guard(self, groups: Groups, states: States) -> Any:
-        """None where everything has to be checked at each step."""
+        """A new guard, or None where every step must take the slow path."""
         work = self.work
         if (
             native.cpu is None
@@ -124,22 +128,22 @@ class BoundTable:
         keys = watched_keys(work.rule)
         return native.cpu.Guard(groups, states, params, watched, keys, native.tensor_readers[0])
 
-    # Everything checked
+    # Full checks, for the slow path
 
     @property
     def is_stale(self) -> bool:
-        """Other memory took the place of some that the table has."""
+        """True if memory that the table is bound to was replaced."""
         return self._state_version != self.work.state.version
 
     def is_current(self, books: Bookkeeping) -> bool:
-        """The table was built for the groups, options and schedules that there are now."""
+        """True if the table was built for the present groups, options and schedules."""
         work, hyper = self.work, books.hyper
         if work.rows != hyper.rows or work.groups != books.group_options:
             return False
         return all(x is y for x, y in zip(work.sources, hyper.sources, strict=True))
 
     def holds(self, groups: Groups, states: States) -> bool:
-        """The table still describes what the caller's objects are."""
+        """True if the table still describes the caller's parameters and state."""
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         tensors = self.work.state.tensors
         counts = zip(tensors.views, tensors.places, strict=True)
@@ -159,7 +163,7 @@ class BoundTable:
 def _holds(
     rule: UpdateRule, entry: Entry, views: dict[str, Tensor], place: Place, states: States
 ) -> bool:
-    """The parameter and its state are the tensors that the table was built from."""
+    """True if the parameter and its state are still the tensors that the table was built from."""
     state = states.get(entry.param) or {}
     if entry.is_idle:
         return not state and entry.param.grad is None

@@ -1,4 +1,4 @@
-"""The counters of an optimizer: the device that has them, and what the host learns of them."""
+"""An optimizer's counters: where they live, and how the host reads them."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ from lrfused.state.step_counts import Groups, States
 
 
 class Counters:
-    """An optimizer's `DeviceState`: made when first needed, near the parameters, read by the host.
+    """Owns an optimizer's `DeviceState`: creates it on first use, moves it, reads it back.
 
-    Its memory is the same from then on, or `DeviceState.version` tells.
+    Its memory stays the same from then on, unless `DeviceState.version` rises.
     """
 
     def __init__(self, rule: UpdateRule, policy: LossScale | None):
         self._rule, self._policy = rule, policy
-        self.device_state: DeviceState | None = None  # not before anybody needs it
-        self.readback: Readback | None = None  # from the first step of which nothing is known on
+        self.device_state: DeviceState | None = None  # created on first use
+        self.readback: Readback | None = None  # created at the first asynchronous step
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "readback": None}
@@ -41,36 +41,36 @@ class Counters:
         return 0 if self.device_state is None else self.device_state.step
 
     def move_home(self, groups: Groups) -> None:
-        """Follow the parameters, if all of them went to other devices."""
+        """Move the state if no parameter is left on its device."""
         state = self.state(groups)
         if state.words.device not in {p.device for group in groups for p in group["params"]}:
             self.forget_pending()
             state.move(_home(groups))
 
     def load(self, groups: Groups, counters: dict[Field, float], largest_count: int) -> None:
-        """Take over loaded counters and loss scale."""
+        """Set loaded counters and loss scale."""
         self.forget_pending()
         self.state(groups).set_counters(self._policy, counters, largest_count)
 
     def copied(self, states: States) -> None:
-        """After a deepcopy or unpickling, which leave no view a view."""
+        """Renew the views, which a deepcopy or unpickling turns into separate tensors."""
         if self.device_state is not None:
             self.device_state.tensors.renew_views()
             self.device_state.tensors.bind(states)
 
-    # What the host knows
+    # Reading back to the host
 
     def ask(self, state: DeviceState, inputs: list[Tensor]) -> None:
-        """Now and then have the decisions of a step copied to the host."""
+        """Request an asynchronous copy of the outcome to the host; not every call makes one."""
         if self.readback is None:
             self.readback = Readback(DeviceQueue(state.words.device))
         self.readback.ask(state, inputs)
 
     def look_back(self, options: list[GroupOptions]) -> Seen | None:
-        """What arrived of earlier steps of groups with these options, without waiting.
+        """What has arrived on the host from earlier steps, without waiting.
 
         Raises:
-            RuntimeError: one of them was refused.
+            RuntimeError: a step was refused; ``options`` are those of its groups.
         """
         seen = None if self.readback is None else self.readback.look()
         if seen is not None:
@@ -78,10 +78,10 @@ class Counters:
         return seen
 
     def read(self, groups: Groups, options: list[GroupOptions]) -> Reading:
-        """Everything about the steps so far; waits for the device.
+        """Read counters and metrics; waits for the device.
 
         Raises:
-            RuntimeError: one of them was refused, and the host did not know yet.
+            RuntimeError: a step was refused and the error was not yet raised.
         """
         reading = self.state(groups).read()
         self.forget_pending()
@@ -89,7 +89,7 @@ class Counters:
         return reading
 
     def raise_latched(self, reading: Reading, options: list[GroupOptions]) -> None:
-        """Raise what a step latched, once."""
+        """Raise the error that a step latched, if any, and clear it."""
         error = error_of(reading, self._rule, options)
         if error is not None:
             self.forget_pending()
@@ -98,12 +98,12 @@ class Counters:
             raise error
 
     def forget_pending(self) -> None:
-        """What is on its way to the host is older than what it knows by now."""
+        """Discard pending copies to the host: they are out of date."""
         if self.readback is not None:
             self.readback.forget()
 
 
 def _home(groups: Groups) -> torch.device:
-    """Where the first parameter is that has memory."""
+    """The device of the first parameter that is not on meta; cpu if there is none."""
     params = (param for group in groups for param in group["params"])
     return next((p.device for p in params if not p.is_meta), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The counts of the present parameters: ours, or those that somebody put into the states."""
+"""The counts of the present parameters: our own, or those found in replaced states."""
 
 from torch import Tensor
 
@@ -18,9 +18,10 @@ def count(
     groups: Groups,
     states: States,
 ) -> Counts:
-    """Counts for the present list of parameters, which the states show from here on.
+    """Counts for the present parameters; afterwards the states hold views of them.
 
-    Others than ours were loaded behind our back: the schedules' step is not behind them.
+    Counts that are not ours were loaded without `load_state_dict`; the schedules' step is raised to
+    the largest of them.
     """
     rule = state.tensors.rule
     matters = [any(carried.matters(o) for carried in rule.carried) for o in options]
@@ -32,7 +33,7 @@ def count(
     counts.bind(states)
     if largest > state.step:
         state.set_step(largest)
-        if is_load:  # and so are the numbers in the groups: no caller's writes
+        if is_load:  # then the groups' numbers were loaded too, not written by the caller
             hyper.mirror(groups, largest, reset=True, again=True)
     recovered.warn("optimizer.state")
     return counts
@@ -41,18 +42,19 @@ def count(
 def restore(
     state: DeviceState, params: list[Tensor], counts: list[int], carried: list[Numbers]
 ) -> None:
-    """Take over loaded counts, exactly, with the carried numbers."""
-    # In place where it can be: captured graphs know these addresses.
+    """Set the counts exactly as loaded, and the carried numbers."""
+    # In place where possible: captured graphs hold these addresses.
     if [id(p) for p in params] != [id(p) for p in state.tensors.params]:
         state.replace_counts(
             Counts(state.tensors.rule, params, [False] * len(params), state.words.device)
         )
+    state.tensors.forget_carried_views()
     for index, (updates, numbers) in enumerate(zip(counts, carried, strict=True)):
         state.tensors.set(index, updates, numbers)
 
 
 def _furthest(state: DeviceState, groups: Groups, states: States) -> int:
-    """The counter, or a larger count in the states."""
+    """The step counter, or the largest count in the states if that is larger."""
     if not state.tensors.rule.counts:
         return state.step
     params = [param for group in groups for param in group["params"]]

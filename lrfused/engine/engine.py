@@ -1,4 +1,4 @@
-"""The engine: looks at the caller's tensors, keeps the table, runs a backend, raises errors."""
+"""The engine: checks the caller's tensors, keeps the bound table, runs it, raises errors."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ from lrfused.state.step_counts import Groups, States
 
 
 class Engine:
-    """The steps of an optimizer: its bookkeeping, and the table that a backend is bound to.
+    """Runs an optimizer's steps, with its bookkeeping and the present bound table.
 
-    Tables come and go: parameters may be replaced, groups added, state loaded; the next step
-    notices and binds anew, and the counts of parameters move along.
+    When parameters are replaced, groups added or state loaded, the next step notices and rebinds;
+    the parameters' counts are kept.
     """
 
     def __init__(self, bookkeeping: Bookkeeping, backend: Choice):
@@ -29,40 +29,40 @@ class Engine:
         self.backend = checked(backend)
         self.instruction_set = "auto"
         self.table: BoundTable | None = None
-        self._captured: list[BoundTable] = []  # replaced ones, in which graphs go on
+        self._captured: list[BoundTable] = []  # replaced tables that graphs still use
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "table": None, "_captured": []}
 
     @property
     def native_step(self) -> CpuStep | None:
-        """The C++ backend's side of the present table; None if another backend runs it."""
+        """The C++ backend's runner of the present table; None if another backend runs it."""
         run = None if self.table is None else self.table.run
         return run if isinstance(run, CpuStep) else None
 
     def forget_table(self) -> None:
-        """The next step binds anew; this table stays alive if a graph was captured."""
+        """Drop the table, so that the next step rebinds; it stays alive if a graph captured it."""
         if self.table is not None and self.table.is_captured:
             self._captured.append(self.table)
         self.table = None
         self.bookkeeping.counters.forget_pending()
 
     def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
-        """A group that was added to the list, with its settings."""
+        """Register a group that was just added to the list, with its settings."""
         self.bookkeeping.add_group(group, checked)
         self.forget_table()
 
     def step(
         self, groups: Groups, states: States, grad_scale: Any = None, found_inf: Any = None
     ) -> None:
-        """One step over all parameters that have a gradient; none: nothing happens.
+        """One step over all parameters that have a gradient; a no-op if none has one.
 
-        ``grad_scale`` and ``found_inf`` are what a GradScaler sets: None, numbers or tensors.
+        ``grad_scale`` and ``found_inf`` are set by a GradScaler: None, numbers or tensors.
 
         Raises:
             RuntimeError, TypeError, ValueError: a gradient, a parameter or a hyperparameter
-                cannot be used; nothing was changed. On a GPU a hyperparameter or a gradient of
-                an earlier step, which was refused.
+                cannot be used; nothing was changed. On a GPU the error may be that of an earlier
+                step, which was refused.
         """
         books = self.bookkeeping
         seen = books.counters.look_back(books.group_options)
@@ -77,7 +77,7 @@ class Engine:
         table.suspend_guard()
         outcome = table.step(staged, grad_scale, found_inf)
         if outcome.error:
-            for param in newly_initialized:  # its state, too, is as it was
+            for param in newly_initialized:  # undo: its state did not exist before
                 states.pop(param, None)
                 self.forget_table()
             books.counters.raise_latched(table.work.state.read(), table.work.groups)
@@ -87,7 +87,7 @@ class Engine:
         table.renew_guard(groups, states)
 
     def _follow_device(self, table: BoundTable) -> None:
-        """The host knows nothing of a step: ask for it; a captured one decides nothing yet."""
+        """After an asynchronous step: request its outcome, or if captured, keep its memory."""
         state = table.work.state
         if is_capturing(state.words.device):
             table.keep_for_graphs()
@@ -96,13 +96,16 @@ class Engine:
             self.bookkeeping.counters.ask(state, table.work.hyper.mirrored_inputs)
 
     def _fast_path(self, groups: Groups, states: States) -> list[int] | None:
-        """Places of gradients that need staging, or None if everything must be checked."""
+        """Fast path: indices of gradients that need staging, None if all must be checked."""
         table = self.table
         seen = None if table is None else table.look(groups, states)
         if table is None or seen is None:
             return None
         is_written, staged = seen
         if is_written:
+            books = self.bookkeeping
+            if books.has_no_state() and books.hyper.lr_was_written_as_zero(groups):
+                return None  # perhaps only to have state allocated
             table.suspend_guard()
             self.bookkeeping.collect(groups, states)
             if table.is_stale or not table.is_current(self.bookkeeping):
@@ -115,26 +118,37 @@ class Engine:
         return staged
 
     def _slow_path(self, groups: Groups, states: States) -> tuple[list[int] | None, list[Tensor]]:
-        """Places of gradients (None: no step is taken), and parameters with newly made state."""
+        """Slow path: validate every tensor; rebind if stale.
+
+        Returns the indices of gradients (None: nothing to do), and the parameters whose state was
+        newly initialized.
+        """
         checked = slow_path.check(self.bookkeeping, self.table, groups, states)
         if checked is None:
             return None, []
         with_gradient = checked.with_gradient
         newly_initialized: list[Tensor] = []
         if not checked.holds:
-            self.forget_table()  # before there is another: it may have copies of every tensor
+            used = set() if self.table is None else self.table.used_params()
+            self.forget_table()  # before binding: it may hold copies of every tensor
             self.table, newly_initialized = bind(
-                self.bookkeeping, self.backend, self.instruction_set, groups, states, with_gradient
+                self.bookkeeping,
+                self.backend,
+                self.instruction_set,
+                groups,
+                states,
+                with_gradient,
+                used,
             )
             self.bookkeeping.describe_written(groups)
         assert self.table is not None
         return self.table.stage_all(with_gradient), newly_initialized
 
     def push(self, groups: Groups, states: States) -> None:
-        """Upload what stands in the groups, where captured graphs read it.
+        """Upload the values in the groups to where captured graphs read them.
 
         Raises:
-            RuntimeError: something stands there that takes another table, not other numbers.
+            RuntimeError: more than numbers changed, which needs a new bound table.
         """
         if self.table is None or self.table.is_stale:
             return

@@ -1,11 +1,11 @@
-"""Carried numbers that did not travel with a parameter: computed again, or estimated."""
+"""Carried numbers that are missing from a parameter's state: recomputed, or estimated."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrfused.rules.rule import Carried, UpdateRule
+from lrfused.rules.rule import CarriedNumber, UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import Settings, number_or_nan, read_group
 from lrfused.settings.options import GroupOptions
@@ -14,16 +14,16 @@ from lrfused.state.step_counts import Numbers
 from lrfused.warn import warn
 
 BLOCK = 65536
-LONGEST = 2**24  # steps that are multiplied; no beta in use has a product other than 0 after them
+LONGEST = 2**24  # steps multiplied at most; for any beta in use the product is 0 by then
 
 
 class Recovered:
-    """The carried numbers of parameters, and whether they are certain.
+    """Recovers the carried numbers of parameters, and notes where it had to estimate.
 
-    A number that is a product of a hyperparameter's values is computed again: a parameter that was
-    updated at each step has met the values of all steps. One that came late or was left out has
-    not, and if they are scheduled nobody knows which it met: its last ones, say. ``instead`` are
-    schedules that are about to take the place of those in the rows.
+    A product of a hyperparameter's values is recomputed: a parameter that was updated at every step
+    used the values of all steps. One that was added late or skipped did not, and with a schedule it
+    is unknown which values it used: the last ``count`` ones are assumed. ``instead`` are schedules
+    that are about to replace those in the rows.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Recovered:
         self._estimated: set[int] = set()
 
     def __call__(self, g: int, count: int, has_operands: bool) -> Numbers:
-        """Those of a parameter of group ``g`` after so many updates."""
+        """The carried numbers of a parameter of group ``g`` after ``count`` updates."""
         return tuple(self._one(c, g, count, has_operands) for c in self._rule.carried)
 
-    def _one(self, carried: Carried, g: int, count: int, has_operands: bool) -> float:
+    def _one(self, carried: CarriedNumber, g: int, count: int, has_operands: bool) -> float:
         if carried.slot is None:
             return carried.recovered if has_operands else carried.initial
         if not carried.matters(self._options[g]):
@@ -66,7 +66,7 @@ class Recovered:
         return self._running[key].after(count)
 
     def warn(self, where: str) -> None:
-        """Say what was estimated."""
+        """Warn about groups whose numbers were estimated."""
         if self._estimated:
             groups = ", ".join(map(str, sorted(self._estimated)))
             warn(
@@ -77,16 +77,16 @@ class Recovered:
 
 
 class Running:
-    """The products after 1, 2, 3, ... steps from a first one on: a multiplication each."""
+    """Running products of a beta's values from step ``first`` on, one multiplication a step."""
 
     def __init__(self, schedule: Schedule | None, beta: float, first: int):
         self._schedule, self._beta, self._next = schedule, beta, first
         self._products: NDArray[np.float64] = np.ones(1)
 
     def after(self, count: int) -> float:
-        """The product of so many betas."""
+        """The product of the first ``count`` betas."""
         count = min(count, LONGEST)
-        while len(self._products) <= count and self._products[-1] > 0.0:  # nor if it is nan
+        while len(self._products) <= count and self._products[-1] > 0.0:  # False for nan, too
             steps = np.arange(self._next, self._next + BLOCK, dtype=np.float64)
             if self._schedule is None:
                 values = np.full_like(steps, self._beta)

@@ -1,4 +1,4 @@
-"""Slow path: check every tensor of a step, and whether the table still holds."""
+"""Slow path: validate every tensor of a step, and whether the bound table still holds."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from lrfused.state.step_counts import Groups, States
 
 
 class Checked(NamedTuple):
-    """The parameters of a step, and whether the table that there is can take it."""
+    """The parameters with a gradient, and whether the present table can run the step."""
 
     with_gradient: list[Tensor]
     holds: bool
@@ -24,7 +24,7 @@ class Checked(NamedTuple):
 def check(
     books: Bookkeeping, table: BoundTable | None, groups: Groups, states: States
 ) -> Checked | None:
-    """Check everything and take in what the caller changed; None: there is nothing to be done.
+    """Check everything and read what the caller changed; None if there is nothing to do.
 
     Raises:
         RuntimeError, TypeError, ValueError: something cannot be used; nothing was changed.
@@ -34,7 +34,7 @@ def check(
     if not with_gradient:
         return None
     capturing = is_capturing(local(with_gradient[0]).device)
-    if not capturing and _only_allocates(groups, states, with_gradient):
+    if not capturing and only_allocates(books, groups, states, with_gradient):
         books.make_states(groups, states, with_gradient)
         return None
     _check_loss_was_scaled(books)
@@ -43,7 +43,7 @@ def check(
         books.count_anew(groups, states)
     books.collect(groups, states)
     if table is not None:
-        table.drop_guard()  # whatever happens on the way, the next look is a close one, too
+        table.drop_guard()  # if this fails, the next step takes the slow path again
     holds = table is not None and table.is_current(books) and table.holds(groups, states)
     if capturing:
         _check_can_be_captured(table if holds else None)
@@ -51,7 +51,7 @@ def check(
 
 
 def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:
-    """The parameters that have a gradient, which a backend can use."""
+    """The parameters that have a gradient; each gradient is checked."""
     with_gradient = [p for group in groups for p in group["params"] if p.grad is not None]
     for param in with_gradient:
         check_pair(param, param.grad, writes)
@@ -61,11 +61,16 @@ def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:
     return with_gradient
 
 
-def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor]) -> bool:
-    """torch.distributed.checkpoint's way to have state allocated: nothing may move.
+def only_allocates(
+    books: Bookkeeping, groups: Groups, states: States, with_gradient: list[Tensor]
+) -> bool:
+    """True for the call by which torch.distributed.checkpoint allocates state.
 
-    It writes every lr as 0, fills all gradients with zeros and calls step().
+    It sets every lr to 0, fills all gradients with zeros and calls step(), where there is no state
+    (of an optimizer that never has any: each time that it saves): no parameter may change.
     """
+    if books.has_no_state() and not books.hyper.lr_was_written_as_zero(groups):
+        return False
     return (
         not any(states.get(p) for group in groups for p in group["params"])
         and all(is_zero(group["lr"]) for group in groups)
@@ -74,7 +79,7 @@ def _only_allocates(groups: Groups, states: States, with_gradient: list[Tensor])
 
 
 def _check_loss_was_scaled(books: Bookkeeping) -> None:
-    """Refuse the first step where nobody can know the scale that it divides by.
+    """Refuse the first step if the caller never read the dynamic scale that it divides by.
 
     Raises:
         RuntimeError: the scale is dynamic, and neither scale() nor metrics() was called.
@@ -90,10 +95,10 @@ def _check_loss_was_scaled(books: Bookkeeping) -> None:
 
 
 def _check_can_be_captured(table: BoundTable | None) -> None:
-    """Refuse a capture that would have to ask the device, before anything has changed.
+    """Refuse a capture that would need the host to wait, before anything has changed.
 
     Raises:
-        RuntimeError: there is no table that holds, or the reference steps it.
+        RuntimeError: no valid table exists, or its backend reads the device at each step.
     """
     if table is None:
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""A step over tensors of which some cannot be used where they lie."""
+"""A step in which some tensors cannot be used in place and are staged through copies."""
 
 import torch
 
@@ -10,9 +10,9 @@ from lrfused.memory.operands import Operand
 
 @torch.no_grad()
 def run_with_copies(run: Runner, work: Work, places: list[int]) -> Outcome:
-    """The step; what it cannot use where it lies is carried to copies and back.
+    """Run the step, copying tensors that cannot be used in place to buffers and back.
 
-    ``places`` are those of the gradients that the guard did not take.
+    ``places`` are the indices of the gradients that the guard did not accept.
     """
     copies: list[Operand] = []
     for index in places:
@@ -31,7 +31,7 @@ def run_with_copies(run: Runner, work: Work, places: list[int]) -> Outcome:
             return run(work)
         finally:
             _write_back(copies)
-    except KeyboardInterrupt:  # on the way into _write_back, perhaps
+    except KeyboardInterrupt:  # possibly raised just before _write_back
         _write_back(copies)
         raise
     finally:
@@ -39,7 +39,7 @@ def run_with_copies(run: Runner, work: Work, places: list[int]) -> Outcome:
 
 
 def _write_back(operands: list[Operand]) -> None:
-    """Carry results from copies to the tensors: all of them, an interrupt has to wait."""
+    """Copy all results back to their tensors; a keyboard interrupt is raised afterwards."""
     left, waiting = list(operands), None
     while left:
         try:

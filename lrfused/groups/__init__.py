@@ -1,1 +1,1 @@
-"""Parameter groups: their arguments, hyperparameters, and what their dictionaries carry."""
+"""Parameter groups: arguments, hyperparameters, and the keys this package adds to them."""

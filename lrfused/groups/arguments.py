@@ -1,6 +1,7 @@
-"""The arguments of optimizer and groups, checked and turned into options and sources."""
+"""Checks the arguments of optimizers and groups and turns them into options and sources."""
 
 import math
+import numbers
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,26 +12,26 @@ from lrfused.schedules import Schedule
 from lrfused.schedules.check import finite, nonnegative, one_of, positive, whole
 from lrfused.settings.cells import Settings, Value, as_number, read_group
 from lrfused.settings.hints import refuse_what_is_no_number
-from lrfused.settings.options import Agc, DecayMode, GroupOptions
+from lrfused.settings.options import Agc, DecayMode, GroupOptions, Source
 from lrfused.settings.slots import Range, Slot, is_usable
 
-# Keys of a parameter group that torch does not know; they are held outside param_groups.
+# Arguments of a parameter group that torch does not have; they are kept outside param_groups.
 COMMON_ARGUMENTS = ("clip_value", "agc", "agc_by", "weight_decay_mode", "peak_lr", "start_step")
 
 
 def group_arguments(rule: UpdateRule) -> tuple[str, ...]:
-    """Those of a group of this optimizer."""
+    """The arguments of this optimizer's groups that torch does not have."""
     return (*COMMON_ARGUMENTS, *rule.arguments)
 
 
 def group_keys(rule: UpdateRule) -> tuple[str, ...]:
-    """All keys of a group that are read."""
+    """All keys that are read from a group."""
     in_groups = dict.fromkeys(slot.key for slot in rule.hyperparameters)
     return (*in_groups, *rule.switches, "lr_scale", *group_arguments(rule))
 
 
 class Group(NamedTuple):
-    """What the arguments of a group come to; ``shown`` is what torch's group holds of them."""
+    """A group's checked arguments; ``shown`` are the values that torch's dictionary gets."""
 
     options: GroupOptions
     sources: dict[Slot, Value]
@@ -38,7 +39,7 @@ class Group(NamedTuple):
 
 
 def group(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> Group:
-    """A group's arguments, checked.
+    """Check a group's arguments.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of its range.
@@ -52,7 +53,7 @@ def group(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> Gr
 
 
 def _source(slot: Slot, value: Any) -> Value:
-    """A hyperparameter: a Schedule, a one-element Tensor, or a number; values are checked."""
+    """Check a hyperparameter: a Schedule, a one-element Tensor, or a number in its range."""
     name = slot.argument
 
     def number(value: Any) -> float:
@@ -78,7 +79,7 @@ def _source(slot: Slot, value: Any) -> Value:
 
 
 def _with_unique_names(name: str, schedule: Schedule) -> Schedule:
-    """A checkpoint tells a schedule's inputs apart by their names."""
+    """Refuse inputs with equal names: checkpoints tell a schedule's inputs apart by name."""
     names = [node._payload[1] for node in schedule.inputs]
     tensors = {id(node._payload[0]) for node in schedule.inputs}
     if len(set(names)) != len(tensors):
@@ -87,7 +88,7 @@ def _with_unique_names(name: str, schedule: Schedule) -> Schedule:
 
 
 def _sources(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
-    """Where each hyperparameter of a group comes from; limits that are None are left out."""
+    """The source of each hyperparameter of a group; limits that are None are left out."""
     sources = {slot: _source(slot, _given(arguments, slot)) for slot in rule.hyperparameters}
     limits = {
         Slot.CLIP_VALUE: arguments["clip_value"],
@@ -108,36 +109,41 @@ def _given(arguments: dict[str, Any], slot: Slot) -> Any:
 def _host_numbers(
     rule: UpdateRule, sources: dict[Slot, Value], options: GroupOptions
 ) -> dict[str, Any]:
-    """The host numbers that stand for a group's values at step 0.
+    """The numbers at step 0, for torch's dictionary.
 
     Raises:
-        ValueError: the group would be updated with a number that torch does not take.
+        ValueError: the first step would use a number that torch does not accept.
     """
     shown: dict[str, Any] = {}
     for slot in rule.hyperparameters:
         source = sources[slot]
         value = float(source(0) if isinstance(source, Schedule) else source)
         if options.start_step == 0:
-            _check_first(slot, rule.range_of(slot, options), source, value)
+            _check_first(rule, options, slot, source, value)
         shown[slot.key] = value if slot.place is None else (*shown.get(slot.key, ()), value)
     return shown
 
 
-def _check_first(slot: Slot, kind: Range, source: Value, value: float) -> None:
-    """Refuse a value with which the first step could not be done, or which torch does not take."""
+def _check_first(
+    rule: UpdateRule, options: GroupOptions, slot: Slot, source: Value, value: float
+) -> None:
+    """Refuse a value that the first step cannot use, or that torch does not accept."""
+    kind = rule.range_of(slot, options)
     is_negative = not (value >= 0.0 or slot.may_be_negative)
     if is_usable(kind, value) and not is_negative:
         return
-    rule = "0 or greater" if kind == Range.FINITE and is_negative else kind.rule
+    words = rule.range_in_words(slot, options)
+    if kind == Range.FINITE and is_negative:
+        words = "0 or greater"
     if isinstance(source, Schedule):
-        raise ValueError(f"{slot.argument}: the schedule is {value} at step 0, it must be {rule}")
-    raise ValueError(f"{slot.argument}: must be {rule}, got {value}")
+        raise ValueError(f"{slot.argument}: the schedule is {value} at step 0, it must be {words}")
+    raise ValueError(f"{slot.argument}: must be {words}, got {value}")
 
 
 def _options(
     rule: UpdateRule, arguments: dict[str, Any], sources: dict[Slot, Value]
 ) -> GroupOptions:
-    """The options of a group; maximize stays in torch's group."""
+    """The options of a group, except maximize, which stays in torch's dictionary."""
     modes = tuple(mode.name.lower() for mode in rule.decay_modes)
     mode = one_of("weight_decay_mode", arguments["weight_decay_mode"], modes)
     agc_by = one_of("agc_by", arguments["agc_by"], ("unit", "tensor"))
@@ -145,7 +151,7 @@ def _options(
         name: one_of(name, arguments[name], choices) for name, choices in rule.arguments.items()
     }
     of_rule |= {name: bool(arguments[name]) for name in rule.switches}
-    of_rule |= {slot.name.lower(): may_act(sources[slot]) for slot in rule.presence}
+    of_rule |= {slot.name.lower(): source_of(sources[slot]) for slot in rule.presence}
     return GroupOptions(
         decay_mode=DecayMode[mode.upper()],
         value_clip=arguments["clip_value"] is not None,
@@ -156,18 +162,22 @@ def _options(
     )
 
 
-def may_act(value: Any) -> bool:
-    """Not the number 0, and nothing that may change without the host's knowing."""
-    return isinstance(value, (Tensor, Schedule)) or value != 0
+def source_of(value: Any) -> Source:
+    """The kind of a hyperparameter's value; what is no number is refused later."""
+    value = as_number(value)
+    if isinstance(value, numbers.Real):
+        return Source.NUMBER if value != 0 else Source.ZERO
+    return Source.SCHEDULE
 
 
 def with_group(rule: UpdateRule, settings: Settings, group: dict[str, Any]) -> GroupOptions:
-    """A group's options, with what stands in its dictionary, which the caller may change."""
+    """A group's options, updated from its dictionary, which the caller may change."""
     options = settings.options
     of_rule = {**options.of_rule, **{name: bool(group[name]) for name in rule.switches}}
     for slot in rule.presence:
         is_scheduled = settings.cells[slot].schedule is not None
-        of_rule[slot.name.lower()] = is_scheduled or may_act(read_group(group, slot))
+        found = source_of(read_group(group, slot))
+        of_rule[slot.name.lower()] = Source.SCHEDULE if is_scheduled else found
     maximize = bool(group["maximize"])
     if (options.of_rule, options.maximize) == (of_rule, maximize):
         return options

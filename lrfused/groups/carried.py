@@ -1,8 +1,8 @@
-"""What stands in parameter groups besides torch's keys, so that it travels with them.
+"""The keys that parameter groups have besides torch's, so that they survive every transport.
 
-torch has many ways of carrying an optimizer: sharded, flattened by parameter, gathered, broadcast,
-under other names. Tensors of no dimension, numbers and strings in the groups, in memory too, come
-through all of them; nested dictionaries, vectors and keys that are sometimes there do not.
+torch moves an optimizer's state in many ways: sharded, flattened by parameter, gathered, broadcast,
+renamed. 0-dim tensors, numbers and strings in the groups, present in memory too, survive all of
+them; nested dictionaries, vectors and keys that are only sometimes present do not.
 """
 
 import math
@@ -14,22 +14,22 @@ from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.settings.cells import number_or_nan
 from lrfused.state.device_state import PERSISTENT, Field, Reading
 
-TEXT = "lrfused"  # schedules and options, as JSON: describe.py
-NUMBER = "lrfused_group"  # whose settings the group has
-BY_PLACE = -1  # in a checkpoint: of the group that has the same place in the list
+TEXT = "lrfused"  # schedules and options, as JSON: text.py
+NUMBER = "lrfused_group"  # the number of the group's Settings
+BY_PLACE = -1  # in a checkpoint: the settings of the group at the same index in the list
 FIELDS = (*PERSISTENT, Field.LOSS_SCALE)
 NAMES = {field: f"lrfused_{field.name.lower()}" for field in FIELDS}
 STEP = NAMES[Field.STEP]
-NOTHING = -1.0  # in place of the step: nothing was saved so far
+NOTHING = -1.0  # as the step: nothing was saved yet
 LOWEST = {STEP: NOTHING, NAMES[Field.HYSTERESIS_TRACKER]: -(2.0**62)}
 KEYS = (TEXT, NUMBER, *NAMES.values())
 
 
 class Carried:
-    """The tensors that show an optimizer's counters and loss scale: in all groups the same ones.
+    """An optimizer's counters and loss scale as tensors, shared by all groups.
 
-    They hold what there was at the last ``state_dict()``; before, the step is -1. The loss scale is
-    0 where there is none.
+    They are updated by ``state_dict()``; before its first call the step is -1. The loss scale is 0
+    without loss scaling.
     """
 
     @normal_tensors()
@@ -37,25 +37,25 @@ class Carried:
         zero = torch.zeros((), dtype=torch.float64, device="cpu")
         self.tensors = {name: zero.clone() for name in NAMES.values()}
         self.tensors[STEP].fill_(NOTHING)
-        self._taken: torch.Tensor | None = None  # of a checkpoint that counts since the last step
+        self._taken: torch.Tensor | None = None  # STEP of the adopted checkpoint, until a step
 
     def fill(self, reading: Reading, has_scale: bool) -> None:
-        """The present values, in place: whoever holds the tensors sees them."""
+        """Write the present values in place, so that all holders of the tensors see them."""
         for field, name in NAMES.items():
             shown = field != Field.LOSS_SCALE or has_scale
             self.tensors[name].fill_(reading[field] if shown else 0.0)
 
     def put_into(self, groups: list[dict[str, Any]]) -> None:
-        """Let all groups have these tensors."""
+        """Put these tensors into every group."""
         for group in groups:
             if group.get(STEP) is not self.tensors[STEP]:
                 group.update(self.tensors)
 
     def were_replaced(self, groups: list[dict[str, Any]]) -> bool:
-        """Somebody loaded a checkpoint behind our back: no group has ours any more.
+        """True if a checkpoint was loaded without `load_state_dict`: no group has our tensors.
 
-        ZeroRedundancyOptimizer does, and shows it again and again until the next step is done; a
-        single copy of a group does not count.
+        ZeroRedundancyOptimizer loads so, and repeats it until the next step is done. If only some
+        groups have other tensors, they are copies of groups and do not count.
         """
         own = self.tensors[STEP]
         if groups and self._taken is not None and groups[0].get(STEP) is self._taken:
@@ -65,19 +65,19 @@ class Carried:
         )
 
     def remember_taken(self, step: torch.Tensor | None) -> None:
-        """The checkpoint with this tensor was taken over; it may be shown again until a step."""
+        """Ignore the checkpoint with this tensor until a step: it was adopted already."""
         self._taken = step
 
     def forget_taken(self) -> None:
-        """A step is done: what is shown from now on was loaded after it."""
+        """After a step: whatever is found from now on was loaded after it."""
         self._taken = None
 
 
 def counters_in(groups: list[dict[str, Any]]) -> dict[Field, float]:
-    """What the tensors in some groups say, of the group that is furthest; nothing without any.
+    """The counters found in the groups, of the group with the largest step; {} if there are none.
 
     Raises:
-        ValueError: a value that none of them can have.
+        ValueError: a counter has an impossible value.
     """
     found = [
         {field: _value(g, name, group[name]) for field, name in NAMES.items() if name in group}

@@ -1,4 +1,4 @@
-"""What a checkpoint was written with and this optimizer does otherwise, and what counts."""
+"""Describes how a checkpoint's settings differ from this optimizer's, and which are kept."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from lrfused.settings.options import Options
 from lrfused.settings.slots import Slot, limit_of
 
 SHOWN = 12
-Found = Iterator[tuple[str, str]]  # a setting, and what it was
+Found = Iterator[tuple[str, str]]  # a setting, and its value in the checkpoint
 
 
 def differences(
@@ -25,9 +25,9 @@ def differences(
     groups: list[dict[str, Any]],
     taken: list[set[Slot]],
 ) -> str:
-    """A sentence; empty where nothing differs.
+    """A sentence for a warning; empty if nothing differs.
 
-    ``groups`` are the checkpoint's; schedules at the places in ``taken`` are taken over.
+    ``groups`` are the checkpoint's. Slots in ``taken`` get the stored schedule and do not differ.
     """
     comparison = _Comparison(rule, options)
     found: list[str] = []
@@ -48,21 +48,21 @@ def differences(
 
 
 class _Comparison:
-    """Of an optimizer with what is stored of its groups."""
+    """Compares an optimizer with what a checkpoint stores of its groups."""
 
     def __init__(self, rule: UpdateRule, options: Options):
         self._rule, self._options, self._describer = rule, options, Describer(rule)
         self.is_common_done = False
 
     def common(self, settings: Settings, stored: Stored, taken: set[Slot]) -> Found:
-        """What all groups have in common: said once."""
+        """Options that all groups share, reported once."""
         self.is_common_done = True
         return self.options_of(settings, stored, taken, common=True)
 
     def schedules(
         self, settings: Settings, stored: Stored, group: dict[str, Any], taken: set[Slot]
     ) -> Found:
-        """Hyperparameters that are scheduled otherwise."""
+        """Hyperparameters with a different schedule."""
         for slot in self._rule.hyperparameters:
             schedule = settings.cells[slot].schedule
             if slot in taken or self._is_stored(schedule, stored, slot):
@@ -99,7 +99,7 @@ class _Comparison:
 
 
 def _shown(name: str, value: Any) -> str:
-    """As a user writes it."""
+    """The value as a user would write it."""
     if name == "loss_scale" and isinstance(value, dict):
         usual = vars(LossScale())
         other = [f"{k}={v}" for k, v in value.items() if k in usual and usual[k] != v]

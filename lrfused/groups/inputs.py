@@ -1,4 +1,4 @@
-"""The tensors that schedules read: a stored value belongs to a group and a place, not to a name."""
+"""Schedule inputs: a stored value belongs to a group and slot, not just to a name."""
 
 import math
 
@@ -12,7 +12,7 @@ from lrfused.settings.slots import Slot
 
 
 class Inputs:
-    """The inputs of an optimizer's schedules, by name near a place."""
+    """The inputs of an optimizer's schedules, looked up by name from a group and slot."""
 
     def __init__(self, rows: list[Settings]):
         self._all = [
@@ -24,8 +24,10 @@ class Inputs:
         ]
 
     def near(self, g: int, slot: Slot) -> dict[str, Tensor]:
-        """For a schedule at this place: those of the place itself, else of its group, else the one
-        tensor that has the name everywhere."""
+        """Tensors by name for a schedule in this group and slot.
+
+        A name is resolved in the slot itself, else in its group, else anywhere if unambiguous.
+        """
         everywhere: dict[str, dict[int, Tensor]] = {}
         for _, _, name, tensor in self._all:
             everywhere.setdefault(name, {})[id(tensor)] = tensor
@@ -38,7 +40,7 @@ class Inputs:
 def input_values(
     rows: list[Settings], stored: list[Stored | None], schedules: list[dict[Slot, Schedule]]
 ) -> list[tuple[Tensor, float]]:
-    """The tensors of the schedules that will be in force, with the values stored for them.
+    """The input tensors of the schedules that will be used, with the values stored for them.
 
     Raises:
         ValueError: a tensor cannot hold its value.
@@ -61,7 +63,7 @@ def input_values(
 
 
 def fits(value: float, tensor: Tensor) -> bool:
-    """The tensor can be filled with the value."""
+    """True if the tensor can be filled with the value."""
     if not (tensor.dtype.is_floating_point or math.isfinite(value)):
         return False
     try:

@@ -1,8 +1,8 @@
-"""The groups of an optimizer: whose settings does a dictionary in ``param_groups`` have?
+"""Maps the dictionaries in ``param_groups`` to their settings.
 
-The list is the user's: dictionaries may be removed, put in another order, copied, or stand there
-for the first time. A number in each, which goes along with its copies, says which settings it has;
-it is drawn at random, so that no other optimizer's group has it.
+The user owns the list: dictionaries may be removed, reordered, copied or added by hand. A number in
+each, which its copies keep, identifies its settings; it is drawn at random, so that it differs from
+those of any other optimizer's groups.
 """
 
 import math
@@ -37,7 +37,7 @@ GroupList = list[dict[str, Any]]
 
 
 class KnownGroups:
-    """The settings of every group that there has been, and what new ones start from."""
+    """The settings of all groups, past and present, and the defaults of new ones."""
 
     def __init__(
         self, rule: UpdateRule, defaults: dict[str, Any], max_grad_norm: Any, options: Options
@@ -45,13 +45,13 @@ class KnownGroups:
         self.rule = rule
         self.defaults, self._max_grad_norm, self._options = defaults, max_grad_norm, options
         self._known: dict[int, Settings] = {}
-        self._seen: GroupList = []  # the dictionaries as they stood the last time
+        self._seen: GroupList = []  # the dictionaries at the last call
         self._describer = Describer(rule)
-        self.tables: dict[str, str] = {}  # of groups of another optimizer
+        self.tables: dict[str, str] = {}  # of groups that came from another optimizer
         self.carried = Carried()
 
     def checked(self, own: dict[str, Any]) -> arguments.Group:
-        """A group's arguments, with the defaults for those that are missing.
+        """Check a group's arguments, with defaults for missing ones.
 
         Raises:
             TypeError, ValueError: an argument has the wrong type or is out of its range.
@@ -62,10 +62,10 @@ class KnownGroups:
         return arguments.group(self.rule, whole, self._max_grad_norm)
 
     def check_params(self, group: arguments.Group, params: Iterable[Any]) -> None:
-        """Refuse parameters of which this process holds a part only, where all must be known.
+        """Refuse sharded parameters if the group's options need all gradients.
 
         Raises:
-            ValueError: there is one.
+            ValueError: this process holds only a part of a parameter.
         """
         if self._options.measures([group.options]):
             for named in params:
@@ -74,7 +74,7 @@ class KnownGroups:
                     check_is_whole(param, self._options.sharded)
 
     def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
-        """Remember a new group; its dictionary gets what it carries."""
+        """Register a new group, and put this package's keys into its dictionary."""
         cells = [
             Cell.of(made.sources.get(slot, math.inf if slot.is_limit else 0.0), slot)
             for slot in Slot
@@ -93,17 +93,17 @@ class KnownGroups:
         return settings
 
     def are_as_before(self, groups: GroupList, before: list[Settings]) -> bool:
-        """The same dictionaries with the same settings."""
+        """True if these are the dictionaries of the last call with the same settings."""
         return len(groups) == len(before) and all(
             group is seen and group.get(NUMBER) == settings.number
             for group, seen, settings in zip(groups, self._seen, before, strict=True)
         )
 
     def rows(self, groups: GroupList, before: list[Settings]) -> list[Settings]:
-        """The settings of the groups as they stand; ``before`` those of the last time, in order.
+        """The settings of the present groups, in order; ``before`` are those of the last call.
 
         Raises:
-            TypeError, ValueError: something stands there that is no group; nothing was changed.
+            TypeError, ValueError: an item is not a valid group; nothing was changed.
         """
         places = {id(seen): g for g, seen in enumerate(self._seen)}
         found = [self._found(g, group, places, before) for g, group in enumerate(groups)]
@@ -117,7 +117,7 @@ class KnownGroups:
                 cells = [replace(cell) for cell in settings.cells]
                 settings = self._remember(group, settings.options, cells)
             elif id(group) not in places and group.get(NUMBER) == settings.number:
-                group.update(self.carried.tensors)  # a copy, perhaps of the tensors, too
+                group.update(self.carried.tensors)  # a copy, whose tensors may be copies, too
             group[NUMBER] = settings.number
             if TEXT not in group:
                 group[TEXT] = self._describer.text(settings, self._options)
@@ -127,16 +127,16 @@ class KnownGroups:
         return rows
 
     def settings_of(self, group: dict[str, Any]) -> Settings | None:
-        """Of a dictionary, wherever it stands; None if it is none of ours (yet)."""
+        """The settings of a dictionary, in the list or not; None if it is not registered."""
         return self._known.get(group.get(NUMBER, BY_PLACE))
 
     def _found(
         self, g: int, group: Any, places: dict[int, int], before: list[Settings]
     ) -> Settings | None:
-        """The settings of what stands in the list; None of a group that is new."""
+        """The settings of the ``g``-th item of the list; None for a new group."""
         if not isinstance(group, dict):
             raise TypeError(f"param_groups[{g}]: must be a dict, got {type(group).__name__}")
-        if id(group) in places:  # ZeroRedundancyOptimizer, say, loads another number into it
+        if id(group) in places:  # its number may be another: ZeroRedundancyOptimizer loads one
             return self.settings_of(group) or before[places[id(group)]]
         needed = ("params", *watched_keys(self.rule)[:-2])
         if missing := [key for key in needed if key not in group]:
@@ -146,16 +146,16 @@ class KnownGroups:
         if group.get(NUMBER) == BY_PLACE and g < len(before):
             return before[g]
         if NUMBER not in group and g < len(before) and self._has_the_parameters_of(g, group):
-            return before[g]  # somebody made the dictionary anew, of what he knows
+            return before[g]  # rebuilt by a caller that does not know our keys
         return self.settings_of(group)
 
     def _has_the_parameters_of(self, g: int, group: dict[str, Any]) -> bool:
-        """The list that stood at the place has the same parameters."""
+        """True if the group at index ``g`` of the last call has the same parameters."""
         now, then = list(group["params"]), list(self._seen[g]["params"])
         return len(now) == len(then) > 0 and all(p is q for p, q in zip(now, then, strict=True))
 
     def _new(self, g: int, group: dict[str, Any]) -> arguments.Group:
-        """A group that was put into the list by hand."""
+        """Check a group that was put into the list by hand."""
         try:
             found = from_group(self.rule, group, None, self.tables)
             made = self.checked(
@@ -167,7 +167,7 @@ class KnownGroups:
         return made
 
     def _put_in(self, group: dict[str, Any], made: arguments.Group) -> Settings:
-        """Remember it; the numbers in it are what another optimizer mirrored."""
+        """Register such a group; its numbers are taken as mirrors from another optimizer."""
         settings = self.add(group, made)
         for name in arguments.group_arguments(self.rule):
             group.pop(name, None)
@@ -178,22 +178,22 @@ class KnownGroups:
         return settings
 
     def describe(self, rows: list[Settings], groups: GroupList) -> None:
-        """Bring the texts in the groups up to date."""
+        """Update the JSON texts in the groups."""
         self._describer = Describer(self.rule, self._describer)
         for settings, group in zip(rows, groups, strict=True):
             group[TEXT] = self._describer.text(settings, self._options)
 
 
 def without_ours(group: dict[str, Any]) -> dict[str, Any]:
-    """A group without what an optimizer of this package put there."""
+    """A group without this package's keys."""
     return {key: value for key, value in group.items() if key not in KEYS}
 
 
 def parameters_in(group: dict[str, Any]) -> Any:
-    """The parameters of a group as a list, so that they can be looked at more than once.
+    """The parameters of a group as a list, so that they can be iterated more than once.
 
     Raises:
-        KeyError: there are none, as torch has it.
+        KeyError: there are none, as in torch.
     """
     params = group["params"]
     if isinstance(params, Tensor):
@@ -207,13 +207,13 @@ def from_group(
     settings: Settings | None,
     tables: dict[str, str],
 ) -> dict[str, Any]:
-    """A group's arguments; of a copy of another group also what the optimizer has of that one.
+    """A group's arguments; for a copied group also the options and schedules of the original.
 
-    ``settings`` are those of a group of this optimizer; ``tables`` has those that stood in texts so
-    far, and gets those of this one.
+    ``settings`` are the original's, if it belongs to this optimizer. ``tables`` are those found in
+    texts so far; this group's are added.
 
     Raises:
-        ValueError: a schedule of another optimizer reads a tensor, which no copy brings along.
+        ValueError: a schedule of another optimizer reads a tensor, which a copy does not contain.
     """
     stored = stored_in([group])[0]
     if stored is None:
@@ -229,7 +229,7 @@ def from_group(
         schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
         if schedule is None:
             continue
-        if slot == Slot.LR:  # it has the factor of the layer already
+        if slot == Slot.LR:  # the schedule already contains the layer's factor
             found.pop("lr_scale", None)
         key, value = written(found, slot, schedule)
         found[key] = value
@@ -237,13 +237,13 @@ def from_group(
 
 
 def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> bool:
-    """The caller says what it is: not what the copy had, or the default."""
+    """True if the caller set the value; False for a copied mirror or a default."""
     if slot.is_limit:
         return slot.key in group
     if slot.key not in group:
         return True
     value = read_group(group, slot)
-    # Of another optimizer nobody knows which number was mirrored.
+    # For another optimizer's group it is unknown which number was mirrored.
     is_known = settings is not None and not same(value, settings.cells[slot].mirror)
     return isinstance(value, Schedule) or is_known
 

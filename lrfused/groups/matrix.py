@@ -25,9 +25,8 @@ from lrfused.settings.slots import Slot
 from lrfused.warn import warn
 
 
-# What a caller may write to a group and the step has to know.
 def watched_keys(rule: UpdateRule) -> tuple[str, ...]:
-    """Of a group of this optimizer."""
+    """The keys of this optimizer's groups that a caller may write and a step reads."""
     keys = dict.fromkeys(slot.key for slot in rule.hyperparameters)
     return (*keys, *rule.switches, "maximize", NUMBER, STEP)
 
@@ -36,25 +35,25 @@ Place = tuple[int, Slot, Cell]
 
 
 class Hyperparameters:
-    """The matrix of cells: a row for each group as they stand, a column for each :class:`Slot`.
+    """The matrix of cells: a row for each group, in list order, a column for each :class:`Slot`.
 
-    ``version`` rises whenever the list of groups is another one, even if it has the same rows.
+    ``version`` rises whenever the list of groups changes, even if the rows stay the same.
     """
 
     def __init__(self, rule: UpdateRule) -> None:
-        self.slots = rule.hyperparameters  # that stand in groups
+        self.slots = rule.hyperparameters  # those that groups have
         self.version = 0
         self.rows: list[Settings] = []
         self.values = np.zeros((0, len(Slot)))
         self.is_override = np.ones((0, len(Slot)), dtype=bool)
         self._mirrored: list[Place] = []
         self.mirrored_inputs: list[Tensor] = []
-        self._step = 0  # of the last mirror: what the host knows
+        self._step = 0  # of the last call of `mirror`: what the host knows
         self._may_come_again = False
-        self.undescribed = False  # a schedule was written that the groups' texts do not have
+        self.undescribed = False  # the caller wrote a schedule that is not in the groups' texts
 
     def arrange(self, rows: list[Settings]) -> None:
-        """Other groups, or the same in another order."""
+        """Replace the rows: other groups, or the same in another order."""
         self.version += 1
         if rows == self.rows:
             return
@@ -66,7 +65,7 @@ class Hyperparameters:
         self._list_mirrored()
 
     def append(self, row: Settings, group: dict[str, Any]) -> None:
-        """One more group, whose schedules are mirrored in it."""
+        """Add a group, and mirror its schedules in it."""
         values = [[cell.value for cell in row.cells]]
         is_override = [[cell.source is None for cell in row.cells]]
         self.version += 1
@@ -81,7 +80,7 @@ class Hyperparameters:
                 _show(group, slot, cell, cell.schedule(self._step))
 
     def follow(self, g: int, slot: Slot, schedule: Schedule | None) -> None:
-        """Another schedule for one place."""
+        """Set or remove the schedule of one cell."""
         self.rows[g].cells[slot].follow(schedule)
         self.is_override[g, slot] = schedule is None
         self._list_mirrored()
@@ -104,19 +103,19 @@ class Hyperparameters:
         self.mirrored_inputs = list(known.values())
 
     def cells(self) -> Iterator[tuple[int, Slot, Cell]]:
-        """Every cell with its place."""
+        """Every cell with its group index and slot."""
         for g, row in enumerate(self.rows):
             for slot, cell in zip(Slot, row.cells, strict=True):
                 yield g, slot, cell
 
     @property
     def sources(self) -> list[Schedule | None]:
-        """The schedule of every place, or None."""
+        """The schedule of every cell, or None."""
         return [cell.source for row in self.rows for cell in row.cells]
 
     @property
     def follow_step(self) -> bool:
-        """Some value is another at another step."""
+        """True if some value depends on the step."""
         return any(
             cell.schedule is not None and cell.schedule.depends_on_step
             for _, _, cell in self.cells()
@@ -124,7 +123,7 @@ class Hyperparameters:
 
     @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
-        """The places that a program fills."""
+        """The cells that are evaluated from a schedule, with group index and slot."""
         return [(g, s, c.source) for g, s, c in self.cells() if c.source is not None]
 
     def mirror(
@@ -136,12 +135,12 @@ class Hyperparameters:
         inputs: dict[int, float] | None = None,
         again: bool = False,
     ) -> None:
-        """Write the schedules' values at ``step`` to the groups, except over a caller's value.
+        """Write the schedules' values at ``step`` to the groups, but not over a caller's value.
 
-        With ``reset`` over everything: what stands there was loaded, not written by a caller; and
-        with ``again`` it may be written there again before the next step.
-        ``values`` is the matrix at ``step``, if the backend has it already; ``inputs`` what the
-        schedules' inputs hold, by tensor, where nobody may ask the device.
+        With ``reset`` over every value, as they were loaded, not written by the caller; with
+        ``again`` the loaded values may be written once more before the next step.
+        ``values`` is the matrix at ``step``, if the backend has computed it; ``inputs`` the values
+        of the schedules' inputs, by tensor id, where the device must not be read.
         """
         self._step = step
         for g, slot, cell in self._mirrored:
@@ -157,14 +156,14 @@ class Hyperparameters:
                 _show(groups[g], slot, cell, value)
 
     def forget_loaded(self) -> None:
-        """A step is done: what stands in the groups from now on is the caller's or ours."""
+        """After a step: values in the groups count as the caller's or mirrors, not as loaded."""
         if self._may_come_again:
             self._may_come_again = False
             for _, _, cell in self._mirrored:
                 cell.loaded = None
 
     def take_schedules(self, groups: list[dict[str, Any]]) -> None:
-        """Schedules that the caller wrote to the groups lead from here on, and are mirrored."""
+        """Use and mirror the schedules that the caller wrote to the groups."""
         written = [
             (g, slot, by_layer(schedule, group) if slot == Slot.LR else schedule)
             for g, group in enumerate(groups)
@@ -177,14 +176,30 @@ class Hyperparameters:
             self.undescribed = True
 
     def mark_described(self) -> None:
-        """The groups' texts have every schedule."""
+        """Record that the groups' texts have every schedule."""
         self.undescribed = False
 
+    def lr_was_written_as_zero(self, groups: list[dict[str, Any]]) -> bool:
+        """The caller wrote 0 over every lr since the last step."""
+        return bool(groups) and all(
+            is_zero(group["lr"])
+            and not row.cells[Slot.LR].is_mirrored(group["lr"])
+            and group["lr"] is not row.cells[Slot.LR].tensor
+            and not (is_override and value == 0.0)
+            for row, group, is_override, value in zip(
+                self.rows,
+                groups,
+                self.is_override[:, Slot.LR],
+                self.values[:, Slot.LR],
+                strict=True,
+            )
+        )
+
     def collect(self, groups: list[dict[str, Any]]) -> None:
-        """Take in what the caller wrote; a tensor in place of another changes ``sources``.
+        """Read what the caller wrote; another tensor changes ``sources``.
 
         Raises:
-            TypeError: something that is not a number, a tensor or a schedule stands in a group.
+            TypeError: a value in a group is not a number, a tensor or a schedule.
         """
         hosts = self._hosts(groups)
         if any(isinstance(host, Schedule) for row in hosts for host in row):
@@ -207,20 +222,20 @@ class Hyperparameters:
                     _warn(cell, g, slot, host, groups[g])
 
     def _hosts(self, groups: list[dict[str, Any]]) -> list[list[Any]]:
-        """The caller's side of everything that stands in groups."""
+        """The value of every hyperparameter in the groups, checked."""
         return [[checked(g, slot, group) for slot in self.slots] for g, group in enumerate(groups)]
 
     def check_bases(self, groups: list[dict[str, Any]]) -> None:
-        """Refuse a scheduler that took the first value of a schedule, 0, for the base of its lrs.
+        """Refuse an LR scheduler whose base lr is the first value, 0, of lr's schedule.
 
         Raises:
-            RuntimeError: nothing would ever be learned.
+            RuntimeError: every lr that it would set is 0.
         """
         for g, (group, row) in enumerate(zip(groups, self.rows, strict=True)):
             schedule = row.cells[Slot.LR].schedule
             if schedule is None or not is_zero(group.get("initial_lr")):
                 continue
-            # SWALR notes a base, too, and never uses it.
+            # SWALR sets initial_lr, too, but never uses it.
             if schedule(0) == 0.0 and "swa_lr" not in group:
                 raise RuntimeError(
                     f"param_groups[{g}]: an LR scheduler was built over this optimizer, and took "
@@ -231,7 +246,7 @@ class Hyperparameters:
                 )
 
     def evaluate(self, step: int) -> np.ndarray:
-        """The matrix at a step, by the NumPy evaluator."""
+        """The matrix at a step, from the NumPy evaluator."""
         matrix = self.values.copy()
         for g, slot, schedule in self.programs:
             if not self.is_override[g, slot]:

@@ -1,4 +1,4 @@
-"""What a checkpoint says of a group beside torch's keys, read and checked."""
+"""Parses and checks what a checkpoint stores of a group besides torch's keys."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from lrfused.settings.slots import Slot
 
 @dataclass
 class Stored:
-    """The text of a group: schedules as plain data, values of their inputs by name, options."""
+    """A group's parsed text: schedules as plain data, their inputs' values by name, options."""
 
     schedules: dict[Slot, dict[str, Any]] = field(default_factory=dict)
     inputs: dict[Slot, dict[str, float]] = field(default_factory=dict)
@@ -21,10 +21,10 @@ class Stored:
 
 
 def stored_in(groups: list[dict[str, Any]]) -> list[Stored | None]:
-    """Of each group; None where torch alone wrote it.
+    """The parsed text of each group; None for a group that torch wrote.
 
     Raises:
-        ValueError: a text that ``state_dict`` did not write, or that is damaged.
+        ValueError: a text was not written by ``state_dict``, or is damaged.
     """
     found = [_parse(f"{TEXT!r} of group {g}", group.get(TEXT)) for g, group in enumerate(groups)]
     tables = {k: data for stored in found if stored for k, data in stored.tables.items()}
@@ -73,7 +73,7 @@ def _values(values: dict[str, Any]) -> dict[str, float]:
 
 
 def schedule_data(stored: Stored, slot: Slot) -> dict[str, Any]:
-    """The stored schedule of a slot, as ``Schedule.from_dict`` takes it.
+    """The stored schedule of a slot, in the form that ``Schedule.from_dict`` reads.
 
     Raises:
         ValueError: it is damaged, or a table is missing.

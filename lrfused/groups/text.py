@@ -1,7 +1,7 @@
-"""The text that a parameter group carries: schedules, their inputs' values, and options, as JSON.
+"""The JSON text in a parameter group: schedules, the values of their inputs, and options.
 
-A long table of a schedule stands once among the groups of an optimizer, under its hash: one sampled
-schedule in 100 groups is one table.
+A schedule's long table is stored once among an optimizer's groups, under its hash: a sampled
+schedule used in 100 groups is one table.
 """
 
 import base64
@@ -23,7 +23,7 @@ VERSION = 2
 SCHEDULE = "a schedule"
 
 
-Plain = tuple[Schedule, dict[str, Any], dict[str, str]]  # as data, and the tables in it
+Plain = tuple[Schedule, dict[str, Any], dict[str, str]]  # the schedule, its plain data, its tables
 
 
 class Describer:
@@ -31,9 +31,8 @@ class Describer:
 
     def __init__(self, rule: UpdateRule, before: "Describer | None" = None):
         self._rule = rule
-        self._tables: set[str] = set()  # that stand in a text already
-        # By identity, with the schedule: 100 groups often have the same one. ``before`` knows those
-        # of the last time.
+        self._tables: set[str] = set()  # already in a text
+        # By the schedule's id, since groups often share one; ``before`` has those of the last time.
         self._plain: dict[int, Plain] = {}
         self._before = {} if before is None else before._plain
 
@@ -63,7 +62,7 @@ class Describer:
         return json.dumps(described, separators=(",", ":"))
 
     def schedule(self, schedule: Schedule, tables: dict[str, str] | None = None) -> dict[str, Any]:
-        """``to_dict`` with long tables taken out, under their hash."""
+        """``to_dict`` with long tables moved to ``tables``, under their hash."""
         known = self._plain.get(id(schedule)) or self._before.get(id(schedule))
         if known is None:
             known = (schedule, *_plain(schedule))
@@ -82,7 +81,7 @@ def described_options(rule: UpdateRule, settings: Settings, options: Options) ->
         "peak_lr": group.peak_lr,
         **{name: group.of_rule[name] for name in rule.arguments},
         "start_step": group.start_step,
-        **optimizer_options(options),
+        **described_common_options(options),
     }
     if group.agc != Agc.OFF:
         described["agc_by"] = group.agc.name.lower()
@@ -93,8 +92,8 @@ def described_options(rule: UpdateRule, settings: Settings, options: Options) ->
     return described
 
 
-def optimizer_options(options: Options) -> dict[str, Any]:
-    """Those that all groups have in common."""
+def described_common_options(options: Options) -> dict[str, Any]:
+    """The options that all groups share, under the names of the arguments."""
     policy = options.loss_scale
     scale: Any = None
     if policy is not None:
@@ -111,20 +110,20 @@ def optimizer_options(options: Options) -> dict[str, Any]:
 
 
 def is_limited(slot: Slot, group: GroupOptions, options: Options) -> bool:
-    """The clip is in force, by whatever value."""
+    """True if the clip is switched on, whatever its threshold."""
     if slot == Slot.MAX_GRAD_NORM:
         return options.clip_norm
     return group.value_clip if slot == Slot.CLIP_VALUE else group.agc != Agc.OFF
 
 
 def usual_options(rule: UpdateRule) -> dict[str, Any]:
-    """What is described of a group for which nothing was chosen."""
+    """The described options of a group that uses only defaults."""
     of_rule = {name: choices[0] for name, choices in rule.arguments.items()}
     options = GroupOptions(decay_mode=rule.decay_modes[0], of_rule=of_rule)
     return described_options(rule, Settings(0, options, [Cell() for _ in Slot]), Options())
 
 
-COMMON = {*optimizer_options(Options()), "max_grad_norm"}  # to all groups
+COMMON = {*described_common_options(Options()), "max_grad_norm"}  # shared by all groups
 
 
 def _plain(schedule: Schedule) -> tuple[dict[str, Any], dict[str, str]]:
@@ -138,10 +137,10 @@ def _plain(schedule: Schedule) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def with_tables(data: dict[str, Any], tables: dict[str, str]) -> dict[str, Any]:
-    """What ``Schedule.from_dict`` takes, of a schedule as it stands in a text.
+    """A schedule's data from a text with its tables put back, for ``Schedule.from_dict``.
 
     Raises:
-        ValueError: a table stands in the text of another group that is not there, or is damaged.
+        ValueError: a table is damaged, or was in the text of a group that is missing.
     """
     return {**data, "nodes": [_with_table(node, tables) for node in data["nodes"]]}
 

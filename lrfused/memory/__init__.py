@@ -1,1 +1,1 @@
-"""Tensors as flat memory: operands, formats, what is accepted."""
+"""Tensors as flat memory: operands, formats, checks."""

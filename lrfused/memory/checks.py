@@ -1,4 +1,4 @@
-"""What a step accepts as a parameter and its gradient."""
+"""Checks of parameters, gradients and state tensors."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def is_freed(tensor: Tensor) -> bool:
-    """It has elements and no memory: its storage was freed, and its address counts from 0."""
+    """True if it has elements but no memory: storage freed, so its address equals its offset."""
     offset = tensor.storage_offset() * tensor.element_size()
     return tensor.numel() > 0 and tensor.data_ptr() == offset
 
 
 def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
-    """Refuse what no kernel can read.
+    """Refuse a parameter and gradient that no kernel can read.
 
     Raises:
         TypeError: a subclass of Tensor, or a dtype that is not supported.

@@ -1,4 +1,4 @@
-"""DTensor: a step works on the memory that this rank holds."""
+"""DTensor: a step works on this rank's local tensor."""
 
 from typing import Any
 
@@ -6,25 +6,25 @@ from torch import Tensor
 
 
 def is_distributed(tensor: Any) -> bool:
-    """A DTensor; told by name, since importing its module takes long and few use it."""
+    """True for a DTensor; recognized by name, since importing its module is slow."""
     kind = type(tensor)
     return kind.__name__ == "DTensor" and kind.__module__.startswith("torch.distributed")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this rank holds of a DTensor; any other tensor itself."""
+    """The local tensor of a DTensor; any other tensor itself."""
     return tensor._local_tensor if is_distributed(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def placing(tensor: Any) -> tuple[Any, Any]:
-    """How a DTensor is spread over ranks."""
+    """The mesh and placements of a DTensor."""
     return tensor.device_mesh, tensor.placements
 
 
 def check_is_whole(param: Any, sharded: bool | None) -> None:
-    """Refuse a parameter of which other ranks hold a part, where all gradients must be known.
+    """Refuse a sharded parameter where all gradients must be known.
 
-    ``sharded`` is the caller's word on it; a DTensor knows by itself.
+    ``sharded`` is the caller's statement; a DTensor is judged by its mesh.
 
     Raises:
         ValueError: the parameter is spread over several ranks.

@@ -1,4 +1,4 @@
-"""Tensors that outlive whatever mode the caller is in."""
+"""Creates tensors that stay usable whatever mode the caller is in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,6 @@ import torch
 
 @contextmanager
 def normal_tensors() -> Iterator[None]:
-    """Without gradients, and what is made is no inference tensor: it can be written later."""
+    """No gradients, and no inference tensors: new tensors can be written later in any mode."""
     with torch.inference_mode(False), torch.no_grad():
         yield

@@ -1,8 +1,8 @@
-"""The table of a step: every parameter of an optimizer as flat memory, in a fixed order.
+"""Operands: the tensors of each parameter as flat vectors, in a fixed order.
 
-Kernels walk memory, not shapes. A tensor whose elements lie densely in the parameter's own
-memory order is used where it is; any other is staged: copied before the step into a buffer
-in that order and, if the step wrote it, copied back after.
+Kernels iterate over memory, not shapes. A tensor whose elements are dense in the parameter's own
+memory order is used in place; any other is staged: copied before the step into a buffer in that
+order and, if the step wrote it, copied back after.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ Place = tuple[Any, ...]
 
 
 def is_lazy(tensor: Tensor) -> bool:
-    """A conjugate or a sign that torch has not carried out: memory and values differ."""
+    """True if torch deferred a conjugation or negation, so that memory and values differ."""
     return bool(tensor.is_conj() or tensor.is_neg())
 
 
 def real_view(tensor: Tensor) -> Tensor:
-    """Complex numbers as pairs of reals; a copy where the tensor is lazy."""
+    """Complex numbers as pairs of reals; a copy if the tensor is lazy."""
     if is_lazy(tensor):
         tensor = tensor.resolve_conj().resolve_neg()
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _dense_order(tensor: Tensor) -> bool:
-    """True if the elements fill a stretch of memory, each place once, in some order."""
+    """True if the elements fill one range of memory without gaps or overlap, in some order."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1:
@@ -47,7 +47,7 @@ def _same_order(tensor: Tensor, other: Tensor) -> bool:
 
 
 def place_of(tensor: Tensor) -> Place:
-    """Where and how a tensor lies in memory; nothing for one that does not."""
+    """A tensor's address, dtype, shape and strides; () if it is not strided."""
     if tensor.layout != torch.strided:
         return ()
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
@@ -77,16 +77,16 @@ class Operand:
         return Operand(tensor, staged.as_strided((staged.numel(),), (1,)), staged, place)
 
     def is_of(self, tensor: Tensor) -> bool:
-        """Made from this tensor, and its memory is where and as it was."""
+        """True if it was made from this tensor, whose address and layout are unchanged."""
         return place_of(local(tensor)) == self.place
 
     def refresh(self) -> None:
-        """Bring the copy up to date."""
+        """Copy the tensor to the staging buffer, if there is one."""
         if self.staged is not None:
             self.staged.copy_(real_view(self.tensor))
 
     def write_back(self) -> None:
-        """Carry what the step wrote to the tensor itself."""
+        """Copy the staging buffer, if there is one, back to the tensor."""
         if self.staged is not None:
             pairs = self.tensor.is_complex()
             self.tensor.copy_(torch.view_as_complex(self.staged) if pairs else self.staged)
@@ -94,9 +94,9 @@ class Operand:
 
 @dataclass(eq=False)
 class Entry:
-    """A parameter with the operands of its rule, of which None is not in the state.
+    """A parameter with its rule's operands, None for those missing from the state.
 
-    ``unit`` is the length of an output unit, 0 without units.
+    ``unit`` is the number of elements of an output unit, 0 without units.
     """
 
     param: Tensor
@@ -105,17 +105,17 @@ class Entry:
     order: Tensor
     p: Operand
     state: tuple[Operand | None, ...] = ()
-    is_idle: bool = False  # neither gradient nor state: whatever it is, it is not looked at
+    is_idle: bool = False  # neither gradient nor state: not checked
 
     @property
     def is_plain(self) -> bool:
-        """Its memory is used as it is: a gradient of the same layout can be, too."""
+        """True if nothing is staged, so that a gradient of the same layout works in place."""
         copied = any(operand.staged is not None for operand in self.operands)
         return not copied and not self.p.tensor.is_complex()
 
     @property
     def operands(self) -> list[Operand]:
-        """Those that exist: without a gradient so far there is no state."""
+        """The operands that exist; before the first gradient there is no state."""
         return [self.p, *(operand for operand in self.state if operand is not None)]
 
 
@@ -128,9 +128,9 @@ def idle_entry(param: Tensor, group: int) -> Entry:
 def make_entry(
     param: Tensor, group: int, in_units: bool, keys: tuple[str, ...], state: dict[str, Tensor]
 ) -> Entry:
-    """The entry of a parameter, whose rule has operands of these keys.
+    """The entry of a parameter whose rule has operands with these keys.
 
-    ``in_units``: each index of the first dimension is a unit of its own.
+    ``in_units``: each index of the first dimension is a unit.
 
     Raises:
         ValueError: two elements of the parameter share memory.
@@ -143,21 +143,17 @@ def make_entry(
             f"(strides {param.stride()})"
         )
     by_unit = in_units and real.dim() > 1 and not (param.is_complex() and param.dim() < 2)
-    # A unit must be a stretch of memory: then the first dimension has to be the outermost.
+    # A unit must be contiguous in memory, so the first dimension has to be the outermost.
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
     order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
-    operands = tuple(Operand.of(state[k], order) if _is_in(state, k) else None for k in keys)
+    found = ((key, state.get(key)) for key in keys)  # torch's SGD has None for no buffer
+    operands = tuple(None if tensor is None else Operand.of(tensor, order) for _, tensor in found)
     return Entry(param, group, unit, order, Operand.of(data, order), operands)
 
 
-def _is_in(state: dict[str, Tensor], key: str) -> bool:
-    """torch's SGD has None in place of a buffer that there is not yet."""
-    return state.get(key) is not None
-
-
 def overlaps_itself(tensor: Tensor) -> bool:
-    """Two elements may share memory; False for every slice of a dense tensor."""
+    """True if two elements may share memory; False for every slice of a dense tensor."""
     reach = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:
@@ -168,14 +164,14 @@ def overlaps_itself(tensor: Tensor) -> bool:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """First byte and the byte after the last."""
+    """The addresses of the first byte and of the byte after the last."""
     strides = zip(tensor.stride(), tensor.shape, strict=True)
     last = sum(stride * (size - 1) for stride, size in strides)
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def _share_memory(x: Tensor, y: Tensor) -> bool:
-    """Some byte belongs to both: the bytes of x marked, then looked at through y's strides."""
+    """True if they share a byte: mark the bytes of x, then read the marks with y's strides."""
     start = min(_span(x)[0], _span(y)[0])
     marks = torch.zeros(max(_span(x)[1], _span(y)[1]) - start, dtype=torch.bool, device="cpu")
 
@@ -192,7 +188,7 @@ def check_no_shared_memory(what: str, tensors: list[Tensor]) -> None:
     """Refuse tensors that overlap in memory.
 
     Raises:
-        ValueError: two of them do.
+        ValueError: two of them overlap.
     """
     real = [real_view(tensor.detach()) for tensor in tensors if tensor.numel()]
     real.sort(key=lambda tensor: (str(tensor.device), _span(tensor)))

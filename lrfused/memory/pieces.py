@@ -1,4 +1,4 @@
-"""How tensors are cut into pieces; csrc/host/rows.h does the same for the native backends."""
+"""Cuts tensors into pieces; csrc/host/rows.h does the same for the native backends."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from lrfused.memory.operands import Entry
 
 
 class Cut(NamedTuple):
-    """One tensor: its units (itself, if it has none), the elements and the pieces of each."""
+    """One tensor: its number of units (1 if it has none), elements per unit, pieces per unit."""
 
     units: int
     length: int
@@ -18,12 +18,12 @@ class Cut(NamedTuple):
 
     @property
     def pieces(self) -> int:
-        """Of all units."""
+        """The number of pieces of all units."""
         return self.units * self.per_unit
 
 
 class Pieces(NamedTuple):
-    """Columns: each is a stretch inside a unit of a tensor; units are counted over all tensors."""
+    """Columns, a row per piece, which lies in one unit; units are numbered over all tensors."""
 
     tensor: NDArray[np.int64]
     unit: NDArray[np.int64]
@@ -32,14 +32,14 @@ class Pieces(NamedTuple):
 
 
 def cut(entry: Entry, size: int) -> Cut:
-    """Into pieces of at most ``size`` elements, none across two units."""
+    """Cut a tensor into pieces of at most ``size`` elements, none across two units."""
     count = entry.p.flat.numel()
     units, length = (count // entry.unit, entry.unit) if entry.unit else (1, count)
     return Cut(units, length, -(-length // size))
 
 
 def pieces(entries: Sequence[Entry], size: int) -> Pieces:
-    """Those of all tensors, in their order."""
+    """The pieces of all tensors, in order."""
     cuts = np.array([cut(entry, size) for entry in entries], dtype=np.int64).reshape(-1, 3)
     units, length, per_unit = cuts.T
     tensor_of = np.repeat(np.arange(len(cuts)), units)  # each unit

@@ -1,1 +1,1 @@
-"""Arithmetic that every backend follows: elementary functions, the norm."""
+"""Arithmetic that all backends share: elementary functions, the norm, rounding."""

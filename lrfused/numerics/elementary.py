@@ -1,7 +1,7 @@
 """exp, log, cos, pow: each one fixed sequence of IEEE float64 operations, in NumPy.
 
-``csrc/core/elementary.h`` is the same sequence in C++; the two agree in every bit, which
-no pair of maths libraries does (NumPy, torch and libm differ in up to 5% of values).
+``csrc/core/elementary.h`` is the same sequence in C++; the two agree bit for bit, unlike
+any pair of maths libraries (NumPy, torch and libm differ in up to 5% of values).
 exp, log and cos are within 2 ulp of the true value wherever it is finite.
 All functions take and return float64 arrays; the caller silences NumPy's warnings.
 """
@@ -20,13 +20,13 @@ LN2_HI = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LO = float.fromhex("0x1.a39ef35793c76p-33")
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 
-# pi/2 = PIO2_HIGH + PIO2_LOW (26 bits each) rounded to float64, and what is left of it.
+# pi/2 = PIO2_HIGH + PIO2_LOW (26 bits each) rounded to float64, and the remainder PIO2_REST.
 PIO2 = float.fromhex("0x1.921fb54442d18p+0")
 PIO2_HIGH = float.fromhex("0x1.921fb50000000p+0")
 PIO2_LOW = float.fromhex("0x1.110b460000000p-26")
 PIO2_REST = float.fromhex("0x1.1a62633145c07p-54")
 
-# Horner coefficients, highest power first: series, whose constants anyone can check.
+# Horner coefficients, highest power first: plain Taylor-like series, easy to verify.
 EXP_SERIES = [1.0 / math.factorial(n) for n in range(13, 1, -1)]
 LOG_SERIES = [2.0 / (2 * n + 1) for n in range(10, 0, -1)]
 SIN_SERIES = [(-1.0) ** n / math.factorial(2 * n + 1) for n in range(8, 0, -1)]
@@ -137,10 +137,10 @@ def log(x: Floats) -> Floats:
 
 
 def _times_two_over_pi(magnitude: Floats) -> list[Words]:
-    """magnitude * 2/pi modulo 4 as six 32-bit words, lowest first; the top word starts at 2.
+    """magnitude * 2/pi modulo 4 as six 32-bit words, lowest first; the top bit weighs 2.
 
-    The 53-bit significand meets only the 192 digits of 2/pi whose products weigh between
-    2 and 2**-190 (Payne and Hanek): every argument takes the same integer operations.
+    The 53-bit significand is multiplied only by the 192 binary digits of 2/pi whose products weigh
+    between 2 and 2**-190 (Payne and Hanek): every argument takes the same integer operations.
     """
     bits = _bits(magnitude)
     significand = (bits & _u64(0x000FFFFFFFFFFFFF)) | _u64(0x0010000000000000)
@@ -181,7 +181,7 @@ def _reduce(magnitude: Floats) -> tuple[Words, Floats, Floats]:
     )
     turn = h + rest
     turn_rest = rest - (turn - h)
-    # turn * pi/2 with its rounding error: Dekker's product, since there is no fma here.
+    # turn * pi/2 with its rounding error: Dekker's product, since NumPy has no fma.
     big = turn * 134217729.0
     high = big - (big - turn)
     low = turn - high
@@ -193,7 +193,7 @@ def _reduce(magnitude: Floats) -> tuple[Words, Floats, Floats]:
 
 
 def cos(x: Floats) -> Floats:
-    """Cosine, of any finite x: cos or sin of the remainder, by quadrant."""
+    """Cosine of any finite x: cos or sin of the remainder, by quadrant."""
     magnitude = np.abs(x)
     usual = (magnitude >= 2.0**-30) & (magnitude < np.inf)
     quadrant, r, rest = _reduce(np.where(usual, magnitude, 1.0))
@@ -221,7 +221,7 @@ def power(x: Floats, y: Floats) -> Floats:
     """x**y: repeated squaring for integers below 2**53, else exp(y log x); specials as in C."""
     whole = (np.floor(y) == y) & (np.abs(y) < 2.0**53)
     by_squaring = power_integer(x, np.where(whole, y, 0.0).astype(np.int64))
-    # From 2**53 on every y is even, so the sign of x does not matter; nor does that of -inf.
+    # From 2**53 on every y is even, so the sign of x is irrelevant, as is that of x = -inf.
     base = np.where((np.abs(y) >= 2.0**53) | (x == -np.inf), np.abs(x), x)
     by_exp = np.where(base == 1.0, 1.0, exp(y * log(base)))
     return np.where(whole, by_squaring, by_exp)

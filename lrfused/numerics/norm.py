@@ -1,17 +1,17 @@
-"""The norm, defined: one order of additions for every backend, chip and thread count.
+"""Definition of the norm: one order of additions for every backend, chip and thread count.
 
 A sequence of numbers is cut into chunks of 65,536, a chunk into 128 blocks of 512, a block
 into 8 rows of 64 columns. The 8 squares of a column are added pairwise in the compute type;
-a float32 sum outside [2**-100, 2**127] is done again in float64, so nothing overflows or
-vanishes. It then enters the float64 lane (block modulo 32, column), in the order of the
+a float32 sum outside [2**-100, 2**127] is recomputed in float64, so nothing overflows or
+underflows. The sum is added to the float64 lane (block modulo 32, column), in the order of the
 blocks; the 2048 lanes of a chunk are added pairwise. 256 neighbouring chunks are a span, whose
-sums are added pairwise; span sums enter 256 lanes, span i lane i modulo 256, which are added
-pairwise. "Pairwise" is always neighbours first: (0 + 1) + (2 + 3).
+sums are added pairwise; the sum of span i is added to lane i modulo 256, and the 256 lanes are
+added pairwise. "Pairwise" is always neighbours first: (0 + 1) + (2 + 3).
 
-A span is what a block of a GPU adds up by itself, so that the last step of the norm has little to
-do however many chunks there are.
+One GPU block adds up a span, so that the last stage of the norm has little work however many
+chunks there are.
 
-What is missing at the end of a sequence counts as zeros, which change no sum.
+A sequence is padded with zeros at the end, which change no sum.
 """
 
 import torch
@@ -39,7 +39,7 @@ def sums_of_squares(x: Tensor) -> Tensor:
     rows, length = x.shape
     if length == 0:
         return torch.zeros((rows, 0), dtype=torch.float64, device=x.device)
-    # A short row needs only as many blocks as it has, to the next power of two.
+    # A short row is padded only to the next power of two of its blocks.
     blocks = -(-length // BLOCK)
     size = BLOCK << (blocks - 1).bit_length() if blocks <= LANE_BLOCKS else CHUNK
     chunks = -(-length // size)
@@ -59,7 +59,7 @@ def sums_of_squares(x: Tensor) -> Tensor:
 
 
 def combine(sums: Tensor) -> float:
-    """One sum of float64 chunk sums, in the order of the table."""
+    """The sum of float64 chunk sums, given in the order of the table."""
     spans = pairwise_sum(_rows_of(sums, SPAN))
     lanes = torch.zeros(SPAN_LANES, dtype=torch.float64, device=sums.device)
     for turn in _rows_of(spans, SPAN_LANES):
@@ -68,7 +68,7 @@ def combine(sums: Tensor) -> float:
 
 
 def _rows_of(sums: Tensor, length: int) -> Tensor:
-    """A matrix of rows of that length, one at least; what is missing is zeros."""
+    """The sums as a matrix with rows of ``length``, at least one, padded with zeros."""
     rows = max(1, -(-len(sums) // length))
     padded = torch.zeros(rows * length, dtype=sums.dtype, device=sums.device)
     padded[: len(sums)] = sums

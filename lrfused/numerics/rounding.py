@@ -1,4 +1,4 @@
-"""Torch operations of one rounding, in the compute type."""
+"""Torch operations that round exactly once, in the compute type."""
 
 import numpy as np
 import torch
@@ -6,17 +6,17 @@ from torch import Tensor
 
 
 def compute_type(p: Tensor) -> torch.dtype:
-    """The type in which a parameter's arithmetic is done."""
+    """The dtype of a parameter's arithmetic."""
     return torch.float64 if p.dtype == torch.float64 else torch.float32
 
 
 def scalar(value: float, like: Tensor) -> Tensor:
-    """A 0-dim tensor: the number rounded once to the compute type."""
+    """The number as a 0-dim tensor, rounded once to the compute type."""
     return torch.tensor(float(value), dtype=like.dtype, device=like.device)
 
 
 def square_root(x: Tensor) -> Tensor:
-    """The IEEE square root: on a CPU torch's own is off by an ulp in 16% (float64: 1%)."""
+    """The IEEE square root; torch's own on a CPU is off by an ulp in 16% (float64: 1%)."""
     if x.dtype == torch.float32:
         return torch.sqrt(x.double()).float()
     if x.device.type == "cpu":
@@ -25,6 +25,6 @@ def square_root(x: Tensor) -> Tensor:
 
 
 def clamp(x: Tensor, bound: Tensor) -> Tensor:
-    """Value clip by compare and select: nan stays nan."""
+    """Clip to +-bound by compare and select, so that nan stays nan."""
     x = torch.where(x > bound, bound, x)
     return torch.where(x < -bound, -bound, x)

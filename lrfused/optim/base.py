@@ -198,7 +198,8 @@ class FusedOptimizer(Optimizer):
     def set_step(self, step: int) -> None:
         """Say how many steps were completed: where the schedules go on from.
 
-        For checkpoints that do not say it, before or after :meth:`load_state_dict`.
+        For checkpoints that do not say it, before or after :meth:`load_state_dict`. Where the state
+        shows counts of updates (AdamW's), a checkpoint never resumes below the largest of them.
 
         Args:
             step: completed steps, 0 <= step <= 2**53.
@@ -216,7 +217,7 @@ class FusedOptimizer(Optimizer):
             0.25
         """
         step = whole("step", step, minimum=0)
-        self._engine.bookkeeping.set_step(self.param_groups, step)
+        self._engine.bookkeeping.set_step(self.param_groups, self.state, step)
 
     def sync_mirrors(self) -> None:
         """Bring the host numbers in ``param_groups`` up to date; waits for the device.

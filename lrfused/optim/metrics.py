@@ -1,4 +1,4 @@
-"""What `AdamW.metrics` shows of the words of the state."""
+"""What an optimizer's `metrics` shows of the words of the state."""
 
 from typing import Any
 

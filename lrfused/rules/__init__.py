@@ -1,4 +1,4 @@
-"""What an optimizer is: its rule. A new one is its file and its name in this list."""
+"""Update rules, which define the optimizers. A new one is a file and an entry in this list."""
 
 from lrfused.rules.adamw import ADAMW
 from lrfused.rules.lion import LION

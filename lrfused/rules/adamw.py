@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lrfused.numerics.rounding import square_root
-from lrfused.rules.rule import Carried, StateOperand, UpdateRule
+from lrfused.rules.rule import CarriedNumber, StateOperand, UpdateRule
 from lrfused.rules.symbols import Symbols, decay_factor
 from lrfused.schedules import Schedule, sqrt
 from lrfused.settings.options import GroupOptions
@@ -18,22 +18,22 @@ def _by_product(options: GroupOptions) -> bool:
 
 
 def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule]:
-    # Where nothing is corrected by them, products of betas stay as they are.
+    # With bias_correction="power" the products of betas are unused and stay unchanged.
     product1, product2 = x.beta1_product, x.beta2_product
     if _by_product(options):
         product1, product2 = product1 * x.beta1, product2 * x.beta2
-        correction1, correction2 = 1.0 - product1, 1.0 - product2
+        correction1, correction2 = x.one - product1, x.one - product2
     else:
-        correction1, correction2 = 1.0 - x.beta1**x.count, 1.0 - x.beta2**x.count
+        correction1, correction2 = x.one - x.beta1**x.count, x.one - x.beta2**x.count
     return {
         "decay": decay_factor(x, options),
         "beta1": x.beta1,
-        "one_minus_beta1": 1.0 - x.beta1,
+        "one_minus_beta1": x.one - x.beta1,
         "beta2": x.beta2,
-        "one_minus_beta2": 1.0 - x.beta2,
+        "one_minus_beta2": x.one - x.beta2,
         "eps": x.eps,
         "step_size": x.lr / correction1,
-        "inv_sqrt_bias_correction2": 1.0 / sqrt(correction2),
+        "inv_sqrt_bias_correction2": x.one / sqrt(correction2),
         "beta1_product": product1,
         "beta2_product": product2,
     }
@@ -74,8 +74,8 @@ ADAMW = UpdateRule(
     expressions=_expressions,
     update=_update,
     carried=(
-        Carried("beta1_product", "lrfused_beta1_product", _by_product, 1.0, slot=Slot.BETA1),
-        Carried("beta2_product", "lrfused_beta2_product", _by_product, 1.0, slot=Slot.BETA2),
+        CarriedNumber("beta1_product", "lrfused_beta1_product", _by_product, 1.0, slot=Slot.BETA1),
+        CarriedNumber("beta2_product", "lrfused_beta2_product", _by_product, 1.0, slot=Slot.BETA2),
     ),
     switches=("amsgrad",),
     arguments={"bias_correction": ("power", "product")},

@@ -16,15 +16,15 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule]:
     return {
         "decay": decay_factor(x, options),
         "beta1": x.beta1,
-        "one_minus_beta1": 1.0 - x.beta1,
+        "one_minus_beta1": x.one - x.beta1,
         "beta2": x.beta2,
-        "one_minus_beta2": 1.0 - x.beta2,
+        "one_minus_beta2": x.one - x.beta2,
         "lr": x.lr,
     }
 
 
 def _sign(x: Tensor) -> Tensor:
-    """torch.sign, but that of nan is nan."""
+    """torch.sign, except that sign(nan) is nan."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 

@@ -1,10 +1,10 @@
-"""UpdateRule: everything that tells one optimizer from another.
+"""UpdateRule: everything that distinguishes one optimizer from another.
 
-Scalars are expressions in the language of the schedules: over the hyperparameters of a group, the
-count of a parameter's updates (with the present one) and numbers that are carried from update to
-update. Plan evaluates them as it evaluates schedules, in float64; they are rounded once, where they
-meet a tensor. The update of one element is written three times, under one name: in csrc/rules/, in
-lrfused/backends/triton/rules.py, and with torch beside the description, which is the reference.
+Scalars are schedule expressions over a group's hyperparameters, a parameter's count of updates
+(including the present one) and numbers that are carried from update to update. Plan evaluates them
+like schedules, in float64; they are rounded once, where they meet a tensor. The update of one
+element is written three times under one name: in csrc/rules/, in lrfused/backends/triton/rules.py,
+and with torch beside the description, which is the reference.
 """
 
 import functools
@@ -23,19 +23,19 @@ from lrfused.settings.options import DecayMode, GroupOptions
 from lrfused.settings.slots import Range, Slot
 
 Condition = Callable[[GroupOptions], bool]
-# (gradient after the prologue, parameter, operands, scalars as 0-dim tensors by name), all in the
-# compute type, to the new parameter and operands.
+# (gradient after the prologue, parameter, operands, scalars as 0-dim tensors by name) -> (new
+# parameter, new operands), all in the compute type.
 Update = Callable[[Tensor, Tensor, list[Tensor], Any], tuple[Tensor, list[Tensor]]]
 
 
 def always(_: GroupOptions) -> bool:
-    """Whatever the options are."""
+    """True for any options."""
     return True
 
 
 @dataclass(frozen=True)
 class StateOperand:
-    """A tensor of a parameter's shape: its name, its key in torch's state, and when it is used."""
+    """A state tensor of the parameter's shape: name, key in torch's state, when it is used."""
 
     name: str
     key: str
@@ -43,12 +43,12 @@ class StateOperand:
 
 
 @dataclass(frozen=True)
-class Carried:
-    """A float64 of each parameter that goes from update to update.
+class CarriedNumber:
+    """A float64 of each parameter that is carried from update to update.
 
-    ``key`` is that in the optimizer's state, where it stands when it matters. Without updates it is
-    ``initial``. Where it did not travel with the operands of a state, it is the product of the
-    values of ``slot`` so far, or, without a slot, ``recovered``.
+    ``key`` is its key in the optimizer's state, which has it when it ``matters``. Before the first
+    update it is ``initial``. If a state has operands but not this number, it is the product of the
+    values of ``slot`` so far, or ``recovered`` if there is no slot.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Carried:
 class UpdateRule:
     """The description of an optimizer.
 
-    ``name`` is that of the kernels. ``hyperparameters`` are those in parameter groups, in torch's
-    order. The operands that a group uses are the first ones. ``expressions`` gives the ``scalars``
-    and the carried numbers after the update. ``switches`` are keys of booleans in torch's groups,
-    ``arguments`` what else a group may be given, with the choices (the first one is the default),
-    ``presence`` the hyperparameters for which it matters whether they are more than the number 0:
-    all three are found in ``GroupOptions.of_rule``. ``ranges`` are narrower than usual by options.
-    ``counts`` says whether the state shows the count, as "step".
+    ``name`` names the kernels. ``hyperparameters`` are those in parameter groups, in torch's order.
+    A group uses the first ``operands_used`` operands. ``expressions`` returns the ``scalars`` and
+    the carried numbers after the update. ``switches`` are keys of booleans in torch's groups,
+    ``arguments`` other options of a group with their choices (the first is the default),
+    ``presence`` the hyperparameters for which it matters where they come from (a `Source`); all
+    three are in ``GroupOptions.of_rule``. ``ranges`` narrows ranges by options. ``counts``: the
+    state shows the count, as "step".
     """
 
     name: str
@@ -78,7 +78,7 @@ class UpdateRule:
     scalars: tuple[str, ...]
     expressions: Callable[[Symbols, GroupOptions], Mapping[str, Schedule | float]]
     update: Update
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[CarriedNumber, ...] = ()
     switches: tuple[str, ...] = ()
     arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     presence: tuple[Slot, ...] = ()
@@ -91,21 +91,33 @@ class UpdateRule:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of the operands, in torch's state."""
+        """The keys of the operands in torch's state."""
         return tuple(operand.key for operand in self.operands)
 
     def operands_used(self, options: GroupOptions) -> int:
-        """How many of the operands a group's update has."""
+        """The number of operands that a group with these options uses."""
         return sum(operand.is_used(options) for operand in self.operands)
 
+    def has_state(self, options: GroupOptions) -> bool:
+        """A parameter of such a group has an entry in the optimizer's state after an update."""
+        return self.counts or self.operands_used(options) > 0
+
     def range_of(self, slot: Slot, options: GroupOptions) -> Range:
-        """What a hyperparameter of such a group has to be."""
+        """The range of a hyperparameter in a group with these options."""
         return self.ranges(options).get(slot, slot.range)
 
-    def program(self, options: GroupOptions) -> Program:
-        """The scalars of such a group, then the carried numbers after the update.
+    def range_in_words(self, slot: Slot, options: GroupOptions) -> str:
+        """The same, with the switches that make it narrower than usual."""
+        kind = self.range_of(slot, options)
+        if kind == slot.range:
+            return kind.words
+        chosen = " and ".join(f"{name}=True" for name in self.switches if options.of_rule[name])
+        return f"{kind.words} with {chosen}"
 
-        Its inputs are the hyperparameters by slot, then the carried numbers; its step the count.
+    def program(self, options: GroupOptions) -> Program:
+        """The program that computes the scalars, then the carried numbers after the update.
+
+        Its inputs are the hyperparameters by slot, then the carried numbers; its step is the count.
         """
         choices = tuple(sorted(options.of_rule.items()))
         return _program(self, options.decay_mode, options.peak_lr, choices)
@@ -123,6 +135,6 @@ def _program(
 
 
 def _find(name: str) -> UpdateRule:
-    from lrfused.rules import RULES  # the list stands above the rules
+    from lrfused.rules import RULES  # a circular import at module level
 
     return next(rule for rule in RULES if rule.name == name)

@@ -5,15 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused.rules.rule import Carried, StateOperand, UpdateRule
+from lrfused.rules.rule import CarriedNumber, StateOperand, UpdateRule
 from lrfused.rules.symbols import Symbols, decay_factor
 from lrfused.schedules import Schedule, select
-from lrfused.settings.options import DecayMode, GroupOptions
+from lrfused.settings.options import DecayMode, GroupOptions, Source
 from lrfused.settings.slots import Range, Slot
 
 
 def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | float]:
-    # A condition is a number: momentum that is not 0, a buffer that was written.
+    # Both also serve as conditions: momentum != 0, and 1 once the buffer was written.
     momentum, written = x.momentum, x.buffer_written
     first: dict[str, Schedule | float] = {
         "decay": decay_factor(x, options),
@@ -26,17 +26,17 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | floa
     nesterov = options.of_rule["nesterov"]
     return {
         **first,
-        # Without momentum the buffer rests; the first gradient that enters it does so undamped.
-        "buffer_decay": select(momentum, select(written, momentum, 0.0), 1.0),
-        "buffer_gain": select(momentum, select(written, 1.0 - x.dampening, 1.0), 0.0),
-        "from_buffer": momentum if nesterov else select(momentum, 1.0, 0.0),
-        "from_gradient": 1.0 if nesterov else select(momentum, 0.0, 1.0),
-        "buffer_written": select(momentum, 1.0, written),
+        # While momentum is 0 the buffer is unchanged; its first gradient is not damped.
+        "buffer_decay": select(momentum, select(written, momentum, 0.0), x.one),
+        "buffer_gain": select(momentum, select(written, x.one - x.dampening, x.one), 0.0),
+        "from_buffer": momentum if nesterov else select(momentum, x.one, 0.0),
+        "from_gradient": x.one if nesterov else select(momentum, 0.0, x.one),
+        "buffer_written": select(momentum, x.one, written),
     }
 
 
 def _term(x: Tensor, factor: Tensor) -> Tensor:
-    """x * factor; nothing at all for 0, whatever x is."""
+    """x * factor, and 0 for a factor of 0 even if x is inf or nan."""
     return torch.where(factor == 0.0, torch.zeros_like(x), x * factor)
 
 
@@ -52,14 +52,17 @@ def _update(g: Tensor, p: Tensor, state: list[Tensor], r: Any) -> tuple[Tensor, 
 
 
 def _ranges(options: GroupOptions) -> dict[Slot, Range]:
+    # A number may be anything in torch, once the constructor has checked the defaults.
     if not options.of_rule["nesterov"]:
         return {}
-    return {Slot.MOMENTUM: Range.POSITIVE, Slot.DAMPENING: Range.ZERO}
+    narrower = {Slot.MOMENTUM: Range.POSITIVE, Slot.DAMPENING: Range.ZERO}
+    scheduled = [s for s in narrower if options.of_rule[s.name.lower()] == Source.SCHEDULE]
+    return {slot: narrower[slot] for slot in scheduled}
 
 
 SGD = UpdateRule(
     name="sgd",
-    operands=(StateOperand("buffer", "momentum_buffer", lambda o: o.of_rule["momentum"]),),
+    operands=(StateOperand("buffer", "momentum_buffer", lambda o: bool(o.of_rule["momentum"])),),
     hyperparameters=(Slot.LR, Slot.MOMENTUM, Slot.DAMPENING, Slot.WEIGHT_DECAY),
     scalars=(
         "decay",
@@ -72,12 +75,12 @@ SGD = UpdateRule(
     ),
     expressions=_expressions,
     update=_update,
-    # A buffer that was not written holds zeros, so all that it decides is damping.
+    # An unwritten buffer holds zeros, so whether it was written matters only for dampening.
     carried=(
-        Carried(
+        CarriedNumber(
             "buffer_written",
             "lrfused_buffer_written",
-            lambda o: o.of_rule["momentum"] and o.of_rule["dampening"],
+            lambda o: bool(o.of_rule["dampening"]),
             0.0,
             recovered=1.0,
         ),

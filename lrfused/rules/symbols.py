@@ -1,4 +1,4 @@
-"""What the scalars of a rule are expressions of, and what such expressions are made of by rules."""
+"""The variables in a rule's scalar expressions, and expressions that rules share."""
 
 from lrfused.schedules import Schedule
 from lrfused.schedules.expression import as_schedule, step
@@ -8,14 +8,15 @@ from lrfused.settings.slots import Slot
 
 
 class Symbols:
-    """The variables, as attributes: ``count``, each hyperparameter, each carried number.
+    """The variables of a rule as attributes: ``count``, hyperparameters, carried numbers.
 
-    A carried number is that of before the update; one object for each, so that a program that
-    uses it twice evaluates it once.
+    A carried number is the one before the update. ``one`` is the constant 1. Each is one object, so
+    that a program holds it once, however often it is used.
     """
 
     def __init__(self, carried: tuple[str, ...]):
         self.count = step
+        self.one = as_schedule(1.0)
         names = [slot.name.lower() for slot in Slot]
         self._variables = {
             name: Schedule(VARIABLE, payload=place) for place, name in enumerate([*names, *carried])
@@ -34,11 +35,11 @@ class Symbols:
 
 
 def decay_factor(x: Symbols, options: GroupOptions) -> Schedule:
-    """What decoupled decay multiplies the parameters by."""
+    """The factor by which decoupled decay multiplies the parameters."""
     if options.decay_mode == DecayMode.L2:
-        return as_schedule(1.0)
+        return x.one
     if options.decay_mode == DecayMode.INDEPENDENT:
-        return 1.0 - x.weight_decay
+        return x.one - x.weight_decay
     if options.decay_mode == DecayMode.LR_RATIO:
-        return 1.0 - x.weight_decay * (x.lr / options.peak_lr)
-    return 1.0 - x.lr * x.weight_decay
+        return x.one - x.weight_decay * (x.lr / options.peak_lr)
+    return x.one - x.lr * x.weight_decay

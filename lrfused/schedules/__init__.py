@@ -5,7 +5,7 @@ compositions of the functions below; adding one is adding one function.
 """
 
 from lrfused.schedules.cycles import cosine_restarts, exp_range, triangular, triangular2
-from lrfused.schedules.decays import inverse_sqrt, multi_step, noam, step_decay
+from lrfused.schedules.decays import inverse_sqrt, multi_step, noam, rex, step_decay
 from lrfused.schedules.expression import Schedule, step
 from lrfused.schedules.from_torch import from_torch
 from lrfused.schedules.functions import (
@@ -55,6 +55,7 @@ __all__ = [
     "one_cycle_momentum",
     "per_round",
     "polynomial",
+    "rex",
     "select",
     "sqrt",
     "step",

@@ -62,6 +62,33 @@ def noam(model_size: int, warmup_steps: int, factor: float = 1.0) -> Schedule:
     return inverse_sqrt(peak, warmup_steps)
 
 
+def rex(peak: float, steps: int) -> Schedule:
+    """REX, a decay that stays high for long and then falls quickly: the best of many on a budget.
+
+    Formula:
+        peak * (1 - z) / (1/2 + (1 - z) / 2),  z = min(step / steps, 1)
+
+    Args:
+        peak: value at step 0, finite, >= 0.
+        steps: updates until the value is 0, >= 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Example:
+        >>> from lrfused import schedules
+        >>> [schedules.rex(1.0, steps=6)(t) for t in (0, 3, 4, 6, 9)]
+        [1.0, 0.6666666666666666, 0.5, 0.0, 0.0]
+
+    Source: Chen et al., REX: Revisiting Budgeted Training with an Improved Schedule, arXiv
+    2107.04197.
+    """
+    peak = nonnegative("peak", peak)
+    steps = whole("steps", steps, minimum=1)
+    left = (steps - minimum(step, float(steps))) / steps
+    return peak * (left / (0.5 + 0.5 * left))
+
+
 def step_decay(value: float, factor: float, every: int) -> Schedule:
     """A factor at regular intervals.
 

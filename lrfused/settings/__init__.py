@@ -1,1 +1,1 @@
-"""Options, hyperparameters and where their values come from."""
+"""Options, hyperparameters and the sources of their values."""

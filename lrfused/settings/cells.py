@@ -1,7 +1,7 @@
-"""Where one hyperparameter of one parameter group comes from, and what its group shows of it.
+"""Cell: the source of one hyperparameter of one parameter group, and its mirror in the group.
 
-torch's world reads and writes host numbers in ``param_groups``. A scheduled value is mirrored
-there; a number that the caller writes over a mirror leads, as long as it differs from it.
+Code written for torch reads and writes numbers in ``param_groups``. A scheduled value is mirrored
+there; a number that the caller writes over the mirror overrides the schedule while it differs.
 """
 
 import math
@@ -26,11 +26,11 @@ Value = float | Tensor | Schedule
 
 @dataclass
 class Cell:
-    """Where one hyperparameter of one group comes from.
+    """The source of one hyperparameter of one group.
 
-    ``schedule`` is what the constructor was given, if it was not a number; ``mirror`` the number
-    that was last written to the group for it. ``tensor`` is one that stands in the group itself
-    (``lr``, as torch has it, or written there by the caller), read by ``reader``; it leads.
+    ``schedule`` is the constructor's argument, unless that was a number; ``mirror`` the value last
+    written to the group for it. ``tensor`` is a tensor in the group itself (``lr``, as in torch, or
+    written by the caller), read through ``reader``; it takes precedence.
     """
 
     schedule: Schedule | None = None
@@ -39,11 +39,11 @@ class Cell:
     tensor: Tensor | None = None
     reader: Schedule | None = None
     warned: bool = False
-    loaded: Any = None  # what was loaded over the mirror behind our back, until the next step
+    loaded: Any = None  # value loaded over the mirror, not by load_state_dict; until the next step
 
     @staticmethod
     def of(source: Value, slot: Slot) -> "Cell":
-        """The cell of a constructor's value."""
+        """The cell for a constructor's argument."""
         cell = Cell()
         if isinstance(source, Tensor) and slot == Slot.LR:
             cell.read_from(source, slot)
@@ -56,32 +56,32 @@ class Cell:
         return cell
 
     def read_from(self, tensor: Tensor | None, slot: Slot) -> None:
-        """Another tensor in the group, or none any more."""
+        """Read the value from this tensor in the group; None: no longer from a tensor."""
         reader = None if tensor is None else schedule_input(tensor, slot.name.lower())
         self.tensor, self.reader = tensor, reader
 
     def is_mirrored(self, host: Any) -> bool:
-        """The caller left the mirrored number alone, and so has whoever loads."""
+        """True if the group's value is still the mirror, or a loaded value, not the caller's."""
         if self.schedule is None:
             return False
         return same(host, self.mirror) or (self.loaded is not None and same(host, self.loaded))
 
     def follow(self, schedule: Schedule | None) -> None:
-        """Another schedule from here on; what was mirrored of the old one is forgotten."""
+        """Replace the schedule; the old one's mirror is forgotten."""
         self.schedule, self.mirror, self.warned = schedule, None, False
         self.tensor = self.reader = None
 
     @property
     def source(self) -> Schedule | None:
-        """What a program is needed for."""
+        """The schedule that is evaluated at each step; None for a number."""
         return self.schedule if self.reader is None else self.reader
 
 
 @dataclass(eq=False)
 class Settings:
-    """What belongs to one parameter group, wherever its dictionary stands.
+    """What belongs to one parameter group, wherever its dictionary is in the list.
 
-    ``number`` stands in the dictionary, too, and in every copy of it.
+    ``number`` is also in the dictionary and in every copy of it.
     """
 
     number: int
@@ -90,10 +90,10 @@ class Settings:
 
 
 def pair(value: Any) -> tuple[Any, Any]:
-    """Two values, out of anything that unpacks to two and has an order.
+    """The two values of any ordered iterable of two.
 
     Raises:
-        TypeError, ValueError: it does not.
+        TypeError, ValueError: it is none.
     """
     if not isinstance(value, tuple) and isinstance(value, (Set, Mapping)):
         raise TypeError("their order says nothing")
@@ -102,13 +102,13 @@ def pair(value: Any) -> tuple[Any, Any]:
 
 
 def read_group(group: dict[str, Any], slot: Slot) -> Any:
-    """The caller's side of a hyperparameter."""
+    """The value of a hyperparameter in a group's dictionary."""
     value = group[slot.key]
     return value if slot.place is None else pair(value)[slot.place]
 
 
 def schedule_in(group: dict[str, Any], slot: Slot) -> Schedule | None:
-    """One that the caller wrote there; whatever else stands there has its turn later."""
+    """A schedule that the caller wrote to the group; invalid values are reported by `checked`."""
     try:
         value = read_group(group, slot)
     except (KeyError, TypeError, ValueError):
@@ -117,7 +117,7 @@ def schedule_in(group: dict[str, Any], slot: Slot) -> Schedule | None:
 
 
 def written(group: dict[str, Any], slot: Slot, value: Value) -> tuple[str, Any]:
-    """The key of the caller's side of a hyperparameter, and what changes it to ``value``."""
+    """The key and the new entry that set a hyperparameter in a group's dictionary to ``value``."""
     if slot.place is None:
         return slot.key, value
     both = list(pair(group[slot.key]))
@@ -126,12 +126,12 @@ def written(group: dict[str, Any], slot: Slot, value: Value) -> tuple[str, Any]:
 
 
 def as_number(value: Any) -> Any:
-    """A NumPy array of one element as its element; anything else as it is."""
+    """The element of a one-element NumPy array; anything else unchanged."""
     return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
 
 
 def number_or_nan(value: Any) -> float:
-    """As a float; nan if it is none."""
+    """The value as a float; nan if it cannot be converted."""
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError, NotImplementedError):
@@ -139,24 +139,24 @@ def number_or_nan(value: Any) -> float:
 
 
 def is_zero(value: Any) -> bool:
-    """A number that is 0; a Schedule, or what is no number at all, is not."""
+    """True for a number or one-element tensor that is 0; False for a Schedule or anything else."""
     if isinstance(value, Tensor):
         return value.numel() == 1 and float(value) == 0.0
     return isinstance(value, numbers.Real) and value == 0
 
 
 def checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
-    """What stands in a group, if it can be a hyperparameter.
+    """The value of a hyperparameter in a group, if it is valid.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: it is not a number, a one-element tensor or a Schedule.
     """
     try:
         value = read_group(group, slot)
     except (TypeError, ValueError):
         where = f"param_groups[{g}]: {slot.key}"
         raise TypeError(f"{where} must be a pair, got {group[slot.key]!r}") from None
-    if type(value) is float:  # as a rule, and at every step of a scheduler
+    if type(value) is float:  # the usual case, fast: it runs at every step of a scheduler
         return value
     value, where = as_number(value), f"param_groups[{g}]: {slot.key}"
     if isinstance(value, Tensor):
@@ -169,14 +169,14 @@ def checked(g: int, slot: Slot, group: dict[str, Any]) -> Any:
 
 
 def same(host: Any, mirror: float | None) -> bool:
-    """The caller left the mirrored number alone; nan equals itself here."""
+    """True if the host value equals the mirror; nan equals nan here."""
     if isinstance(host, Tensor):
         return False
     return bool(host == mirror or (host != host and mirror != mirror))
 
 
 def value_at(schedule: Schedule, step: int, inputs: dict[int, float] | None) -> float:
-    """The value at a step, with the inputs' own values unless others are given."""
+    """The value at a step; ``inputs`` replaces the inputs' own values, by tensor id."""
     if inputs is None:
         return schedule(step)
     known = tuple(inputs[id(node._payload[0])] for node in schedule.inputs)
@@ -184,6 +184,6 @@ def value_at(schedule: Schedule, step: int, inputs: dict[int, float] | None) -> 
 
 
 def by_layer(schedule: Schedule, group: dict[str, Any]) -> Schedule:
-    """A group's lr with timm's factor of its layer, by which timm's schedulers multiply."""
+    """A group's lr times ``lr_scale``, the layer's factor that timm's schedulers multiply by."""
     factor = nonnegative("lr_scale", group.get("lr_scale", 1.0))
     return schedule if factor == 1.0 else schedule * factor

@@ -1,4 +1,4 @@
-"""What people write for a hyperparameter that is no number, and what they would write instead."""
+"""Error hints for values that are not hyperparameters: what to write instead."""
 
 import inspect
 from typing import Any
@@ -10,10 +10,10 @@ from lrfused.schedules import Schedule
 
 
 def refuse_what_is_no_number(name: str, value: Any, where: str = "") -> None:
-    """Name the line to write, where it can be guessed; ``where`` is what stands before the name.
+    """Refuse a common mistake with a hint of what to write; ``where`` precedes the name.
 
     Raises:
-        TypeError: a scheduler of torch's, a function, or a list stands for a number.
+        TypeError: the value is a torch scheduler, a function, a class or a list of schedules.
     """
     hint = _hint(name, value)
     if hint is not None:
@@ -70,7 +70,7 @@ def _from_torch(name: str) -> str:
 
 
 def _line(name: str, expression: str, sign: str = "=") -> str:
-    """What to write for it: as an argument, or with ``sign=": "`` in a dictionary."""
+    """The line to write: as an argument, or with ``sign=": "`` in a dictionary."""
     for index, both in enumerate((f"({expression}, beta2)", f"(beta1, {expression})")):
         if name.strip("'") == f"betas[{index}]":
             return name.replace(f"[{index}]", "") + sign + both
@@ -78,10 +78,10 @@ def _line(name: str, expression: str, sign: str = "=") -> str:
 
 
 def refuse_a_scaler(value: Any) -> None:
-    """A GradScaler in place of ``loss_scale``.
+    """Refuse a GradScaler as ``loss_scale``.
 
     Raises:
-        TypeError: it is one, or the class.
+        TypeError: the value is a GradScaler or that class.
     """
     kind = value if inspect.isclass(value) else type(value)
     if issubclass(kind, torch.amp.GradScaler):

@@ -1,33 +1,31 @@
-"""LossScale: the policy of FP16 loss scaling, carried out inside the step."""
+"""LossScale: the policy of FP16 loss scaling, applied inside the step."""
 
 from dataclasses import dataclass
 
 from lrfused.schedules.check import positive, whole
 from lrfused.settings.hints import refuse_a_scaler
-
-LARGEST_FLOAT32 = 3.4028234663852886e38
+from lrfused.settings.slots import LARGEST_FLOAT32
 
 
 @dataclass(frozen=True)
 class LossScale:
-    """Dynamic loss scaling: back off when a gradient is not finite, grow when all is well.
+    """Dynamic loss scaling: back off when a gradient is not finite, else grow at intervals.
 
     Formula, after each step:
-        some gradient not finite:  the step is skipped; from the ``hysteresis``-th such step on
-                                   without a good one between, scale = max(scale *
-                                   backoff_factor, minimum)
+        some gradient not finite:  the step is skipped; from the ``hysteresis``-th such step in a
+                                   row on, scale = max(scale * backoff_factor, minimum)
         growth_interval good steps in a row:  scale = min(scale * growth_factor, maximum),
-                                   unless the product is no float32 number any more
-        otherwise:                 scale stays
+                                   unless the product exceeds float32
+        otherwise:                 scale is unchanged
 
     Args:
-        init: the first scale, > 0; default 65536, as all defaults those of torch's GradScaler.
+        init: the initial scale, > 0; default 65536. All defaults are those of torch's GradScaler.
         growth_factor: > 1.
         backoff_factor: 0 < backoff_factor < 1.
         growth_interval: good steps before the scale grows, >= 1.
         hysteresis: bad steps before the scale backs off, >= 1.
-        minimum: the scale never falls below, > 0.
-        maximum: the scale never grows beyond, >= init.
+        minimum: lower bound of the scale, > 0.
+        maximum: upper bound of the scale, >= init.
 
     Raises:
         TypeError: an argument is not a number.
@@ -68,7 +66,7 @@ class LossScale:
             )
 
     def _set(self, name: str, value: float) -> None:
-        object.__setattr__(self, name, value)  # frozen for everybody else
+        object.__setattr__(self, name, value)  # the dataclass is frozen
 
     @staticmethod
     def of(value: "LossScale | float | str | None") -> "LossScale | None":

@@ -1,6 +1,6 @@
-"""What a step is told: the options of groups and optimizer.
+"""The options of groups and optimizer that a step gets.
 
-The integer values here are those of csrc/core/options.h.
+The integer values must match csrc/core/options.h.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from lrfused.settings.loss_scale import LossScale
 
 
 class DecayMode(IntEnum):
-    """What the parameters shrink by: 1 - lr * decay, 1 - decay, 1 - decay * lr / peak_lr.
+    """The factor on the parameters: 1 - lr * decay, 1 - decay, 1 - decay * lr / peak_lr.
 
-    With L2 they do not: decay * p is added to the gradient.
+    L2 has none: decay * p is added to the gradient.
     """
 
     LR = 0
@@ -23,15 +23,23 @@ class DecayMode(IntEnum):
 
 
 class Agc(IntEnum):
-    """Adaptive gradient clipping: not at all, by output unit, by whole tensor."""
+    """Adaptive gradient clipping: off, by output unit, by whole tensor."""
 
     OFF = 0
     UNIT = 1
     TENSOR = 2
 
 
+class Source(IntEnum):
+    """Where a hyperparameter comes from, for rules to which that matters."""
+
+    ZERO = 0  # the number
+    NUMBER = 1
+    SCHEDULE = 2  # or a Tensor: its values are known when a step is planned
+
+
 class Nonfinite(IntEnum):
-    """What a gradient that is not finite does."""
+    """What to do about a gradient that is not finite."""
 
     PROPAGATE = 0
     SKIP = 1
@@ -51,7 +59,7 @@ class Error(IntEnum):
 class GroupOptions:
     """The options of a parameter group, apart from its hyperparameters.
 
-    ``of_rule`` are those that only the optimizer's rule knows: amsgrad, say.
+    ``of_rule`` are the options specific to the optimizer's rule, such as amsgrad.
     """
 
     maximize: bool = False
@@ -75,20 +83,20 @@ class Options:
     advance_schedule_on_skip: bool = False
     write_grads: bool = False
     always_measure: bool = False
-    sharded: bool | None = None  # each rank has a part of every parameter; None: as its marks say
+    sharded: bool | None = None  # ranks hold parts of parameters; None: ask each parameter
 
     @property
     def checks_gradients(self) -> bool:
-        """A gradient that is not finite decides something."""
+        """True if a gradient that is not finite affects the step."""
         return self.nonfinite != Nonfinite.PROPAGATE or self.loss_scale is not None
 
     @property
     def raises_on_gradients(self) -> bool:
-        """A gradient that is not finite is an error; with a loss scale it is to be expected."""
+        """True if a gradient that is not finite is an error; with a loss scale it is expected."""
         return self.nonfinite == Nonfinite.RAISE and self.loss_scale is None
 
     def measures(self, groups: list[GroupOptions]) -> bool:
-        """Something global has to be known before the first parameter may move."""
+        """True if all gradients must be measured before the first parameter is updated."""
         return (
             self.clip_norm
             or self.checks_gradients

@@ -1,7 +1,7 @@
-"""The hyperparameters of all optimizers: one table.
+"""The hyperparameters of all optimizers, in one table.
 
-Each is a column of a matrix that has a row for every parameter group; those that an optimizer does
-not have are 0 there.
+Each is a column of a matrix with a row for every parameter group; columns that an optimizer does
+not use are 0.
 """
 
 from enum import IntEnum
@@ -11,33 +11,33 @@ LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
 class Range(IntEnum):
-    """What a value has to be; csrc/core/options.h has the same numbers."""
+    """The range of a value; the numbers must match csrc/core/options.h."""
 
     FINITE = 0
     BELOW_ONE = 1
-    LIMIT = 2  # a threshold, which may be infinite
+    LIMIT = 2  # a threshold, possibly infinite
     POSITIVE = 3
     ZERO = 4
 
     @property
-    def rule(self) -> str:
-        """In words."""
+    def words(self) -> str:
+        """The range in words, for error messages."""
         return ("finite", "in [0, 1)", "0 or greater", "finite and greater than 0", "0")[self]
 
 
 class Hyperparameter(NamedTuple):
-    """Where it stands in a parameter group, at which place of the tuple there, and its range."""
+    """Its key in a parameter group, its range, and its index if the value there is a tuple."""
 
     key: str
     range: Range = Range.FINITE
     place: int | None = None
-    may_be_negative: bool = False  # as a number of the caller's; a schedule's values may be anyway
+    may_be_negative: bool = False  # as a number; a schedule's values always may
 
 
 class Slot(IntEnum):
-    """The columns. The first three belong to plan, whose numbers csrc/core/options.h has, too."""
+    """The columns. Plan uses the first three, whose numbers must match csrc/core/options.h."""
 
-    MAX_GRAD_NORM = 0  # one for all groups: row 0 counts
+    MAX_GRAD_NORM = 0  # the same for all groups: row 0 is used
     CLIP_VALUE = 1
     AGC = 2
     LR = 3
@@ -55,27 +55,27 @@ class Slot(IntEnum):
 
     @property
     def range(self) -> Range:
-        """What its value has to be."""
+        """The range of its value."""
         return TABLE[self].range
 
     @property
     def place(self) -> int | None:
-        """Its place in the tuple that stands in the group; None where it stands there itself."""
+        """Its index in the group's tuple; None if the group has the value itself."""
         return TABLE[self].place
 
     @property
     def argument(self) -> str:
-        """What a user calls it."""
+        """Its name for users."""
         return self.key if self.place is None else f"{self.key}[{self.place}]"
 
     @property
     def may_be_negative(self) -> bool:
-        """A number below 0 is accepted, as torch does."""
+        """True if a negative number is accepted, as in torch."""
         return TABLE[self].may_be_negative
 
     @property
     def is_limit(self) -> bool:
-        """It is the threshold of a clip, which may be left out."""
+        """True for the threshold of a clip, which may be left out."""
         return self.range == Range.LIMIT
 
 
@@ -97,12 +97,12 @@ LIMITS = tuple(slot for slot in Slot if slot.is_limit)
 
 
 def limit_of(name: str) -> Slot | None:
-    """The threshold of a clip that has this name as an argument."""
+    """The threshold slot with this argument name, or None."""
     return next((slot for slot in LIMITS if slot.key == name), None)
 
 
 def is_usable(kind: Range, value: float) -> bool:
-    """A step can use the value, in float32, too."""
+    """True if a step can use the value, in float32, too."""
     if kind == Range.LIMIT:
         return bool(value >= 0.0)
     if kind == Range.BELOW_ONE:

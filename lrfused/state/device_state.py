@@ -1,7 +1,7 @@
-"""What an optimizer remembers beside the moments: counters, loss scale, metrics.
+"""DeviceState: an optimizer's state besides the moments: counters, loss scale, metrics.
 
-One int64 tensor of words on the device (floating-point fields are float64 bit patterns), so
-that everything is read at once; every backend reads and writes the same memory.
+One int64 tensor of state words on the device (floating-point fields are float64 bit patterns), so
+that one copy reads everything; all backends read and write the same memory.
 """
 
 from enum import IntEnum
@@ -18,7 +18,7 @@ from lrfused.state.step_counts import Counts
 
 
 class Field(IntEnum):
-    """The words, integers first; csrc/core/state.h has the same numbers."""
+    """Indices of the state words, integers first; the numbers must match csrc/core/state.h."""
 
     STEP = 0
     SKIPPED_STEPS = 1
@@ -51,8 +51,8 @@ PERSISTENT = (
 class DeviceState:
     """Counters and metrics of one optimizer, and the counts of its parameters.
 
-    ``loss_scale`` is the float32 scale that multiplies the loss. ``version`` rises whenever other
-    memory takes the place of what there was: whoever has its addresses has to take the new ones.
+    ``loss_scale`` is the float32 scale that multiplies the loss. ``version`` rises whenever memory
+    is replaced, which invalidates bound addresses.
     """
 
     @normal_tensors()
@@ -71,12 +71,12 @@ class DeviceState:
         self.tensors = Counts(rule, [], [], device)
 
     def set_groups(self, groups: int) -> None:
-        """Room for the hyperparameters of so many groups; the same memory if there is already."""
+        """Resize for the hyperparameters of ``groups`` groups; keeps the memory if it fits."""
         if self.words.numel() == len(Field) + groups * len(Slot):
             return
         words = self.words.new_zeros(len(Field) + groups * len(Slot))
         words[: len(Field)] = self.words[: len(Field)]
-        self.version += 1  # first: an interrupt may come in between
+        self.version += 1  # first, in case of an interrupt in between
         self.words = words
 
     @property
@@ -85,11 +85,11 @@ class DeviceState:
         return int(self.words[Field.STEP])
 
     def set_step(self, step: int) -> None:
-        """Some count is ahead of the schedules' step, or the caller says where it is."""
+        """Set the schedules' step, when a count is ahead of it or the caller asks."""
         self.words[Field.STEP] = step
 
     def replace_counts(self, counts: Counts) -> None:
-        """Counts of other parameters; nothing happens if they are those that there are."""
+        """Use other counts, for other parameters; a no-op for the present ones."""
         if counts is not self.tensors:
             self.version += 1
             self.tensors = counts
@@ -97,9 +97,10 @@ class DeviceState:
     def set_counters(
         self, policy: LossScale | None, counters: dict[Field, float], largest_count: int
     ) -> None:
-        """Loaded counters; where they are missing or behind the counts, the largest count leads.
+        """Set loaded counters; the step is at least the largest count.
 
-        A constant scale stays; of a dynamic one the policy's first is taken where none was stored.
+        A constant scale stays as it is; a dynamic one starts at the policy's ``init`` if none was
+        stored.
         """
         stored_scale = counters.get(Field.LOSS_SCALE, 0.0)
         values = {field: int(counters.get(field, 0)) for field in PERSISTENT}
@@ -118,7 +119,7 @@ class DeviceState:
 
     @normal_tensors()
     def move(self, device: torch.device) -> None:
-        """To another device: the parameters went there, say, after only something was read."""
+        """Move to another device, for parameters that moved after the state was created."""
         self.version += 1
         self.words, self.loss_scale = self.words.to(device), self.loss_scale.to(device)
         old = self.tensors
@@ -129,20 +130,20 @@ class DeviceState:
 
     @property
     def floats(self) -> torch.Tensor:
-        """The words seen as float64."""
+        """The state words viewed as float64."""
         return self.words.view(torch.float64)
 
     def read(self) -> "Reading":
-        """Everything at once: one copy to the host, which waits for the device."""
+        """Copy all state words to the host at once; waits for the device."""
         return Reading(self.words.cpu().numpy().copy())
 
     def clear_error(self) -> None:
-        """The host has seen it; until now plan kept it, whatever came after."""
+        """Clear the latched error, once the host has seen it; plan keeps the first until then."""
         self.words[Field.ERROR] = Error.NONE
 
 
 class Reading:
-    """The words on the host."""
+    """The state words on the host."""
 
     def __init__(self, words: np.ndarray):
         self._words = words
@@ -154,5 +155,5 @@ class Reading:
 
     @property
     def hyperparameters(self) -> np.ndarray:
-        """The values that the last step used: (groups, slots)."""
+        """The values that the last step used, of shape (groups, slots)."""
         return self._words.view(np.float64)[len(Field) :].reshape(-1, len(Slot))

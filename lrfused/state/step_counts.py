@@ -1,8 +1,8 @@
-"""How often each parameter was updated, and the numbers that its rule carries on so far.
+"""The count of updates of each parameter, and the numbers that its rule carries between updates.
 
-The truth is int64; torch's world sees float32 copies through ``optimizer.state[p]["step"]``, where
-the rule shows counts, which are views of one tensor that every backend writes. Carried numbers
-stand in the state, too, where they matter, with the count at which they hold.
+Counts are int64. Where the rule shows them, ``optimizer.state[p]["step"]`` is a float32 view of one
+tensor that every backend writes. Carried numbers are in the state, too, where they matter, with
+the count for which they hold.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from lrfused.state.operands import operands_in
 
 Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
-Numbers = tuple[float, ...]  # carried ones of a parameter
-Recover = Callable[[int, int, bool], Numbers]  # group, count, whether there are operands
+Numbers = tuple[float, ...]  # the carried numbers of a parameter
+Recover = Callable[[int, int, bool], Numbers]  # group, count, whether operands exist
 CARRIED_COUNT = "lrfused_count"
-LAST_EXACT = 2**24  # float32 shows every count up to here
+LAST_EXACT = 2**24  # float32 represents every count up to here
 
 
 def is_count(shown: float) -> bool:
-    """What stands in state["step"] can be a number of updates, from which a float64 counts on."""
+    """True if the value of state["step"] is a possible count, exact in float64 after one more."""
     return 0.0 <= shown < 2.0**53
 
 
@@ -32,7 +32,7 @@ def as_count(shown: Any) -> int:
     """A state's "step" as a count.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it cannot be a count.
     """
     if not is_count(float(shown)):
         raise ValueError(f"state['step']: must be a count, in [0, 2**53), got {float(shown)}")
@@ -40,19 +40,19 @@ def as_count(shown: Any) -> int:
 
 
 def carried_keys(rule: UpdateRule) -> tuple[str, ...]:
-    """The keys of a state that belong to carried numbers."""
+    """The keys that carried numbers use in a state."""
     return (CARRIED_COUNT, *(carried.key for carried in rule.carried))
 
 
 def carried_in(
     rule: UpdateRule, state: dict[str, Any], count: int, operands: list[Tensor]
 ) -> Numbers | None:
-    """The carried numbers of a state; None if it has none of this count.
+    """The carried numbers in a state; None if it has none for this count.
 
-    torch's own load casts them to the parameter's dtype, and its steps go on without them.
+    torch's own load casts them to the parameter's dtype, and torch's steps do not update them.
 
     Raises:
-        ValueError: they cannot be such numbers.
+        ValueError: they are out of range.
     """
     stored = [state.get(carried.key) for carried in rule.carried]
     if not stored or any(getattr(x, "dtype", None) != torch.float64 for x in stored):
@@ -62,28 +62,28 @@ def carried_in(
         if getattr(at, "dtype", None) != torch.int64 or int(at) != count:  # type: ignore[arg-type]
             return None
     numbers = tuple(map(float, stored))  # type: ignore[arg-type]
-    # Another optimizer went on, and left what it does not know: no operand is what it was at first.
-    if not rule.counts and any(bool(operand.any()) for operand in operands):
-        numbers = tuple(carried.recovered for carried in rule.carried)
     if not all(0.0 <= x <= 1.0 for x in numbers):
         names = " and ".join(carried.key for carried in rule.carried)
         raise ValueError(f"{names} must be in [0, 1], got {' and '.join(map(str, numbers))}")
+    # Nonzero operands were updated, perhaps by another optimizer, which left the numbers stale.
+    if not rule.counts and any(bool(operand.any()) for operand in operands):
+        numbers = tuple(carried.recovered for carried in rule.carried)
     return numbers
 
 
 class Moved(NamedTuple):
-    """Counts of the present parameters; what is not ours in the states was loaded by somebody."""
+    """Counts of the present parameters, and what was found of foreign (loaded) counts."""
 
     counts: "Counts"
-    largest: int  # of those that are not ours
-    is_load: bool  # none of them is
+    largest: int  # the largest foreign count
+    is_load: bool  # all counts are foreign
 
 
 class Counts:
-    """The counts of a fixed list of parameters; another list takes a new object.
+    """The counts of a fixed list of parameters; another list needs a new object.
 
-    ``carries`` says of which parameters the carried numbers travel with the state: those of groups
-    for which they matter.
+    ``carries`` marks the parameters whose state holds the carried numbers: those of groups for
+    which they matter.
     """
 
     def __init__(
@@ -92,13 +92,16 @@ class Counts:
         self.rule, self.params, self.carries = rule, params, carries
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
-        values = [carried.initial for carried in rule.carried]
-        initial = torch.tensor(values, dtype=torch.float64, device="cpu")
-        self.carried = initial.to(device).repeat(len(params), 1)
+        self.carried = self._initial(device).repeat(len(params), 1)
         self.renew_views()
 
+    def _initial(self, device: torch.device) -> Tensor:
+        """What a parameter without updates carries."""
+        values = [carried.initial for carried in self.rule.carried]
+        return torch.tensor(values, dtype=torch.float64, device="cpu").to(device)
+
     def set(self, index: int, count: int, carried: Numbers) -> None:
-        """The count of a parameter and its carried numbers."""
+        """Set the count and the carried numbers of a parameter."""
         self.counts[index] = count
         self.steps[index] = float(count)
         self.carried[index] = torch.tensor(carried, dtype=torch.float64, device="cpu")
@@ -106,10 +109,10 @@ class Counts:
     def moved(
         self, groups: Groups, states: States, carries: list[bool], recover: Recover
     ) -> "Moved":
-        """Counts for the present parameters: ours, unless those in the state were replaced or lost.
+        """Counts for the present parameters: ours, unless the state's were replaced or lost.
 
-        Of the same parameters they stay where they are: captured graphs know these addresses.
-        ``recover`` gives a group's carried numbers after so many updates, where nothing else does.
+        For the same parameters the memory stays: captured graphs hold these addresses. ``recover``
+        computes a group's carried numbers after a number of updates, where they are missing.
         """
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         if carries == self.carries and self._are_in_place([p for _, p in params], states):
@@ -119,13 +122,13 @@ class Counts:
         foreign, kept = [0], 0
         for index, (g, param) in enumerate(params):
             state = states.get(param, {})
-            if self.rule.counts and state.get("step") is None:
-                continue  # no state, no updates so far
-            if not self.rule.counts and not state:
-                continue
+            if self._is_idle(state) or (self.rule.counts and state.get("step") is None):
+                continue  # no updates so far
             old = places.get(id(param))
             own = old is not None and self.is_shown(old, state)
-            count = int(self.counts[old]) if own else as_count(state.get("step", 0))
+            count = (
+                int(self.counts[old]) if own else as_count(state["step"]) if self.rule.counts else 0
+            )
             foreign, kept = (foreign, kept + 1) if own else ([*foreign, count], kept)
             numbers = self._carried(old, state, count) if carries[index] else None
             if numbers is None and own and not self._lost(old, state):
@@ -135,16 +138,16 @@ class Counts:
             new.set(index, count, numbers)
         if [id(p) for p in new.params] != [id(p) for p in self.params]:
             return Moved(new, max(foreign), len(foreign) > 1 and not kept)
-        # The counts last: after an interrupt the others would still be seen to differ.
+        # The counts last, so that after an interrupt the others are still seen to differ.
         self.carried.copy_(new.carried)
         self.steps.copy_(new.steps)
         self.counts.copy_(new.counts)
         self.carries = carries
-        self.renew_views()  # somebody may have pointed one elsewhere
+        self.renew_views()  # the caller may have pointed one elsewhere (.data)
         return Moved(self, max(foreign), len(foreign) > 1 and not kept)
 
     def show_in(self, groups: Groups, states: States) -> bool:
-        """No state shows another count than ours; their values are not asked for."""
+        """True if every state's ``step`` is our view; values are not read."""
         if not self.rule.counts:
             return True
         ours = {id(p): views["step"] for p, views in zip(self.params, self.views, strict=True)}
@@ -156,28 +159,32 @@ class Counts:
         )
 
     def _are_in_place(self, params: list[Tensor], states: States) -> bool:
-        """The same parameters, whose states show our views, with what we know."""
+        """True if the parameters are the same and their states hold our views, with our values."""
         if len(params) != len(self.params) or any(
             p is not q for p, q in zip(params, self.params, strict=True)
         ):
             return False
         idle = []
         for i, (param, views) in enumerate(zip(params, self.views, strict=True)):
-            state = states.get(param)
-            if not state:
+            state = states.get(param) or {}
+            if self._is_idle(state):
                 idle.append(i)
                 continue
             if any(state.get(key) is not view for key, view in views.items()):
                 return False
             if self._place(views) != self.places[i]:
                 return False
-        if not self.rule.counts:
-            return True
+        if not self.rule.counts:  # a parameter without operands carries nothing on
+            return bool((self.carried[idle] == self._initial(self.carried.device)).all())
         is_known = (self.steps == self.counts.float()).all() & (self.counts[idle] == 0).all()
         return bool(is_known)
 
+    def _is_idle(self, state: dict[str, Any] | None) -> bool:
+        """It shows nothing of an update: others than counts are about operands."""
+        return not state or not (self.rule.counts or operands_in(self.rule, state))
+
     def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Numbers | None:
-        """Numbers that somebody put into the state; None for ours, if they are still there."""
+        """Carried numbers that the caller put into the state; None if the state has our views."""
         ours = {} if old is None else self.views[old]
         keys = [carried.key for carried in self.rule.carried]
         if old is not None and all(state.get(key) is ours.get(key) for key in keys):
@@ -185,19 +192,19 @@ class Counts:
         return carried_in(self.rule, state, count, [x for _, x in operands_in(self.rule, state)])
 
     def _lost(self, old: int | None, state: dict[str, Any]) -> bool:
-        """A state without counts was put in place of the one that showed our numbers."""
+        """True if a state without counts replaced the one that held our views."""
         if self.rule.counts or old is None:
             return False
         return any(state.get(key) is not view for key, view in self.views[old].items())
 
     def is_shown(self, index: int, state: dict[str, Any]) -> bool:
-        """Nobody wrote another count over ours, which float32 shows rounded."""
+        """True if the state's ``step`` is our count, rounded to float32."""
         if not self.rule.counts:
             return True
         return float(state["step"]) == float(self.counts[index].float())
 
     def bind(self, states: States) -> None:
-        """Let the state of every parameter that has one show its count, and carried numbers."""
+        """Put the views of count and carried numbers into the state of every parameter with one."""
         for param, views in zip(self.params, self.views, strict=True):
             state = states.get(param)
             if state:
@@ -206,8 +213,13 @@ class Counts:
                     if key not in views:
                         state.pop(key, None)
 
+    def forget_carried_views(self) -> None:
+        """Loaded states took the place of those that showed the carried numbers."""
+        self.carries = [False] * len(self.params)
+        self.renew_views()
+
     def renew_views(self) -> None:
-        """What the state will show; after a deepcopy, say, the old ones may be views no more."""
+        """Create the views for the states; a deepcopy, for one, turns views into copies."""
         self.views = [self._views(i) for i in range(len(self.params))]
         self.places = [self._place(views) for views in self.views]
 
@@ -224,9 +236,10 @@ class Counts:
         return views
 
     def copies(self, states: States) -> list[dict[str, Tensor]]:
-        """What a checkpoint gets of the views of each parameter with state, {} of others.
+        """Copies of the views for a checkpoint, by parameter; {} for one without state.
 
-        Whoever loads it must not count in our memory. What float32 cannot show is a float64.
+        Copies, so that a loading optimizer does not write to our memory. Once a count exceeds
+        float32's exact range, the steps are float64.
         """
         exact = self.counts.tolist() if bool((self.counts > LAST_EXACT).any()) else None
         return [self._copies(i, states.get(p) or {}, exact) for i, p in enumerate(self.params)]

@@ -18,4 +18,4 @@ def parameter() -> Parameter:
 def backend_of(opt: lrfused.AdamW) -> str:
     """The backend that makes the next step."""
     opt.step()
-    return opt._engine._table.backend
+    return opt._engine.table.backend.name

@@ -3,6 +3,8 @@
 import functools
 import re
 import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,26 +12,61 @@ from lib import machine_code
 
 import lrfused
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
+import build_cuda
+
 MODULE = next(Path(lrfused.__file__).parent.glob("_cuda.*.so"), None)
 pytest.importorskip("triton")  # its wheel has the disassembler
 pytestmark = pytest.mark.skipif(MODULE is None, reason="lrfused._cuda was not built")
 
-REGISTERS = {"measure_and_plan": 72, "5apply": 64}
 LOAD, WIDE_LOAD = r"\bLDG\.", r"\bLDG\.\S*\.(128|256)"
 STORE = r"\bSTG\."
 GENERIC = r"\b(LD|ST)\.E\b"
-# Elements of a turn of apply's float32 loop, and the most instructions of each: about a tenth more
-# than the 34 of IEEE arithmetic and addresses on sm_90, where 37.5 leave apply at 96% of a copy's
-# bandwidth (benchmarks/results/gpu-phases.json); older chips take a little more.
-ELEMENTS, MOST, MOST_OF_OLDER = 8, 37.5, {75: 40, 80: 38}
-# Mixtures of types that apply has loops for, with amsgrad and without; and those without that have
-# another loop where nothing is clipped: with four elements of 16 bytes, or with 32 bytes.
-MIXTURES, IN_PAIRS, OF_256_BITS = 2 * 8, 5, 7
+PACKED = r"\bF2FP\b"  # two numbers of two bytes
+REGISTERS = {"measure_and_plan": 72, "apply": 64}
+ELEMENTS = 8  # of a turn of apply's float32 loop
+
+
+@dataclass
+class Apply:
+    """A rule's kernel: for each number of operands the most instructions of a float32 element.
+
+    They are about a tenth more than arithmetic and addresses take on sm_90: 34 of AdamW, where 37.5
+    leave apply at 96% of a copy's bandwidth (benchmarks/results/gpu-phases.json). Older chips take
+    a little more. SGD is counted with the terms whose factor is 0 left out.
+    """
+
+    instructions: dict[int, float]
+    of_older: dict[int, float]  # by architecture, in place of those
+    only_by_16: tuple[int, ...] = ()  # numbers of operands that leave no registers for 32 bytes
+
+    def mixtures(self) -> int:
+        """Of types, each with a loop: without operands there are no types of those."""
+        return sum(8 if operands else 6 for operands in self.instructions)
+
+    def unclipped(self, has_256_bits: bool) -> int:
+        """Mixtures that have another loop where nothing is clipped: of 32 bytes, or 16 twice."""
+        with_operands, without = (7, 5) if has_256_bits else (5, 3)
+        return sum(
+            with_operands if operands else without
+            for operands in self.instructions
+            if operands not in self.only_by_16
+        )
+
+
+RULES = {
+    "AdamW": Apply({2: 37.5, 3: 0.0}, {75: 40, 80: 38}, only_by_16=(3,)),
+    "Lion": Apply({1: 20.5}, {}),
+    "Sgd": Apply({0: 9.0, 1: 21.0}, {}),
+}
+KERNELS = ["measure_and_plan", *RULES]
 
 
 @functools.cache
 def kernels(name):
-    found = [f for f in machine_code.functions(MODULE) if name in f.name]
+    """Those of measure and plan, or of a rule's apply."""
+    part = f"5applyINS_{len(name)}{name}E" if name in RULES else name
+    found = [f for f in machine_code.functions(MODULE) if part in f.name]
     assert found
     return found
 
@@ -38,44 +75,65 @@ def has_256_bits(function):
     return function.architecture >= 100
 
 
-def float32_loops(function):
-    """Those of apply for four tensors in float32 of which nothing but the update is wanted."""
+def float32_loop(function, operands):
+    """That of apply for tensors in float32 of which nothing but the update is wanted."""
     bits, turns = (256, 1) if has_256_bits(function) else (128, 2)
-    return [
+    loops = [
         loop
         for loop in function.loops
-        if loop.count(rf"\bLDG\.\S*\.{bits}") == loop.count(LOAD) == 4 * turns
-        and loop.count(rf"\bSTG\.\S*\.{bits}") == loop.count(STORE) == 3 * turns
-        and loop.count(r"\bMUFU\.RSQ\b") == ELEMENTS
+        if loop.count(rf"\bLDG\.\S*\.{bits}") == loop.count(LOAD) == (2 + operands) * turns
+        and loop.count(rf"\bSTG\.\S*\.{bits}") == loop.count(STORE) == (1 + operands) * turns
+        and not loop.count(PACKED)
     ]
+    assert len(loops) == 1, (function.name, function.architecture)
+    return loops[0]
 
 
-@pytest.mark.parametrize("name", REGISTERS)
+def float32_loops(rule):
+    """(kernel, number of operands, loop)"""
+    numbers = [n for n in RULES[rule].instructions if n not in RULES[rule].only_by_16]
+    return [(f, n, float32_loop(f, n)) for f in kernels(rule) for n in numbers]
+
+
+def test_every_rule_is_looked_at():
+    assert list(RULES) == build_cuda.rule_names(Path(__file__).parents[2] / "csrc")
+
+
+@pytest.mark.parametrize("name", KERNELS)
 def test_registers_suffice(name):
     """No stack frame, and so no spills."""
     for kernel in kernels(name):
         about = (kernel.name, kernel.architecture)
-        assert kernel.registers <= REGISTERS[name], about
+        assert kernel.registers <= REGISTERS["apply" if name in RULES else name], about
         assert (kernel.stack, kernel.local) == (0, 0), about
         assert not re.search(r"\b(STL|LDL)\b", kernel.sass), about
 
 
-@pytest.mark.parametrize("name", REGISTERS)
+@pytest.mark.parametrize("name", KERNELS)
 def test_compiled_for_the_chips_that_were_asked_for(name):
     assert {kernel.architecture for kernel in kernels(name)} <= {75, 80, 90, 100, 120}
 
 
-def test_apply_accesses_as_much_global_memory_at_once_as_the_chip_can():
+@pytest.mark.parametrize("rule", RULES)
+def test_apply_accesses_as_much_global_memory_at_once_as_the_chip_can(rule):
     """One loop for float32, which has no other access than these; none is generic."""
-    for kernel in kernels("5apply"):
-        assert len(float32_loops(kernel)) == 1, kernel.architecture
+    assert float32_loops(rule)
+    for kernel in kernels(rule):
+        about, of_256 = kernel.architecture, has_256_bits(kernel)
         wide = [loop for loop in kernel.loops if loop.count(WIDE_LOAD)]
-        more = OF_256_BITS if has_256_bits(kernel) else IN_PAIRS
-        assert len(wide) == MIXTURES + more, kernel.architecture
-        assert sum(loop.count(r"\bLDG\.\S*\.256") > 0 for loop in wide) == (
-            OF_256_BITS if has_256_bits(kernel) else 0
-        )
+        more = RULES[rule].unclipped(of_256)
+        assert len(wide) == RULES[rule].mixtures() + more, about
+        assert sum(loop.count(r"\bLDG\.\S*\.256") > 0 for loop in wide) == more * of_256, about
         assert all(loop.count(GENERIC) == 0 for loop in wide)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_apply_loads_all_of_a_batch_before_it_stores(rule):
+    """What is stored may be what is loaded next, for all that the compiler knows."""
+    for kernel, operands, loop in float32_loops(rule):
+        stores = [i for i, text in enumerate(loop.texts) if re.search(STORE, text)]
+        loads = [text for text in loop.texts[: stores[0]] if re.search(LOAD, text)]
+        assert len(loads) >= 2 + operands, (kernel.architecture, operands)
 
 
 def test_measure_reads_128_bits():
@@ -86,11 +144,11 @@ def test_measure_reads_128_bits():
         assert all(loop.count(GENERIC) == 0 for loop in wide)
 
 
-def test_instructions_an_element():
-    for kernel in kernels("5apply"):
-        (loop,) = float32_loops(kernel)
-        most = MOST_OF_OLDER.get(kernel.architecture, MOST)
-        assert loop.shortest <= most * ELEMENTS, kernel.architecture
+@pytest.mark.parametrize("rule", RULES)
+def test_instructions_an_element(rule):
+    for kernel, operands, loop in float32_loops(rule):
+        most = RULES[rule].of_older.get(kernel.architecture, RULES[rule].instructions[operands])
+        assert loop.shortest <= most * ELEMENTS, (kernel.architecture, operands)
 
 
 def ptx():
@@ -132,9 +190,10 @@ def test_who_finishes_last_sees_what_the_others_stored():
         assert of_step >= 4  # sums of spans
 
 
-def test_apply_waits_for_plan_on_every_way():
+@pytest.mark.parametrize("rule", RULES)
+def test_apply_waits_for_plan_on_every_way(rule):
     """A block that ended before would let what is launched next come before plan has ended."""
-    for kernel in kernels("5apply"):
+    for kernel in kernels(rule):
         if kernel.architecture >= 90:
             first = kernel.before(r"\bACQBULK\b")
             assert any("CCTL" in text for text in first), "what is prefetched"

@@ -1,8 +1,9 @@
-"""Every test of the contract that takes a backend runs over all of them."""
+"""Every test of the contract that takes a backend or a kind of optimizer runs over all of them."""
 
 import pytest
 from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
 from lib.every_backend import backend  # noqa: F401 (a fixture)
+from lib.optimizers import kind  # noqa: F401 (a fixture)
 
 from lrfused import native
 

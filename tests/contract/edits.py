@@ -6,12 +6,12 @@ import torch
 from lib.contract import assert_same_bits
 from torch.nn import Parameter
 
-import lrfused
 from lrfused import schedules
 
 
-def own_settings(scheduled):
+def own_settings(scheduled, kind):
     """Of several groups, each with something of its own."""
+    others = kind.scheduled if scheduled else kind.numbers
 
     def value(start, end=None):
         return schedules.linear(start, end or start / 2, 9) if scheduled else start
@@ -19,15 +19,15 @@ def own_settings(scheduled):
     return [
         {"lr": value(0.1), "weight_decay": 0.5},
         {"lr": value(0.02), "weight_decay_mode": "independent", "weight_decay": 0.01},
-        {"lr": value(0.3), "clip_value": value(0.4), "betas": (value(0.8, 0.9), 0.9)},
-        {"lr": value(0.2), "agc": 0.1, "start_step": 2, "bias_correction": "product"},
+        {"lr": value(0.3), "clip_value": value(0.4), **others},
+        {"lr": value(0.2), "agc": 0.1, "start_step": 2, **kind.carrying},
     ]
 
 
-def torchs_settings(scheduled):
+def torchs_settings(scheduled, kind):
     """The same in so far as torch has them."""
-    known = ("lr", "weight_decay", "betas", "eps", "amsgrad", "maximize")
-    return [{k: v for k, v in own.items() if k in known} for own in own_settings(scheduled)]
+    known = kind.hyperparameters
+    return [{k: v for k, v in own.items() if k in known} for own in own_settings(scheduled, kind)]
 
 
 def copied(group, copier=copy.deepcopy):
@@ -84,12 +84,13 @@ class Alone:
     Over whatever backend is the quickest: all have the same bits.
     """
 
-    def __init__(self, settings, values):
+    def __init__(self, kind, settings, values):
+        self.kind = kind
         self.params = [Parameter(value.clone()) for value in values]
         self.opts = []
         for param, own in zip(self.params, settings, strict=True):
             ticking = {"params": [Parameter(torch.zeros(1))]}
-            self.opts.append(lrfused.AdamW([{"params": [param], **own}, ticking]))
+            self.opts.append(kind.ours([{"params": [param], **own}, ticking]))
 
     def step(self, gradients, is_in):
         """One of all; ``is_in`` says which parameters have a part."""
@@ -104,14 +105,14 @@ class Alone:
 class Edited:
     """An optimizer over groups of one parameter each, and beside them an empty one."""
 
-    def __init__(self, rng, settings, backend="auto", kind=lrfused.AdamW):
+    def __init__(self, rng, kind, settings, backend="auto", is_ours=True):
         values = [torch.randn(7, 3, generator=rng.torch) for _ in range(len(settings))]
         self.rng, self.params = rng, [Parameter(value.clone()) for value in values]
         self.groups = [{"params": [p], **s} for p, s in zip(self.params, settings, strict=True)]
         *first, self.more = self.groups
-        options = {"backend": backend} if kind is lrfused.AdamW else {}
-        self.opt = kind([first[0], {"params": []}, *first[1:]], **options)
-        self.alone = Alone(settings, values) if kind is lrfused.AdamW else None
+        groups = [first[0], {"params": []}, *first[1:]]
+        self.opt = kind.ours(groups, backend=backend) if is_ours else kind.theirs(groups)
+        self.alone = Alone(kind, settings, values) if is_ours else None
 
     @property
     def is_in(self):
@@ -124,12 +125,13 @@ class Edited:
         own = {id(p): settings for p, settings in zip(self.params, settings, strict=True)}
 
         def at(value):
+            if isinstance(value, tuple):
+                return tuple(map(at, value))
             return value(step) if isinstance(value, schedules.Schedule) else value
 
         for group in self.opt.param_groups:
             for p in group["params"]:
-                group["lr"] = at(own[id(p)]["lr"])
-                group["betas"] = tuple(map(at, own[id(p)].get("betas", group["betas"])))
+                group.update({key: at(value) for key, value in own[id(p)].items()})
 
     def step(self, steps=1, *others):
         """Steps of the optimizer, of its groups alone, and of others of this kind."""
@@ -147,7 +149,5 @@ class Edited:
         """In every bit what the groups alone have come to."""
         assert_same_bits(self.params, self.alone.params)
         for param, twin, opt in zip(self.params, self.alone.params, self.alone.opts, strict=True):
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                theirs = opt.state.get(twin, {}).get(key)
-                if theirs is not None:
-                    assert torch.equal(self.opt.state[param][key], theirs), key
+            for key, theirs in opt.state.get(twin, {}).items():
+                assert torch.equal(self.opt.state[param][key], theirs), key

@@ -5,9 +5,8 @@ import copy
 import pytest
 import torch
 from lib.contract import parameters_of, warmup
+from lib.optimizers import with_state
 from torch import distributed
-
-import lrfused
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def mesh():
         distributed.destroy_process_group()
 
 
-def test_a_dtensor_is_stepped_by_its_local_tensor(rng, mesh, backend):
+def test_a_dtensor_is_stepped_by_its_local_tensor(rng, kind, mesh, backend):
     """Parameters, gradients and state are DTensors as with torch.optim.AdamW, with equal values."""
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
@@ -33,8 +32,8 @@ def test_a_dtensor_is_stepped_by_its_local_tensor(rng, mesh, backend):
         return [torch.nn.Parameter(distribute_tensor(v.clone(), mesh, [Shard(0)])) for v in values]
 
     values = [random((5, 3)), random((7,))]
-    ours = lrfused.AdamW(distributed_parameters(values), lr=warmup(), backend=backend)
-    plain = lrfused.AdamW([torch.nn.Parameter(v.clone()) for v in values], lr=warmup())
+    ours = kind.ours(distributed_parameters(values), lr=warmup(), backend=backend)
+    plain = kind.ours([torch.nn.Parameter(v.clone()) for v in values], lr=warmup())
     for _ in range(3):
         gradients = [random(v.shape) for v in values]
         couples = zip(parameters_of(ours), parameters_of(plain), gradients, strict=True)
@@ -45,13 +44,14 @@ def test_a_dtensor_is_stepped_by_its_local_tensor(rng, mesh, backend):
     assert ours.metrics() == plain.metrics()
     for p, q in zip(parameters_of(ours), parameters_of(plain), strict=True):
         assert isinstance(p, DTensor) and torch.equal(p.to_local(), q)
-        for key in ("exp_avg", "exp_avg_sq"):
+        for key in kind.moments:
             assert isinstance(ours.state[p][key], DTensor)
             assert torch.equal(ours.state[p][key].to_local(), plain.state[q][key])
 
 
+@with_state
 @pytest.mark.parametrize("used", [False, True])
-def test_the_state_of_dtensors_loads(rng, mesh, used):
+def test_the_state_of_dtensors_loads(rng, kind, mesh, used):
     """load_state_dict over DTensor moments, into an optimizer without state and into one that has
     some: goes on bit-equal, in the memory that is in use."""
     from torch.distributed.tensor import Shard, distribute_tensor
@@ -63,7 +63,7 @@ def test_the_state_of_dtensors_loads(rng, mesh, used):
         params = [
             torch.nn.Parameter(distribute_tensor(v.clone(), mesh, [Shard(0)])) for v in values
         ]
-        return lrfused.AdamW(params, lr=warmup(), amsgrad=True)
+        return kind.ours(params, lr=warmup(), **kind.widest)
 
     def train(steps, *optimizers):
         for _ in range(steps):
@@ -79,33 +79,34 @@ def test_the_state_of_dtensors_loads(rng, mesh, used):
     train(3, opt)
     if used:
         train(2, other)
-    moments = [s["exp_avg"]._local_tensor.data_ptr() for s in other.state.values()]
+    moments = [s[kind.moments[0]]._local_tensor.data_ptr() for s in other.state.values()]
     other.load_state_dict(copy.deepcopy(opt.state_dict()))
-    now = [s["exp_avg"]._local_tensor.data_ptr() for s in other.state.values()]
+    now = [s[kind.moments[0]]._local_tensor.data_ptr() for s in other.state.values()]
     assert now == moments or not used
     for p, q in zip(parameters_of(other), parameters_of(opt), strict=True):
         p.data.copy_(q.data)
     train(3, opt, other)
     for p, q in zip(parameters_of(opt), parameters_of(other), strict=True):
         assert torch.equal(p.to_local(), q.to_local())
-        for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+        for key in kind.sizes:
             assert torch.equal(opt.state[p][key].to_local(), other.state[q][key].to_local())
     opt.load_state_dict(opt.state_dict())
     train(1, opt, other)
     assert opt.metrics() == other.metrics()
 
 
-def test_a_moment_that_is_placed_otherwise_is_refused(rng, mesh):
+@with_state
+def test_a_moment_that_is_placed_otherwise_is_refused(rng, kind, mesh):
     """A loaded DTensor on other placements than its parameter's: ValueError, nothing changed."""
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
     value = torch.randn((4, 3), generator=rng.torch)
     param = torch.nn.Parameter(distribute_tensor(value.clone(), mesh, [Shard(0)]))
-    opt = lrfused.AdamW([param])
+    opt = kind.ours([param])
     param.grad = distribute_tensor(value.clone(), mesh, [Shard(0)])
     opt.step()
     saved = copy.deepcopy(opt.state_dict())
-    saved["state"][0]["exp_avg"] = distribute_tensor(value.clone(), mesh, [Replicate()])
+    saved["state"][0][kind.moments[0]] = distribute_tensor(value.clone(), mesh, [Replicate()])
     with pytest.raises(ValueError, match="placements"):
         opt.load_state_dict(saved)
     assert opt.metrics()["steps"] == 1

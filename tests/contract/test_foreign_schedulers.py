@@ -39,10 +39,10 @@ each = pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
 
 
 @each
-def test_over_a_schedule_that_starts_at_0_the_first_step_raises(rng, backend, scheduler):
+def test_over_a_schedule_that_starts_at_0_the_first_step_raises(rng, kind, backend, scheduler):
     """As the Trainer of transformers builds one where it is given none: the error names the group
     and ReportLR, before anything has changed."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), loss_scale="dynamic", backend=backend)
+    opt = kind.ours(make_parameters(rng), lr=warmup(), loss_scale="dynamic", backend=backend)
     before = snapshot(opt)
     outside = scheduler(opt)
     give_gradients(rng, opt)
@@ -63,11 +63,11 @@ def train(rng, opt, scheduler, steps=6):
 
 
 @each
-def test_both_ways_out_go_on(rng, backend, scheduler):
+def test_both_ways_out_go_on(rng, kind, backend, scheduler):
     """What the error says: a ReportLR in place of the scheduler, and the schedule leads; or the
     peak for lr, and the scheduler does."""
     params = make_parameters(rng)
-    opt = lrfused.AdamW(params, lr=warmup(), backend=backend)
+    opt = kind.ours(params, lr=warmup(), backend=backend)
     scheduler(opt)
     give_gradients(rng, opt)
     with pytest.raises(RuntimeError, match=r"or keep the scheduler .* the peak, a number, for lr"):
@@ -76,20 +76,20 @@ def test_both_ways_out_go_on(rng, backend, scheduler):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", OF_TORCH_2_8, UserWarning)
         train(rng, opt, lrfused.ReportLR(opt))
-        first = lrfused.AdamW(twin(params), lr=warmup(), backend=backend)
+        first = kind.ours(twin(params), lr=warmup(), backend=backend)
         train(rng, first, lrfused.ReportLR(first))
-        second = lrfused.AdamW(twin(params), lr=0.1, backend=backend)
+        second = kind.ours(twin(params), lr=0.1, backend=backend)
         outside = scheduler(second)
         train(rng, second, outside)
     assert first.param_groups[0]["lr"] == opt.param_groups[0]["lr"] == warmup()(6)
     assert second.param_groups[0]["lr"] == outside.get_last_lr()[0] > 0.0
 
 
-def test_one_group_of_two_is_enough(rng, backend):
+def test_one_group_of_two_is_enough(rng, kind, backend):
     """A number in one group and a warmup from 0 in the other: that group would stand still."""
     first, second = make_parameters(rng), make_parameters(rng)
     groups = [{"params": first}, {"params": second, "lr": warmup()}]
-    opt = lrfused.AdamW(groups, lr=0.1, backend=backend)
+    opt = kind.ours(groups, lr=0.1, backend=backend)
     L.LambdaLR(opt, lambda step: 1.0)
     give_gradients(rng, opt)
     with pytest.raises(RuntimeError, match=r"param_groups\[1\]: an LR scheduler was built over"):
@@ -97,12 +97,12 @@ def test_one_group_of_two_is_enough(rng, backend):
     assert not opt.state
 
 
-def test_in_mid_run_too(rng):
+def test_in_mid_run_too(rng, kind):
     """A checkpoint is loaded, or a schedule written, and then the scheduler is built: the next step
     that looks closely raises."""
-    first = lrfused.AdamW(make_parameters(rng), lr=warmup())
+    first = kind.ours(make_parameters(rng), lr=warmup())
     run(rng, 3, first)
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup())
+    opt = kind.ours(make_parameters(rng), lr=warmup())
     L.LambdaLR(opt, lambda step: 1.0)
     opt.load_state_dict(first.state_dict())
     give_gradients(rng, opt)
@@ -113,11 +113,11 @@ def test_in_mid_run_too(rng):
 
 @each
 @pytest.mark.filterwarnings(f"ignore:{OF_TORCH_2_8}:UserWarning")
-def test_over_a_schedule_that_starts_above_0_it_leads_with_a_warning(rng, backend, scheduler):
+def test_over_a_schedule_that_starts_above_0_it_leads_with_a_warning(rng, kind, backend, scheduler):
     """The mirrors' rule: what the scheduler writes is used from the next step on, with one warning
     for the run, which says who wrote it and names ReportLR."""
     lr = schedules.linear(0.125, 0.5, 20)
-    opt = lrfused.AdamW(make_parameters(rng), lr=lr, backend=backend)
+    opt = kind.ours(make_parameters(rng), lr=lr, backend=backend)
     outside, used, written = scheduler(opt), [], [opt.param_groups[0]["lr"]]
     message = r"param_groups\[0\]: lr was set to .*an LR scheduler was built over.*lrfused.ReportLR"
     with pytest.warns(UserWarning, match=message) as seen:
@@ -129,13 +129,13 @@ def test_over_a_schedule_that_starts_above_0_it_leads_with_a_warning(rng, backen
     assert used == written[:-1] and written[-1] == outside.get_last_lr()[0] != lr(8)
 
 
-def test_constant_schedules_at_0_and_frozen_groups_are_no_mistake(rng):
+def test_constant_schedules_at_0_and_frozen_groups_are_no_mistake(rng, kind):
     """Without a scheduler a group may stand at 0 for as long as it likes; over a number 0 a
     scheduler may be built, as in torch, and a schedule that starts elsewhere written later."""
     params = make_parameters(rng)
-    opt = lrfused.AdamW([{"params": params, "lr": schedules.constant(0.0)}])
+    opt = kind.ours([{"params": params, "lr": schedules.constant(0.0)}])
     run(rng, 2, opt)
-    ours, theirs = lrfused.AdamW(twin(params), lr=0.0), torch.optim.AdamW(twin(params), lr=0.0)
+    ours, theirs = kind.ours(twin(params), lr=0.0), kind.theirs(twin(params), lr=0.0)
     outside = [L.LambdaLR(o, lambda step: 1.0) for o in (ours, theirs)]
     run(rng, 2, ours, theirs, after=lambda _: [one.step() for one in outside])
     assert_near(ours, theirs)
@@ -147,7 +147,7 @@ def test_constant_schedules_at_0_and_frozen_groups_are_no_mistake(rng):
 # timm's lr_scale
 
 
-def test_a_layers_factor_multiplies_a_schedule(rng, backend):
+def test_a_layers_factor_multiplies_a_schedule(rng, kind, backend):
     """timm's lr_scale beside a schedule: applied at construction, in add_param_group, in a group
     put in by hand and to a Schedule written later, to lr alone; shown, saved and resumed."""
     lr = schedules.linear(0.5, 0.1, 20)
@@ -159,7 +159,7 @@ def test_a_layers_factor_multiplies_a_schedule(rng, backend):
             {"params": twin(p), "weight_decay": lr, **rate, **scale}
             for p, rate, scale in zip(params, own, scales, strict=True)
         ]
-        opt = lrfused.AdamW(groups[:2], lr=lr, backend=backend)
+        opt = kind.ours(groups[:2], lr=lr, backend=backend)
         opt.add_param_group(groups[2])
         return opt
 
@@ -185,10 +185,10 @@ def test_a_layers_factor_multiplies_a_schedule(rng, backend):
     assert_same_run(opt, wanted)
 
 
-def test_a_layers_factor_beside_a_number_changes_nothing(rng):
+def test_a_layers_factor_beside_a_number_changes_nothing(rng, kind):
     """timm's schedulers multiply what they write themselves; so does torch's optimizer nothing."""
     for lr in (0.5, torch.tensor(0.5)):
-        opt = lrfused.AdamW([{"params": make_parameters(rng), "lr_scale": 0.5}], lr=lr)
+        opt = kind.ours([{"params": make_parameters(rng), "lr_scale": 0.5}], lr=lr)
         run(rng, 1, opt)
         assert opt.metrics()["lr"] == [0.5] and opt.param_groups[0]["lr_scale"] == 0.5
     opt.param_groups[0]["lr_scale"] = "not looked at"
@@ -196,13 +196,13 @@ def test_a_layers_factor_beside_a_number_changes_nothing(rng):
 
 
 @pytest.mark.parametrize("value", [-0.5, float("nan"), "half", None, True])
-def test_a_bad_factor_is_refused(rng, value):
+def test_a_bad_factor_is_refused(rng, kind, value):
     """The argument, the value and the rule; at construction, in add_param_group, and when a
     Schedule is written, where the step has not begun."""
     error = pytest.raises((TypeError, ValueError), match="lr_scale: must ")
     with error:
-        lrfused.AdamW([{"params": make_parameters(rng), "lr_scale": value}], lr=warmup())
-    opt = lrfused.AdamW([{"params": make_parameters(rng), "lr_scale": value}])
+        kind.ours([{"params": make_parameters(rng), "lr_scale": value}], lr=warmup())
+    opt = kind.ours([{"params": make_parameters(rng), "lr_scale": value}])
     run(rng, 1, opt)
     with error:
         opt.add_param_group({"params": make_parameters(rng), "lr_scale": value, "lr": warmup()})
@@ -212,5 +212,5 @@ def test_a_bad_factor_is_refused(rng, value):
     for ask in (opt.step, opt.metrics, opt.state_dict):
         with error:
             ask()
-    opt.param_groups[0]["lr"] = 1e-3
+    opt.param_groups[0]["lr"] = opt.defaults["lr"]
     assert_unchanged(opt, before)

@@ -17,22 +17,20 @@ from lib.contract import (
 )
 from torch.optim import swa_utils
 
-import lrfused
 
-
-def test_step_is_a_real_bound_method(rng):
+def test_step_is_a_real_bound_method(rng, kind):
     """step(self, closure=None) is a bound method with torch's signature."""
     import inspect
 
-    opt = lrfused.AdamW(make_parameters(rng))
+    opt = kind.ours(make_parameters(rng))
     assert inspect.ismethod(opt.step) and opt.step.__self__ is opt
     assert list(inspect.signature(opt.step).parameters) == ["closure"]
     assert inspect.signature(opt.step).parameters["closure"].default is None
 
 
-def test_step_can_be_reassigned(rng):
+def test_step_can_be_reassigned(rng, kind):
     """accelerate assigns optimizer.step; the new one is called, by GradScaler too."""
-    opt = lrfused.AdamW(make_parameters(rng))
+    opt = kind.ours(make_parameters(rng))
     original, calls = opt.step, []
 
     def patched(*args, **kwargs):
@@ -48,12 +46,12 @@ def test_step_can_be_reassigned(rng):
     assert len(calls) == 2 and opt.metrics()["steps"] == 4
 
 
-def test_a_closure_is_evaluated_once_with_gradients_on(rng, backend):
+def test_a_closure_is_evaluated_once_with_gradients_on(rng, kind, backend):
     """step(closure) evaluates it once, with gradients enabled, and returns its loss."""
     (p,) = make_parameters(rng, shapes=((5,),))
     (q,) = twin([p])
-    ours = lrfused.AdamW([p], lr=0.1, backend=backend)
-    theirs = torch.optim.AdamW([q], lr=0.1)
+    ours = kind.ours([p], lr=0.1, backend=backend)
+    theirs = kind.theirs([q], lr=0.1)
     calls = []
 
     def closure(opt, param):
@@ -75,9 +73,9 @@ def test_a_closure_is_evaluated_once_with_gradients_on(rng, backend):
     assert_near(ours, theirs)
 
 
-def test_a_closure_that_raises_changes_nothing(rng):
+def test_a_closure_that_raises_changes_nothing(rng, kind):
     """The closure's exception comes through; parameters, state and counters stay."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup())
+    opt = kind.ours(make_parameters(rng), lr=warmup())
     run(rng, 2, opt)
     kept = twin(parameters_of(opt))
     with pytest.raises(ZeroDivisionError):
@@ -86,14 +84,14 @@ def test_a_closure_that_raises_changes_nothing(rng):
     assert opt.metrics()["steps"] == 2
 
 
-def test_step_hooks_are_called_as_by_torch(rng):
+def test_step_hooks_are_called_as_by_torch(rng, kind):
     """register_step_pre_hook and _post_hook, of the instance and global: called as by torch."""
     from torch.optim.optimizer import (
         register_optimizer_step_post_hook,
         register_optimizer_step_pre_hook,
     )
 
-    opt = lrfused.AdamW(make_parameters(rng))
+    opt = kind.ours(make_parameters(rng))
     calls = []
     handles = [
         register_optimizer_step_pre_hook(lambda o, a, k: calls.append("all before")),
@@ -114,10 +112,10 @@ def test_step_hooks_are_called_as_by_torch(rng):
     assert len(calls) == 4
 
 
-def test_a_hook_may_change_gradients_and_groups(rng):
+def test_a_hook_may_change_gradients_and_groups(rng, kind):
     """What a pre-hook writes to gradients and groups counts in that step."""
     params = make_parameters(rng)
-    opt, plain = lrfused.AdamW(params), lrfused.AdamW(twin(params), lr=0.5)
+    opt, plain = kind.ours(params), kind.ours(twin(params), lr=0.5)
 
     def hook(o, args, kwargs):
         o.param_groups[0]["lr"] = 0.5
@@ -135,11 +133,11 @@ def test_a_hook_may_change_gradients_and_groups(rng):
 
 
 @pytest.mark.parametrize("set_to_none", [True, False])
-def test_zero_grad_works_both_ways(rng, backend, set_to_none):
+def test_zero_grad_works_both_ways(rng, kind, backend, set_to_none):
     """zero_grad(set_to_none=True and False): as in torch, zeros count as gradients."""
     params = make_parameters(rng)
-    ours = lrfused.AdamW(params, lr=0.1, backend=backend)
-    theirs = torch.optim.AdamW(twin(params), lr=0.1)
+    ours = kind.ours(params, lr=0.1, backend=backend)
+    theirs = kind.theirs(twin(params), lr=0.1)
     for _ in range(3):
         run(rng, 1, ours, theirs)
         for opt in (ours, theirs):
@@ -149,11 +147,11 @@ def test_zero_grad_works_both_ways(rng, backend, set_to_none):
     assert_near(ours, theirs)
 
 
-def test_gradients_are_not_written(rng):
+def test_gradients_are_not_written(rng, kind):
     """.grad is never written, clipped or not, unless write_grads=True."""
     params = make_parameters(rng)
     options = {"max_grad_norm": 0.1, "clip_value": 0.5, "loss_scale": 4.0, "maximize": True}
-    opt = lrfused.AdamW(params, **options)
+    opt = kind.ours(params, **options)
     give_gradients(rng, opt)
     kept = [p.grad.clone() for p in params]
     held = [p.grad for p in params]
@@ -162,37 +160,39 @@ def test_gradients_are_not_written(rng):
     assert all(p.grad is g for p, g in zip(params, held, strict=True))
 
 
-def test_the_profiler_sees_the_step(rng):
+def test_the_profiler_sees_the_step(rng, kind):
     """torch.profiler shows Optimizer.step#AdamW.step, Optimizer.zero_grad#AdamW.zero_grad."""
-    opt = lrfused.AdamW(make_parameters(rng))
+    name = kind.cls.__name__
+    opt = kind.ours(make_parameters(rng))
     activity = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activity, acc_events=True) as profile:
         run(rng, 2, opt)
         opt.zero_grad()
     names = {event.key for event in profile.key_averages()}
-    assert {"Optimizer.step#AdamW.step", "Optimizer.zero_grad#AdamW.zero_grad"} <= names
+    assert {f"Optimizer.step#{name}.step", f"Optimizer.zero_grad#{name}.zero_grad"} <= names
 
 
-def test_a_subclass_may_override_step(rng):
+def test_a_subclass_may_override_step(rng, kind):
     """A derived class that calls super().step(closure)."""
 
-    class Mine(lrfused.AdamW):
+    class Mine(kind.cls):
         def step(self, closure=None):
             self.called = True
             return super().step(closure)
 
     params = make_parameters(rng)
-    opt, plain = Mine(params, lr=warmup()), lrfused.AdamW(twin(params), lr=warmup())
+    opt = Mine(params, **kind.options, lr=warmup())
+    plain = kind.ours(twin(params), lr=warmup())
     run(rng, 3, opt, plain)
     assert opt.called
     assert_same_run(opt, plain)
 
 
-def test_steps_in_the_backward_pass_equal_one_step_after_it(rng):
+def test_steps_in_the_backward_pass_equal_one_step_after_it(rng, kind):
     """register_post_accumulate_grad_hook with one optimizer per parameter, as torch's tutorial."""
     params = make_parameters(rng)
-    plain = lrfused.AdamW(twin(params))
-    each = {p: lrfused.AdamW([p]) for p in params}
+    plain = kind.ours(twin(params))
+    each = {p: kind.ours([p]) for p in params}
 
     def hook(p):
         each[p].step()
@@ -210,7 +210,7 @@ def test_steps_in_the_backward_pass_equal_one_step_after_it(rng):
 
 
 @pytest.mark.parametrize("average", ["swa", "ema"])
-def test_averaged_models_and_swalr_run(rng, average):
+def test_averaged_models_and_swalr_run(rng, kind, average):
     """torch.optim.swa_utils: AveragedModel (SWA and EMA), SWALR and update_bn, as with torch's."""
     torch.manual_seed(int(rng.numpy.integers(2**31)))
     model = torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False), torch.nn.BatchNorm1d(6))
@@ -219,7 +219,7 @@ def test_averaged_models_and_swalr_run(rng, average):
     other = copy.deepcopy(model)
     data = torch.randn(10, 8, 4, generator=rng.torch)
     results = []
-    for net, cls in ((model, lrfused.AdamW), (other, torch.optim.AdamW)):
+    for net, cls in ((model, kind.cls), (other, kind.counterpart)):
         opt = cls(net.parameters(), lr=0.05)
         mean = swa_utils.get_ema_multi_avg_fn(0.9) if average == "ema" else None
         averaged = swa_utils.AveragedModel(net, multi_avg_fn=mean)
@@ -237,10 +237,10 @@ def test_averaged_models_and_swalr_run(rng, average):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_autograd_notices_the_step(rng, backend):
+def test_autograd_notices_the_step(rng, kind, backend):
     """A backward through parameters that a step has changed since is refused, as with torch."""
     weight = torch.nn.Parameter(torch.randn(5, generator=rng.torch))
-    opt = lrfused.AdamW([weight], backend=backend)
+    opt = kind.ours([weight], backend=backend)
     loss = weight.square().sum()
     loss.backward(retain_graph=True)
     opt.step()

@@ -12,23 +12,27 @@ from lib.contract import (
     warmup,
 )
 
-import lrfused
 from lrfused import schedules
 
 from .edits import copied, own_settings, saved_groups
 
 OWN = [
-    *own_settings(True),
     {"lr": warmup(), "lr_scale": 0.5, "initial_lr": 0.3},
     {"lr": torch.tensor(0.1), "agc": warmup(0.1), "agc_by": "tensor"},
-    {"eps": warmup(1e-3), "weight_decay_mode": "lr_ratio", "peak_lr": 0.2},
+    {"weight_decay": warmup(1e-3), "weight_decay_mode": "lr_ratio", "peak_lr": 0.2},
 ]
 
 
-def made(rng, steps=0, own=OWN, **options):
+def settings_of(kind):
+    """Of many groups."""
+    return [*own_settings(True, kind), *OWN]
+
+
+def made(rng, kind, steps=0, own=None, **options):
     """An optimizer of many groups, after some steps."""
+    own = own or settings_of(kind)
     groups = [{"params": make_parameters(rng, shapes=[(5, 2)]), **one} for one in own]
-    opt = lrfused.AdamW(groups, lr=0.02, **options)
+    opt = kind.ours(groups, lr=0.02, **options)
     run(rng, steps, opt)
     return opt
 
@@ -47,14 +51,14 @@ def assert_same_settings(rng, opt, other):
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-def test_an_optimizer_of_anothers_groups_follows_their_schedules(rng, backend, steps):
+def test_an_optimizer_of_anothers_groups_follows_their_schedules(rng, kind, backend, steps):
     """AdamW(other.param_groups), as frameworks rebuild an optimizer: schedules and options of every
     group, a layer's lr_scale once; counts and the step start at 0."""
-    first = made(rng, steps)
-    pairs = zip(OWN, first.param_groups, strict=True)
+    first = made(rng, kind, steps)
+    pairs = zip(settings_of(kind), first.param_groups, strict=True)
     settings = [{**one, "params": group["params"]} for one, group in pairs]
-    copy = lrfused.AdamW(with_twins(first.param_groups), backend=backend)
-    wanted = lrfused.AdamW(with_twins(settings), lr=0.02)
+    copy = kind.ours(with_twins(first.param_groups), backend=backend)
+    wanted = kind.ours(with_twins(settings), lr=0.02)
     assert not copy.state and copy.metrics()["steps"] == 0
     assert_same_settings(rng, copy, wanted)
 
@@ -69,75 +73,76 @@ def append_copy(opt, group):
 
 @pytest.mark.parametrize("add", [add_copy, append_copy])
 @pytest.mark.parametrize("steps", [0, 3])
-def test_a_group_of_another_optimizer_may_be_added(rng, backend, add, steps):
+def test_a_group_of_another_optimizer_may_be_added(rng, kind, backend, add, steps):
     """By add_param_group or by hand, though the group has the place and number of one that is here:
     its own settings, at this optimizer's step."""
-    others = made(rng, 2)
+    others = made(rng, kind, 2)
     here = [{"lr": warmup(), "agc": 0.2}]
-    opt, wanted = made(rng, own=here, backend=backend), made(rng, own=here)
+    opt, wanted = made(rng, kind, own=here, backend=backend), made(rng, kind, own=here)
     for a, b in zip(parameters_of(opt), parameters_of(wanted), strict=True):
         a.data.copy_(b)
     run(rng, steps, opt, wanted)
-    for own, group in zip(OWN, others.param_groups, strict=True):
+    for own, group in zip(settings_of(kind), others.param_groups, strict=True):
         add(opt, with_twins([group])[0])
         wanted.add_param_group({"lr": 0.02, **own, "params": twin(group["params"])})
     run(rng, 1, opt, wanted)
     assert_same_settings(rng, opt, wanted)
 
 
-@pytest.mark.parametrize("key", ["lr", "betas"])
-def test_a_schedule_that_was_written_later_goes_along(rng, key):
+def test_a_schedule_that_was_written_later_goes_along(rng, kind):
     """One written into the other's group in mid-run, by hand, whether a step took it in or not."""
-    values = {"lr": warmup(0.2), "betas": (warmup(0.2), 0.8)}
-    for steps in (0, 2):
-        first = made(rng, 2, own=[{}])
-        first.param_groups[0][key] = values[key]
-        run(rng, steps, first)
-        copy = lrfused.AdamW(with_twins(first.param_groups))
-        wanted = lrfused.AdamW(
-            [{"params": twin(parameters_of(copy)), "lr": 0.02, key: values[key]}], lr=0.02
-        )
-        assert_same_settings(rng, copy, wanted)
+    for key, value in {"lr": warmup(0.2), **kind.scheduled}.items():
+        for steps in (0, 2):
+            first = made(rng, kind, 2, own=[{}])
+            first.param_groups[0][key] = value
+            run(rng, steps, first)
+            copy = kind.ours(with_twins(first.param_groups))
+            wanted = kind.ours(
+                [{"params": twin(parameters_of(copy)), "lr": 0.02, key: value}], lr=0.02
+            )
+            assert_same_settings(rng, copy, wanted)
 
 
-def test_what_stands_in_the_copy_wins(rng):
+def test_what_stands_in_the_copy_wins(rng, kind):
     """Another schedule, option or number for an option: not the other's; a key that is left out has
     this optimizer's default."""
-    first = made(rng, 2)
+    first = made(rng, kind, 2)
     first_groups = with_twins(first.param_groups[:4])
+    later = warmup(0.5)
+    others = {key: (later, later) if key == "betas" else later for key in kind.scheduled}
     groups = [
         {**first_groups[0], "lr": warmup(0.5)},
-        {**first_groups[2], "clip_value": 0.125, "betas": (warmup(0.5), 0.5)},
+        {**first_groups[2], "clip_value": 0.125, **others},
         {key: value for key, value in first_groups[3].items() if key != "lr"},
     ]
-    copy = lrfused.AdamW(groups, lr=0.25)
-    own = own_settings(True)
+    copy = kind.ours(groups, lr=0.25)
+    own = own_settings(True, kind)
     changed = [
         {**own[0], "lr": warmup(0.5)},
-        {**own[2], "clip_value": 0.125, "betas": (warmup(0.5), 0.5)},
+        {**own[2], "clip_value": 0.125, **others},
         {key: value for key, value in own[3].items() if key != "lr"},
     ]
     wanted = [{**one, "params": twin(g["params"])} for one, g in zip(changed, groups, strict=True)]
-    assert_same_settings(rng, copy, lrfused.AdamW(wanted, lr=0.25))
+    assert_same_settings(rng, copy, kind.ours(wanted, lr=0.25))
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "clip_value"])
-def test_a_schedule_that_reads_a_tensor_has_to_be_given_again(rng, name):
+def test_a_schedule_that_reads_a_tensor_has_to_be_given_again(rng, kind, name):
     """No copy brings the tensor along: the error says so, and to write the schedule into the copy
     works. Nothing was changed."""
     temperature = torch.tensor(0.5)
     schedule = warmup() * schedules.input(temperature, "temperature")
-    first = made(rng, 2, own=[{name: schedule}])
+    first = made(rng, kind, 2, own=[{name: schedule}])
     group = with_twins(first.param_groups)[0]
     with pytest.raises(ValueError, match=f"{name}: its schedule reads temperature.*write the sch"):
-        lrfused.AdamW([group])
-    opt = made(rng, own=[{}])
+        kind.ours([group])
+    opt = made(rng, kind, own=[{}])
     for ask in (lambda: opt.add_param_group(group), lambda: by_hand(opt, group)):
         with pytest.raises(ValueError, match=f"{name}: its schedule reads temperature"):
             ask()
         assert len(opt.param_groups) == 1
-    other = lrfused.AdamW([{**group, name: schedule}])
-    wanted = lrfused.AdamW([{"params": twin(group["params"]), name: schedule}], lr=0.02)
+    other = kind.ours([{**group, name: schedule}])
+    wanted = kind.ours([{"params": twin(group["params"]), name: schedule}], lr=0.02)
     assert_same_settings(rng, other, wanted)
 
 
@@ -149,10 +154,10 @@ def by_hand(opt, group):
         opt.param_groups.pop()
 
 
-def test_a_group_that_was_taken_out_may_be_added_again(rng):
+def test_a_group_that_was_taken_out_may_be_added_again(rng, kind):
     """add_param_group with a group of this optimizer: with the very tensors that it reads."""
     decay = torch.tensor(0.5)
-    opt, wanted = (made(rng, own=[{}, {"weight_decay": decay, "lr": warmup()}]) for _ in "ab")
+    opt, wanted = (made(rng, kind, own=[{}, {"weight_decay": decay, "lr": warmup()}]) for _ in "ab")
     for a, b in zip(parameters_of(opt), parameters_of(wanted), strict=True):
         a.data.copy_(b)
     run(rng, 3, opt, wanted)

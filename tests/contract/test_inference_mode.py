@@ -9,23 +9,22 @@ import io
 import pytest
 import torch
 from lib.contract import assert_same_bits, make_parameters, parameters_of, tensors_of, twin, warmup
+from lib.optimizers import with_state
 from torch import nn
 
 import lrfused
 from lrfused import schedules
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
-
-def options(**others):
+def options(kind, **others):
     """Everything that has state of its own."""
     return {
         "lr": warmup(),
-        "betas": (schedules.linear(0.5, 0.9, 20), 0.99),
-        "amsgrad": True,
+        **kind.scheduled,
         "max_grad_norm": 1.0,
         "loss_scale": lrfused.LossScale(init=64.0, growth_interval=3),
-        "bias_correction": "product",
+        **kind.widest,
+        **kind.carrying,
         **others,
     }
 
@@ -62,7 +61,7 @@ def assert_same_end(ours, theirs):
 
 def restore_other(opt):
     groups = [{"params": twin(group["params"])} for group in opt.param_groups]
-    other = lrfused.AdamW(groups, **options())
+    other = opt.kind.ours(groups, **options(opt.kind))
     other.load_state_dict(opt.state_dict())
     opt.load_state_dict(other.state_dict())
 
@@ -90,11 +89,12 @@ INSIDE = {
 }
 
 
-def ends_of(rng, at, inside, backend="auto"):
+def ends_of(rng, kind, at, inside, backend="auto"):
     """What two runs come to, one of which does something in the mode after some steps."""
     seed, params = int(rng.numpy.integers(2**31)), make_parameters(rng, shapes=[(3, 2), (), (5,)])
     for mode in (True, False):
-        opt = lrfused.AdamW([{"params": p} for p in twin(params)], **options(backend=backend))
+        opt = kind.ours([{"params": p} for p in twin(params)], **options(kind, backend=backend))
+        opt.kind = kind
         run(seed, at, opt)
         with torch.inference_mode(mode):
             inside(opt)
@@ -103,50 +103,50 @@ def ends_of(rng, at, inside, backend="auto"):
 
 @pytest.mark.parametrize("at", [0, 4])
 @pytest.mark.parametrize("inside", INSIDE.values(), ids=INSIDE)
-def test_later_steps_and_loads_are_as_without_the_mode(rng, inside, at):
+def test_later_steps_and_loads_are_as_without_the_mode(rng, kind, inside, at):
     """metrics(), state_dict(), scale(), sync_mirrors(), repr(), load_state_dict(), push(), an edit,
     even steps, inside the mode, before the first step and in mid-run: steps, loads and copies
     outside of it give the bits of a run that never was in the mode."""
-    assert_same_end(*ends_of(rng, at, inside))
+    assert_same_end(*ends_of(rng, kind, at, inside))
 
 
 @pytest.mark.parametrize("at", [0, 4])
-def test_so_they_are_over_every_backend(rng, backend, at):
+def test_so_they_are_over_every_backend(rng, kind, backend, at):
     """All of that, one after the other."""
 
     def everything(opt):
         for inside in INSIDE.values():
             inside(opt)
 
-    assert_same_end(*ends_of(rng, at, everything, backend))
+    assert_same_end(*ends_of(rng, kind, at, everything, backend))
 
 
-def test_an_optimizer_may_be_made_inside(rng, backend):
+def test_an_optimizer_may_be_made_inside(rng, kind, backend):
     """Over parameters that were made outside."""
     seed, params = int(rng.numpy.integers(2**31)), make_parameters(rng, shapes=[(3, 2), (), (5,)])
     ends = []
     for mode in (True, False):
         both = twin(params)
         with torch.inference_mode(mode):
-            opt = lrfused.AdamW(both, **options(backend=backend))
+            opt = kind.ours(both, **options(kind, backend=backend))
         ends.append(goes_on(seed, opt))
     assert_same_end(*ends)
 
 
 @pytest.mark.parametrize("at", [0, 4])
-def test_a_checkpoint_may_be_made_inside_and_loaded_outside(rng, backend, at):
+def test_a_checkpoint_may_be_made_inside_and_loaded_outside(rng, kind, backend, at):
     """The validation pass saves the best checkpoint: its tensors are inference tensors. Loaded
     twice, or from a file, it goes on, and is not changed by that."""
     seed, params = int(rng.numpy.integers(2**31)), make_parameters(rng, shapes=[(3, 2), (), (5,)])
     ends = []
     for mode in (True, False):
-        opt = lrfused.AdamW(twin(params), **options(backend=backend))
+        opt = kind.ours(twin(params), **options(kind, backend=backend))
         run(seed, at, opt)
         with torch.inference_mode(mode):
             saved = opt.state_dict()
             file = io.BytesIO()
             torch.save(saved, file)
-        other = lrfused.AdamW(twin(parameters_of(opt)), **options(backend=backend))
+        other = kind.ours(twin(parameters_of(opt)), **options(kind, backend=backend))
         other.load_state_dict(saved)
         run(seed, 2, other)
         other.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
@@ -157,14 +157,14 @@ def test_a_checkpoint_may_be_made_inside_and_loaded_outside(rng, backend, at):
 
 
 @pytest.mark.parametrize("at", [0, 3])
-def test_a_validation_pass_between_steps_changes_nothing(rng, backend, at):
+def test_a_validation_pass_between_steps_changes_nothing(rng, kind, backend, at):
     """Forward, metrics and logging inside the mode after every step from some step on."""
     seed = int(rng.numpy.integers(2**31))
     ends = []
     for mode in (True, False):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
-        opt = lrfused.AdamW(model.parameters(), **options(backend=backend))
+        opt = kind.ours(model.parameters(), **options(kind, backend=backend))
         for step in range(6):
             if step >= at:
                 with torch.inference_mode(mode):
@@ -177,18 +177,19 @@ def test_a_validation_pass_between_steps_changes_nothing(rng, backend, at):
     assert_same_end(*ends)
 
 
-def test_moments_that_were_made_inside_are_replaced_by_a_load(rng, backend):
+@with_state
+def test_moments_that_were_made_inside_are_replaced_by_a_load(rng, kind, backend):
     """Somebody fills the state inside the mode: nobody may write to it outside, and a load does
     not."""
     seed, params = int(rng.numpy.integers(2**31)), make_parameters(rng, shapes=[(3, 2), (5,)])
     ends = []
     for mode in (True, False):
-        opt = lrfused.AdamW(twin(params), **options(backend=backend))
+        opt = kind.ours(twin(params), **options(kind, backend=backend))
         run(seed, 2, opt)
         saved = copy.deepcopy(opt.state_dict())
         with torch.inference_mode(mode):
             for state in opt.state.values():
-                state.update({key: torch.zeros_like(state[key]) for key in MOMENTS})
+                state.update({key: torch.zeros_like(state[key]) for key in kind.moments})
         opt.load_state_dict(saved)
         ends.append(goes_on(seed, opt))
     assert_same_end(*ends)
@@ -203,7 +204,7 @@ READ |= {name: INSIDE[name] for name in ("load", "deepcopy", "push", "a report")
 
 @pytest.mark.parametrize("read", READ.values(), ids=READ)
 @pytest.mark.parametrize("how", ["to_empty", "replaced"])
-def test_parameters_on_meta_may_get_memory_later(rng, read, how):
+def test_parameters_on_meta_may_get_memory_later(rng, kind, read, how):
     """A model is built on the meta device, and the optimizer over it; what only reads works there.
     After to_empty(), or with other parameters in the groups, and the weights loaded, the steps are
     those of a model that had memory from the beginning."""
@@ -212,7 +213,7 @@ def test_parameters_on_meta_may_get_memory_later(rng, read, how):
     ends = []
     for device in ("meta", "cpu"):
         model = nn.Linear(3, 2, device=device)
-        opt = lrfused.AdamW(model.parameters(), **options())
+        opt = kind.ours(model.parameters(), **options(kind))
         read(opt)
         if how == "to_empty":
             model.to_empty(device="cpu")
@@ -224,10 +225,10 @@ def test_parameters_on_meta_may_get_memory_later(rng, read, how):
     assert_same_end(*ends)
 
 
-def test_the_numbers_of_an_optimizer_on_meta(rng):
+def test_the_numbers_of_an_optimizer_on_meta(rng, kind):
     """metrics(), state_dict() and repr() of one that has not stepped."""
     model = nn.Linear(3, 2, device="meta")
-    opt = lrfused.AdamW(model.parameters(), **options())
+    opt = kind.ours(model.parameters(), **options(kind))
     metrics = opt.metrics()
     assert (metrics["steps"], metrics["lr"], metrics["loss_scale"]) == (0, [warmup()(0)], 64.0)
     saved = opt.state_dict()

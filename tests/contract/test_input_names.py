@@ -5,27 +5,27 @@ import copy
 import pytest
 import torch
 from lib.contract import make_parameters, run, twin
+from lib.optimizers import with_betas
 
-import lrfused
 from lrfused import schedules
 
 
-def build(params, first, second):
+def build(kind, params, first, second):
     """Two groups whose inputs have one name."""
     groups = [
         {"params": params[:2], "lr": 0.1 * schedules.input(first, "gate")},
         {"params": params[2:], "lr": 0.1 * schedules.input(second, "gate")},
     ]
-    return lrfused.AdamW(groups)
+    return kind.ours(groups)
 
 
 @pytest.mark.parametrize("load_schedules", [False, True])
-def test_inputs_of_one_name_get_their_own_values(rng, load_schedules):
+def test_inputs_of_one_name_get_their_own_values(rng, kind, load_schedules):
     """ "gate" of the first group and "gate" of the second are two numbers in a checkpoint."""
-    opt = build(make_parameters(rng), torch.tensor(0.25), torch.tensor(0.5))
+    opt = build(kind, make_parameters(rng), torch.tensor(0.25), torch.tensor(0.5))
     saved = copy.deepcopy(opt.state_dict())
     first, second = torch.tensor(1.0), torch.tensor(2.0)
-    other = build(make_parameters(rng), first, second)
+    other = build(kind, make_parameters(rng), first, second)
     other.load_state_dict(saved, load_schedules)
     assert (float(first), float(second)) == (0.25, 0.5)
     first.fill_(0.75)
@@ -33,12 +33,13 @@ def test_inputs_of_one_name_get_their_own_values(rng, load_schedules):
     assert other.metrics()["lr"] == [0.1 * 0.75, 0.1 * 0.5]
 
 
-def test_tensor_hyperparameters_get_their_own_values(rng):
+@with_betas
+def test_tensor_hyperparameters_get_their_own_values(rng, kind):
     """A weight_decay that is a Tensor in two groups, and one of the betas in both."""
 
     def make(params, decays, betas):
         rows = zip((params[:2], params[2:]), decays, betas, strict=True)
-        return lrfused.AdamW(
+        return kind.ours(
             [{"params": ps, "weight_decay": d, "betas": (b, 0.99)} for ps, d, b in rows]
         )
 
@@ -52,31 +53,31 @@ def test_tensor_hyperparameters_get_their_own_values(rng):
     assert [float(x) for x in decays + betas] == [0.25, 0.5, 0.75, 0.875]
 
 
-def test_one_tensor_in_several_places_gets_one_value(rng):
+def test_one_tensor_in_several_places_gets_one_value(rng, kind):
     """A tensor that both groups read."""
     shared, other_shared = torch.tensor(0.25), torch.tensor(1.0)
-    opt = build(make_parameters(rng), shared, shared)
-    other = build(twin(p for g in opt.param_groups for p in g["params"]), *[other_shared] * 2)
+    opt = build(kind, make_parameters(rng), shared, shared)
+    other = build(kind, twin(p for g in opt.param_groups for p in g["params"]), *[other_shared] * 2)
     other.load_state_dict(copy.deepcopy(opt.state_dict()))
     assert other_shared == 0.25
 
 
-def test_two_inputs_of_one_name_in_one_schedule_are_refused(rng):
+def test_two_inputs_of_one_name_in_one_schedule_are_refused(rng, kind):
     """No checkpoint could tell them apart: ValueError at construction."""
     first, second = torch.tensor(1.0), torch.tensor(2.0)
     lr = schedules.input(first, "gate") * schedules.input(second, "gate")
     with pytest.raises(ValueError, match="lr: two inputs of the schedule have one name"):
-        lrfused.AdamW(make_parameters(rng), lr=lr)
+        kind.ours(make_parameters(rng), lr=lr)
     same = schedules.input(first, "gate") * schedules.input(first, "gate")
-    lrfused.AdamW(make_parameters(rng), lr=same).state_dict()
+    kind.ours(make_parameters(rng), lr=same).state_dict()
 
 
-def test_stored_schedules_find_the_input_of_their_place(rng):
+def test_stored_schedules_find_the_input_of_their_place(rng, kind):
     """load_schedules=True where another schedule stood: the input of the place, else of the group,
     else the only one of its name; two in other groups are not guessed between."""
 
     def one(params, **options):
-        return lrfused.AdamW(
+        return kind.ours(
             [{"params": params[:1]}, {"params": params[1:2], **options}, {"params": params[2:]}]
         )
 

@@ -13,32 +13,43 @@ from lib.contract import (
     twin,
     warmup,
 )
+from lib.optimizers import KINDS
 
 import lrfused
 from lrfused import schedules
 from lrfused.engine.bookkeeping import Bookkeeping
 
 
-def with_gate(params, peak, gate):
+def with_gate(kind, params, peak, gate):
     """A schedule that reads a tensor."""
-    return lrfused.AdamW(params, lr=warmup(peak) * schedules.input(gate, "gate"), max_grad_norm=1.0)
+    return kind.ours(params, lr=warmup(peak) * schedules.input(gate, "gate"), max_grad_norm=1.0)
 
 
-def pair_of(rng):
+def pair_of(rng, kind):
     """Two optimizers over equal parameters, with schedules that differ."""
     params = make_parameters(rng)
     gates = torch.tensor(0.5), torch.tensor(1.0)
-    first, second = with_gate(params, 0.1, gates[0]), with_gate(twin(params), 0.2, gates[1])
+    first, second = (
+        with_gate(kind, params, 0.1, gates[0]),
+        with_gate(kind, twin(params), 0.2, gates[1]),
+    )
     run(rng, 3, first)
     run(rng, 2, second)
     return first, second, gates
 
 
-@pytest.mark.parametrize("place", ["exp_avg", "exp_avg_sq", "step"])
-def test_refused_schedules_are_not_taken(rng, place):
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        pytest.param(kind, place, id=f"{kind.name}-{place}")
+        for kind in KINDS
+        for place in (*kind.moments, *(["step"] if kind.counts else []))
+    ],
+)
+def test_refused_schedules_are_not_taken(rng, kind, place):
     """load_schedules=True of a checkpoint that is refused for something else: the schedules, too,
     are as they were."""
-    first, second, _ = pair_of(rng)
+    first, second, _ = pair_of(rng, kind)
     saved = copy.deepcopy(first.state_dict())
     saved["state"][3][place] = torch.zeros(5, dtype=torch.int32)
     before = snapshot(second)
@@ -49,12 +60,12 @@ def test_refused_schedules_are_not_taken(rng, place):
     assert second.metrics()["lr"] == [warmup(0.2)(2)]
 
 
-def test_an_input_that_cannot_be_written_refuses_the_load(rng):
+def test_an_input_that_cannot_be_written_refuses_the_load(rng, kind):
     """An input made in inference_mode can be read, but not filled: the load says so beforehand."""
-    first, _, _ = pair_of(rng)
+    first, _, _ = pair_of(rng, kind)
     with torch.inference_mode():
         gate = torch.tensor(1.0)
-    other = with_gate(make_parameters(rng), 0.2, gate)
+    other = with_gate(kind, make_parameters(rng), 0.2, gate)
     before = snapshot(other)
     with pytest.raises(ValueError, match=r"input gate of lr of group 0"):
         other.load_state_dict(first.state_dict())
@@ -74,15 +85,22 @@ def interrupting(function, at):
     return call
 
 
-PLACES = [(torch.Tensor, "copy_", 1), (torch.Tensor, "copy_", 4)]
-PLACES += [(lrfused.AdamW, "__setstate__", 1)]
+COPIES = [(torch.Tensor, "copy_", 1), (torch.Tensor, "copy_", 4)]
+PLACES = [(lrfused.FusedOptimizer, "__setstate__", 1)]
 PLACES += [(Bookkeeping, "load_counts", 1), (Bookkeeping, "load_counters", 1)]
 
 
-@pytest.mark.parametrize(("owner", "name", "at"), PLACES)
-def test_an_interrupt_waits_until_the_load_is_whole(rng, monkeypatch, owner, name, at):
+@pytest.mark.parametrize(
+    ("kind", "owner", "name", "at"),
+    [
+        pytest.param(kind, *place, id=f"{kind.name}-{place[1]}-{place[2]}")
+        for kind in KINDS
+        for place in (*PLACES, *(COPIES if kind.has_state else ()))
+    ],
+)
+def test_an_interrupt_waits_until_the_load_is_whole(rng, kind, monkeypatch, owner, name, at):
     """KeyboardInterrupt in the middle: everything is loaded, then it is raised."""
-    first, second, gates = pair_of(rng)
+    first, second, gates = pair_of(rng, kind)
     saved = copy.deepcopy(first.state_dict())
     monkeypatch.setattr(owner, name, interrupting(getattr(owner, name), at))
     with pytest.raises(KeyboardInterrupt):
@@ -96,9 +114,9 @@ def test_an_interrupt_waits_until_the_load_is_whole(rng, monkeypatch, owner, nam
     assert first.metrics()["lr"] == second.metrics()["lr"]
 
 
-def test_a_state_dict_of_the_same_optimizer_is_not_changed_by_loading(rng):
+def test_a_state_dict_of_the_same_optimizer_is_not_changed_by_loading(rng, kind):
     """Loading leaves the dictionary that was loaded as it was."""
-    first, second, _ = pair_of(rng)
+    first, second, _ = pair_of(rng, kind)
     saved = copy.deepcopy(first.state_dict())
     kept = copy.deepcopy(saved)
     second.load_state_dict(saved, load_schedules=True)

@@ -16,25 +16,26 @@ from lib.contract import (
     twin,
     warmup,
 )
+from lib.optimizers import that_counts, with_state
 
-import lrfused
 from lrfused import schedules
 
 
-def fresh_like(opt, **options):
+def fresh_like(kind, opt, **options):
     """A new optimizer over equal parameters."""
-    return lrfused.AdamW(twin(parameters_of(opt)), **options)
+    return kind.ours(twin(parameters_of(opt)), **options)
 
 
+@that_counts
 @pytest.mark.parametrize(
     "convert",
     [int, float, lambda s: s.double(), lambda s: s.long(), lambda s: s.clone().reshape(1)],
     ids=["int", "float", "float64", "int64", "one element"],
 )
-def test_older_step_counts_load(rng, convert):
+def test_older_step_counts_load(rng, kind, convert):
     """Steps that are Python numbers, float64, int64 or one-element tensors load."""
     lr = warmup()
-    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    opt = kind.ours(make_parameters(rng), lr=lr)
     run(rng, 5, opt)
     saved = opt.state_dict()
     for group in saved["param_groups"]:
@@ -42,7 +43,7 @@ def test_older_step_counts_load(rng, convert):
             del group[key]
     for state in saved["state"].values():
         state["step"] = convert(state["step"])
-    other = fresh_like(opt, lr=lr)
+    other = fresh_like(kind, opt, lr=lr)
     other.load_state_dict(saved)
     for state in other.state.values():
         assert state["step"].dtype == torch.float32 and state["step"].shape == ()
@@ -51,28 +52,29 @@ def test_older_step_counts_load(rng, convert):
     assert_same_run(other, opt)
 
 
-def test_a_checkpoint_mapped_to_the_cpu_loads(rng, backend):
+def test_a_checkpoint_mapped_to_the_cpu_loads(rng, kind, backend):
     """torch.load(map_location="cpu", weights_only=True): loads, and the run goes on bit-equal."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), loss_scale="dynamic", backend=backend)
+    opt = kind.ours(make_parameters(rng), lr=warmup(), loss_scale="dynamic", backend=backend)
     run(rng, 3, opt)
     file = io.BytesIO()
     torch.save(opt.state_dict(), file)
     file.seek(0)
-    other = fresh_like(opt, lr=warmup(), loss_scale="dynamic", backend=backend)
+    other = fresh_like(kind, opt, lr=warmup(), loss_scale="dynamic", backend=backend)
     other.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     run(rng, 3, opt, other)
     assert_same_run(other, opt)
 
 
-def test_counts_beyond_float32_load_exactly(rng):
+@that_counts
+def test_counts_beyond_float32_load_exactly(rng, kind):
     """The count is int64: 2**24 + 3 updates are as many after loading, copying, and a step."""
-    opt = lrfused.AdamW(make_parameters(rng))
+    opt = kind.ours(make_parameters(rng))
     run(rng, 1, opt)
     for state in opt.state.values():
         state["step"].fill_(2.0**24)
     run(rng, 3, opt)
     saved = opt.state_dict()
-    other = fresh_like(opt)
+    other = fresh_like(kind, opt)
     other.load_state_dict(saved)
 
     def counts(each):
@@ -85,34 +87,34 @@ def test_counts_beyond_float32_load_exactly(rng):
         assert all(state["step"].dtype == torch.float32 for state in each.state.values())
 
 
-def test_checkpoints_of_older_torch_versions_load(rng):
+def test_checkpoints_of_older_torch_versions_load(rng, kind):
     """Groups without amsgrad, maximize, foreach, capturable, fused, ... get their defaults."""
-    opt = lrfused.AdamW(make_parameters(rng))
+    opt = kind.ours(make_parameters(rng))
     run(rng, 3, opt)
     saved = opt.state_dict()
-    known = ("params", "lr", "betas", "eps", "weight_decay")
+    known = ("params", *kind.hyperparameters)
     saved["param_groups"] = [{k: g[k] for k in known} for g in saved["param_groups"]]
-    other = fresh_like(opt)
+    other = fresh_like(kind, opt)
     other.load_state_dict(saved)
     run(rng, 2, opt, other)
     assert_same_run(other, opt)
     assert sorted(other.param_groups[0]) == sorted(opt.param_groups[0])
 
 
-def test_an_empty_dictionary_loads(rng, backend):
+def test_an_empty_dictionary_loads(rng, kind, backend):
     """load_state_dict({}) changes nothing."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), backend=backend)
+    opt = kind.ours(make_parameters(rng), lr=warmup(), backend=backend)
     run(rng, 3, opt)
     before = snapshot(opt)
     opt.load_state_dict({})
     assert_unchanged(opt, before)
 
 
-def test_a_fresh_optimizer_loads_its_own_state(rng):
+def test_a_fresh_optimizer_loads_its_own_state(rng, kind):
     """accelerate's load_state_dict(state_dict()) on a fresh optimizer: as if it had not been."""
     params = make_parameters(rng)
-    other = lrfused.AdamW(twin(params), lr=warmup(), loss_scale="dynamic")
-    opt = lrfused.AdamW(params, lr=warmup(), loss_scale="dynamic")
+    other = kind.ours(twin(params), lr=warmup(), loss_scale="dynamic")
+    opt = kind.ours(params, lr=warmup(), loss_scale="dynamic")
     opt.load_state_dict(opt.state_dict())
     assert not opt.state
     run(rng, 4, opt, other)
@@ -120,9 +122,10 @@ def test_a_fresh_optimizer_loads_its_own_state(rng):
     assert opt.param_groups[0]["lr"] == other.param_groups[0]["lr"]
 
 
-def test_loading_copies_in_place(rng, backend):
+@with_state
+def test_loading_copies_in_place(rng, kind, backend):
     """Moments and step counts keep their addresses, so a captured graph stays valid."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), amsgrad=True, backend=backend)
+    opt = kind.ours(make_parameters(rng), lr=warmup(), **kind.widest, backend=backend)
     run(rng, 3, opt)
     saved = copy.deepcopy(opt.state_dict())
     held = {
@@ -135,43 +138,43 @@ def test_loading_copies_in_place(rng, backend):
         k: v for i, s in enumerate(opt.state.values()) for k, v in ((f"{i}{n}", s[n]) for n in s)
     }
     assert {k: v.data_ptr() for k, v in now.items()} == addresses
-    assert [float(s["step"]) for s in opt.state.values()] == [3.0] * 4
+    kind.assert_counts(opt, [3.0] * 4)
     assert opt.param_groups[0]["lr"] == warmup()(3)
 
 
-def test_loaded_state_is_our_own_memory(rng, backend):
+def test_loaded_state_is_our_own_memory(rng, kind, backend):
     """Two optimizers that loaded one state_dict do not move each other."""
-    opt = lrfused.AdamW(make_parameters(rng), backend=backend)
+    opt = kind.ours(make_parameters(rng), backend=backend)
     run(rng, 3, opt)
     saved = opt.state_dict()
     kept = copy.deepcopy(saved)
-    a, b = fresh_like(opt, backend=backend), fresh_like(opt, backend=backend)
+    a, b = fresh_like(kind, opt, backend=backend), fresh_like(kind, opt, backend=backend)
     a.load_state_dict(saved)
     run(rng, 3, a)
     b.load_state_dict(kept)
     assert_same_run(b, opt)
 
 
-def test_loading_keeps_the_dtype_of_the_state(rng):
+def test_loading_keeps_the_dtype_of_the_state(rng, kind):
     """Moments that were float32 beside bfloat16 parameters stay float32."""
-    opt = lrfused.AdamW(make_parameters(rng, torch.bfloat16))
+    opt = kind.ours(make_parameters(rng, torch.bfloat16))
     run(rng, 1, opt)
     for state in opt.state.values():
-        for key in ("exp_avg", "exp_avg_sq"):
+        for key in kind.moments:
             state[key] = state[key].float()
     run(rng, 2, opt)
-    other = fresh_like(opt)
+    other = fresh_like(kind, opt)
     other.load_state_dict(copy.deepcopy(opt.state_dict()))
     assert_same_run(other, opt)
     run(rng, 2, opt, other)
     assert_same_run(other, opt)
 
 
-def test_the_constructors_schedules_win_with_one_warning(rng):
+def test_the_constructors_schedules_win_with_one_warning(rng, kind):
     """Stored schedules and options that differ: the constructor's stay, one warning names them."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(0.1), clip_value=1.0)
+    opt = kind.ours(make_parameters(rng), lr=warmup(0.1), clip_value=1.0)
     run(rng, 3, opt)
-    other = fresh_like(opt, lr=warmup(0.2), max_grad_norm=1.0)
+    other = fresh_like(kind, opt, lr=warmup(0.2), max_grad_norm=1.0)
     with pytest.warns(UserWarning, match=r"lr of group 0.*clip") as seen:
         other.load_state_dict(opt.state_dict())
     assert [w.filename for w in seen] == [__file__]
@@ -180,12 +183,12 @@ def test_the_constructors_schedules_win_with_one_warning(rng):
     assert other.param_groups[0]["lr"] == warmup(0.2)(4)
 
 
-def test_load_schedules_takes_the_stored_ones(rng):
+def test_load_schedules_takes_the_stored_ones(rng, kind):
     """load_schedules=True takes the stored schedules, of lr and all others."""
     decay = schedules.linear(0.5, 0.0, 30)
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(0.1), weight_decay=decay)
+    opt = kind.ours(make_parameters(rng), lr=warmup(0.1), weight_decay=decay)
     run(rng, 3, opt)
-    other = fresh_like(opt, lr=warmup(0.2))
+    other = fresh_like(kind, opt, lr=warmup(0.2))
     other.load_state_dict(opt.state_dict(), load_schedules=True)
     assert other.param_groups[0]["lr"] == warmup(0.1)(3)
     assert other.param_groups[0]["weight_decay"] == decay(3)
@@ -193,12 +196,12 @@ def test_load_schedules_takes_the_stored_ones(rng):
     assert_same_run(other, opt)
 
 
-def test_equal_schedules_load_without_a_warning(rng):
+def test_equal_schedules_load_without_a_warning(rng, kind):
     """The same schedules and options, built anew: nothing to warn of."""
-    options = {"max_grad_norm": 1.0, "agc": 0.1, "amsgrad": True, "maximize": True}
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), **options)
+    options = {"max_grad_norm": 1.0, "agc": 0.1, "maximize": True, **kind.scheduled}
+    opt = kind.ours(make_parameters(rng), lr=warmup(), **options)
     run(rng, 3, opt)
-    other = fresh_like(opt, lr=warmup(), **options)
+    other = fresh_like(kind, opt, lr=warmup(), **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         other.load_state_dict(opt.state_dict())
@@ -206,12 +209,12 @@ def test_equal_schedules_load_without_a_warning(rng):
     assert_same_run(other, opt)
 
 
-def test_inputs_get_their_values_back(rng):
+def test_inputs_get_their_values_back(rng, kind):
     """The values of a schedule's inputs are restored."""
 
     def build(params):
         gate = torch.tensor(1.0)
-        return lrfused.AdamW(params, lr=warmup() * schedules.input(gate, "gate")), gate
+        return kind.ours(params, lr=warmup() * schedules.input(gate, "gate")), gate
 
     opt, gate = build(make_parameters(rng))
     gate.fill_(0.25)
@@ -223,23 +226,24 @@ def test_inputs_get_their_values_back(rng):
     assert_same_run(other, opt)
 
 
-def test_loaded_values_are_not_a_callers_write(rng):
+def test_loaded_values_are_not_a_callers_write(rng, kind):
     """The loaded lr differs from the mirror, yet the schedule leads: mirrors are reset at load."""
     lr = warmup()
-    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    opt = kind.ours(make_parameters(rng), lr=lr)
     run(rng, 3, opt)
-    theirs = torch.optim.AdamW(twin(parameters_of(opt)), lr=123.0)
+    theirs = kind.theirs(twin(parameters_of(opt)), lr=123.0)
     run(rng, 5, theirs)
+    opt.set_step(5)  # which SGD's and Lion's do not say
     opt.load_state_dict(theirs.state_dict())
     assert opt.param_groups[0]["lr"] == lr(5)
     run(rng, 1, opt)
     assert opt.param_groups[0]["lr"] == lr(6)
 
 
-def test_an_override_ends_at_load(rng):
+def test_an_override_ends_at_load(rng, kind):
     """A value written over a schedule does not outlive load_state_dict."""
     lr = warmup()
-    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    opt = kind.ours(make_parameters(rng), lr=lr)
     run(rng, 3, opt)
     opt.param_groups[0]["lr"] = 0.5
     with pytest.warns(UserWarning, match="lr"):

@@ -1,4 +1,4 @@
-"""torch's LR schedulers around lrfused.AdamW, as around torch.optim.AdamW."""
+"""torch's LR schedulers around lrfused's optimizers, as around torch's."""
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from lib.contract import (
 )
 from torch.optim import lr_scheduler as L
 
-import lrfused
 from lrfused import schedules
 
 SCHEDULERS = {
@@ -37,33 +36,33 @@ SCHEDULERS = {
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_torchs_schedulers_drive_the_step(rng, backend, scheduler):
+def test_torchs_schedulers_drive_the_step(rng, kind, backend, scheduler):
     """Every LRScheduler of torch, OneCycleLR and CyclicLR writing betas too, as with torch's."""
     params = make_parameters(rng)
-    ours = lrfused.AdamW(params, lr=0.01, backend=backend)
-    theirs = torch.optim.AdamW(twin(params), lr=0.01)
+    ours = kind.ours(params, lr=0.01, backend=backend)
+    theirs = kind.theirs(twin(params), lr=0.01)
     outside = [scheduler(ours), scheduler(theirs)]
 
     def after(_):
         for s in outside:
             s.step()
-        assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
-        assert ours.param_groups[0]["betas"] == theirs.param_groups[0]["betas"]
+        for key in kind.hyperparameters:
+            assert ours.param_groups[0][key] == theirs.param_groups[0][key]
 
     run(rng, 30, ours, theirs, after=after)
     assert_near(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["StepLR", "OneCycleLR", "SequentialLR"])
-def test_torchs_schedulers_fill_a_tensor_lr(rng, name):
+def test_torchs_schedulers_fill_a_tensor_lr(rng, kind, name):
     """With a Tensor lr the scheduler fills that Tensor, and the step follows.
 
     (SequentialLR up to torch 2.9 puts another tensor there, in torch's optimizer, too.)
     """
     params = make_parameters(rng)
     lr, same = (torch.tensor(0.01, dtype=torch.float64) for _ in range(2))
-    ours = lrfused.AdamW(params, lr=lr)
-    theirs = torch.optim.AdamW(twin(params), lr=same)
+    ours = kind.ours(params, lr=lr)
+    theirs = kind.theirs(twin(params), lr=same)
     outside = [SCHEDULERS[name](ours), SCHEDULERS[name](theirs)]
     run(rng, 25, ours, theirs, after=lambda _: [s.step() for s in outside])
     assert (ours.param_groups[0]["lr"] is lr) == (theirs.param_groups[0]["lr"] is same)
@@ -71,11 +70,11 @@ def test_torchs_schedulers_fill_a_tensor_lr(rng, name):
     assert_near(ours, theirs)
 
 
-def test_reduce_lr_on_plateau_drives_the_step(rng, backend):
+def test_reduce_lr_on_plateau_drives_the_step(rng, kind, backend):
     """ReduceLROnPlateau, as with torch's AdamW."""
     params = make_parameters(rng)
-    ours = lrfused.AdamW(params, lr=0.05, backend=backend)
-    theirs = torch.optim.AdamW(twin(params), lr=0.05)
+    ours = kind.ours(params, lr=0.05, backend=backend)
+    theirs = kind.theirs(twin(params), lr=0.05)
     outside = [L.ReduceLROnPlateau(o, factor=0.5, patience=2) for o in (ours, theirs)]
     losses = rng.numpy.random(30)
     run(rng, 30, ours, theirs, after=lambda i: [s.step(losses[i]) for s in outside])
@@ -83,22 +82,26 @@ def test_reduce_lr_on_plateau_drives_the_step(rng, backend):
     assert_near(ours, theirs)
 
 
-def test_a_scheduler_may_lead_betas_while_a_schedule_leads_lr(rng):
+def test_a_scheduler_may_lead_betas_while_a_schedule_leads_lr(rng, kind):
     """OneCycleLR writes lr and betas over the schedules of both: one warning each."""
     params = make_parameters(rng)
-    betas = (schedules.linear(0.5, 0.9, 10), 0.999)
-    ours = lrfused.AdamW(params, lr=schedules.linear(0.1, 0.0, 10), betas=betas)
-    theirs = torch.optim.AdamW(twin(params), lr=0.1, betas=(0.5, 0.999))
+    rising = schedules.linear(0.5, 0.9, 10)
+    has_betas = "betas" in kind.hyperparameters
+    scheduled = {"betas": (rising, 0.999)} if has_betas else {"momentum": rising}
+    started = {"betas": (0.5, 0.999)} if has_betas else {"momentum": 0.5}
+    ours = kind.ours(params, lr=schedules.linear(0.1, 0.0, 10), **scheduled)
+    theirs = kind.theirs(twin(params), lr=0.1, **started)
     outside = [L.OneCycleLR(o, 0.05, 30) for o in (ours, theirs)]
     with pytest.warns(UserWarning) as seen:
         run(rng, 20, ours, theirs, after=lambda _: [s.step() for s in outside])
-    assert sorted(str(w.message).split(": ")[1].split()[0] for w in seen) == ["beta1", "lr"]
+    named = ["beta1" if has_betas else "momentum", "lr"]
+    assert sorted(str(w.message).split(": ")[1].split()[0] for w in seen) == sorted(named)
     assert_near(ours, theirs)
 
 
-def test_recursive_schedulers_read_what_they_wrote(rng):
+def test_recursive_schedulers_read_what_they_wrote(rng, kind):
     """Over a schedule, ExponentialLR multiplies the value that it wrote last: no mirror between."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=schedules.linear(0.1, 0.2, 10))
+    opt = kind.ours(make_parameters(rng), lr=schedules.linear(0.1, 0.2, 10))
     outside = L.ExponentialLR(opt, 0.5)
     values = []
     with pytest.warns(UserWarning, match="lr") as seen:
@@ -111,18 +114,18 @@ def test_recursive_schedulers_read_what_they_wrote(rng):
     assert len(seen) == 1
 
 
-def test_a_scheduler_that_writes_back_what_it_read_leaves_the_lead(rng):
+def test_a_scheduler_that_writes_back_what_it_read_leaves_the_lead(rng, kind):
     """StepLR writes the mirrored value back between its drops: the schedule leads until a drop."""
     lr = schedules.linear(0.1, 0.0, 50)
-    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    opt = kind.ours(make_parameters(rng), lr=lr)
     outside = L.StepLR(opt, 10, 0.5)
     run(rng, 9, opt, after=lambda i: outside.step())
     assert opt.param_groups[0]["lr"] == lr(9)
 
 
-def test_schedulers_wrap_step_without_complaint(rng):
+def test_schedulers_wrap_step_without_complaint(rng, kind):
     """LRScheduler wraps step.__func__ and sees that the optimizer steps first (no warning)."""
-    opt = lrfused.AdamW(make_parameters(rng))
+    opt = kind.ours(make_parameters(rng))
     assert opt.step.__func__ and opt.step.__self__ is opt
     outside = L.StepLR(opt, 1)
     assert hasattr(opt.step, "_wrapped_by_lr_sched")

@@ -15,8 +15,8 @@ from lib.contract import (
     twin,
     warmup,
 )
+from lib.optimizers import with_betas
 
-import lrfused
 from lrfused import schedules
 
 
@@ -64,20 +64,21 @@ KINDS = {
     "tensors": lambda values: [torch.tensor(value, dtype=torch.float64) for value in values],
     "an iterable": Two,
 }
-every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+every_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 MUTABLE = ("list", "list of a configuration", "array", "tensor", "an iterable")
 VALUES = [0.75, 0.9375]  # which float32 has, too
 
 
+@with_betas
 @every_kind
-def test_every_pair_is_taken(rng, backend, kind):
+def test_every_pair_is_taken(rng, kind, backend, make):
     """Tuple, list, the list of a configuration library, array, tensor, anything that unpacks to
     two: in the constructor and in a group the optimizer of a tuple, bit-equal."""
     params = make_parameters(rng)
     opts = [
-        lrfused.AdamW(params, betas=tuple(VALUES), backend=backend),
-        lrfused.AdamW(twin(params), betas=kind(VALUES), backend=backend),
-        lrfused.AdamW([{"params": twin(params), "betas": kind(VALUES)}], backend=backend),
+        kind.ours(params, betas=tuple(VALUES), backend=backend),
+        kind.ours(twin(params), betas=make(VALUES), backend=backend),
+        kind.ours([{"params": twin(params), "betas": make(VALUES)}], backend=backend),
     ]
     run(rng, 3, *opts)
     for other in opts[1:]:
@@ -85,14 +86,15 @@ def test_every_pair_is_taken(rng, backend, kind):
         assert other.param_groups[0]["betas"] == tuple(VALUES)
 
 
+@with_betas
 @every_kind
 @pytest.mark.parametrize("at", [0, 3])
-def test_every_pair_may_be_written_to_a_group(rng, backend, kind, at):
+def test_every_pair_may_be_written_to_a_group(rng, kind, backend, make, at):
     """group["betas"] = such a pair: used from the next step on, saved, loaded, shown."""
     params = make_parameters(rng)
-    opt, wanted = (lrfused.AdamW(p, backend=backend) for p in (params, twin(params)))
+    opt, wanted = (kind.ours(p, backend=backend) for p in (params, twin(params)))
     run(rng, at, opt, wanted)
-    opt.param_groups[0]["betas"], wanted.param_groups[0]["betas"] = kind(VALUES), tuple(VALUES)
+    opt.param_groups[0]["betas"], wanted.param_groups[0]["betas"] = make(VALUES), tuple(VALUES)
     run(rng, 3, opt, wanted)
     assert_same_run(opt, wanted)
     opt.load_state_dict(opt.state_dict())
@@ -101,16 +103,17 @@ def test_every_pair_may_be_written_to_a_group(rng, backend, kind, at):
     assert_same_run(opt, wanted)
 
 
-@pytest.mark.parametrize("kind", [KINDS[name] for name in MUTABLE], ids=MUTABLE)
+@with_betas
+@pytest.mark.parametrize("make", [KINDS[name] for name in MUTABLE], ids=MUTABLE)
 @pytest.mark.parametrize("at", [0, 3])
-def test_a_pair_may_be_changed_in_place(rng, backend, kind, at):
+def test_a_pair_may_be_changed_in_place(rng, kind, backend, make, at):
     """group["betas"][0] = 0.5 in mid-run, whatever the pair is: seen at the next step, as by
     torch."""
     params = make_parameters(rng)
-    ours = lrfused.AdamW(params, lr=0.01, backend=backend)
-    theirs = torch.optim.AdamW(twin(params), lr=0.01)
+    ours = kind.ours(params, lr=0.01, backend=backend)
+    theirs = kind.theirs(twin(params), lr=0.01)
     run(rng, at, ours, theirs)
-    pairs = kind(list(VALUES)), list(VALUES)
+    pairs = make(list(VALUES)), list(VALUES)
     for opt, pair in zip((ours, theirs), pairs, strict=True):
         opt.param_groups[0]["betas"] = pair
     run(rng, 2, ours, theirs)
@@ -120,15 +123,16 @@ def test_a_pair_may_be_changed_in_place(rng, backend, kind, at):
     assert_near(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", [list, ConfigList, lambda values: np.array(values, dtype=object)])
-def test_schedules_may_stand_in_any_pair(rng, backend, kind):
+@with_betas
+@pytest.mark.parametrize("make", [list, ConfigList, lambda values: np.array(values, dtype=object)])
+def test_schedules_may_stand_in_any_pair(rng, kind, backend, make):
     """A Schedule in a list or an array of objects, new and written later."""
     beta = schedules.linear(0.5, 0.9, 9)
     params = make_parameters(rng)
-    wanted = lrfused.AdamW(params, betas=(beta, 0.99), backend=backend)
-    first = lrfused.AdamW(twin(params), betas=kind([beta, 0.99]), backend=backend)
-    second = lrfused.AdamW(twin(params), backend=backend)
-    second.param_groups[0]["betas"] = kind([beta, 0.99])
+    wanted = kind.ours(params, betas=(beta, 0.99), backend=backend)
+    first = kind.ours(twin(params), betas=make([beta, 0.99]), backend=backend)
+    second = kind.ours(twin(params), backend=backend)
+    second.param_groups[0]["betas"] = make([beta, 0.99])
     run(rng, 4, wanted, first, second)
     for opt in (first, second):
         assert_same_run(opt, wanted)
@@ -157,15 +161,16 @@ NO_PAIRS = [
 ]
 
 
+@with_betas
 @pytest.mark.parametrize("value", NO_PAIRS, ids=lambda value: repr(value).replace(" ", ""))
-def test_what_is_no_pair_is_refused(rng, value):
+def test_what_is_no_pair_is_refused(rng, kind, value):
     """One value, three, a set, a mapping, a string, None: an error that names betas, in the
     constructor, in a group, and written to a group, where the next step has not begun."""
     for params in (make_parameters(rng), [{"params": make_parameters(rng), "betas": value}]):
         own = {} if isinstance(params[0], dict) else {"betas": value}
         with pytest.raises((TypeError, ValueError), match=r"^betas(\[[01]\])?: "):
-            lrfused.AdamW(params, **own)
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup())
+            kind.ours(params, **own)
+    opt = kind.ours(make_parameters(rng), lr=warmup())
     for _ in range(2):
         kept, opt.param_groups[0]["betas"] = opt.param_groups[0]["betas"], value
         before = [p.detach().clone() for p in parameters_of(opt)]

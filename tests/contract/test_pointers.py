@@ -16,16 +16,16 @@ from lib.contract import (
 )
 from torch.nn import Parameter
 
-import lrfused
-
 
 class Tagged(torch.Tensor):
     """A subclass of Tensor."""
 
 
-def refused(rng, backend, spoil, match, error=(TypeError, ValueError, RuntimeError), **options):
+def refused(
+    rng, kind, backend, spoil, match, error=(TypeError, ValueError, RuntimeError), **options
+):
     """After ``spoil`` a step raises and changes nothing; ``spoil`` returns what repairs it."""
-    opt = lrfused.AdamW(make_parameters(rng), backend=backend, **options)
+    opt = kind.ours(make_parameters(rng), backend=backend, **options)
     run(rng, 2, opt)
     give_gradients(rng, opt)
     before = snapshot(opt)
@@ -82,13 +82,13 @@ GRADIENTS = {
 
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize("make,match", GRADIENTS.values(), ids=GRADIENTS)
-def test_unusable_gradients_are_refused(rng, backend, make, match):
+def test_unusable_gradients_are_refused(rng, kind, backend, make, match):
     """Sparse gradients, subclasses and freed storage: an error before anything changes."""
-    refused(rng, backend, gradient(make), match)
+    refused(rng, kind, backend, gradient(make), match)
 
 
 @pytest.mark.usefixtures("reader")
-def test_a_gradient_of_another_shape_is_refused(rng, backend):
+def test_a_gradient_of_another_shape_is_refused(rng, kind, backend):
     """p.data of another size than p.grad (both larger and smaller): an error, no wild read."""
     for size in (5, 1000):
 
@@ -97,13 +97,13 @@ def test_a_gradient_of_another_shape_is_refused(rng, backend):
             params[1].data = torch.zeros(size)
             return lambda: setattr(params[1], "data", good)
 
-        refused(rng, backend, spoil, "shape")
+        refused(rng, kind, backend, spoil, "shape")
 
 
-def test_meta_parameters_are_refused(rng, backend):
+def test_meta_parameters_are_refused(rng, kind, backend):
     """A parameter and gradient on the meta device: an error that says so."""
     params = [*make_parameters(rng), Parameter(torch.zeros(3, device="meta"))]
-    opt = lrfused.AdamW(params, backend=backend)
+    opt = kind.ours(params, backend=backend)
     kept = twin(params[:-1])
     for p in params:
         p.grad = torch.ones_like(p)
@@ -113,10 +113,10 @@ def test_meta_parameters_are_refused(rng, backend):
     assert not opt.state and opt.metrics()["steps"] == 0
 
 
-def test_subclasses_of_parameter_are_refused(rng, backend):
+def test_subclasses_of_parameter_are_refused(rng, kind, backend):
     """A parameter that is a subclass raises and names the class."""
     bad = Parameter(torch.zeros(3).as_subclass(Tagged))
-    opt = lrfused.AdamW([*make_parameters(rng), bad], backend=backend)
+    opt = kind.ours([*make_parameters(rng), bad], backend=backend)
     give_gradients(rng, opt)
     with pytest.raises(TypeError, match="Tagged"):
         opt.step()
@@ -124,10 +124,10 @@ def test_subclasses_of_parameter_are_refused(rng, backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_unsupported_dtypes_are_refused(rng, backend, dtype):
+def test_unsupported_dtypes_are_refused(rng, kind, backend, dtype):
     """A dtype that no kernel has: TypeError that names it."""
     params = [*make_parameters(rng), Parameter(torch.zeros(3).to(dtype))]
-    opt = lrfused.AdamW(params, backend=backend)
+    opt = kind.ours(params, backend=backend)
     for p in params:
         p.grad = torch.zeros(p.shape).to(p.dtype)
     with pytest.raises(TypeError, match="float8"):
@@ -144,12 +144,12 @@ OVERLAPPING = {
 
 
 @pytest.mark.parametrize("make", OVERLAPPING.values(), ids=OVERLAPPING)
-def test_overlapping_strides_are_refused(rng, backend, make):
+def test_overlapping_strides_are_refused(rng, kind, backend, make):
     """A parameter of which two elements are one place in memory: ValueError, nothing moved."""
     bad = Parameter(make())
     good = make_parameters(rng)
     kept = twin(good)
-    opt = lrfused.AdamW([*good, bad], backend=backend)
+    opt = kind.ours([*good, bad], backend=backend)
     give_gradients(rng, opt)
     with pytest.raises(ValueError, match="share memory"):
         opt.step()
@@ -168,11 +168,11 @@ SHARED = {
 
 
 @pytest.mark.parametrize("views", SHARED.values(), ids=SHARED)
-def test_parameters_that_share_memory_are_refused(rng, backend, views):
+def test_parameters_that_share_memory_are_refused(rng, kind, backend, views):
     """Two parameters with a place in common: ValueError, nothing moved."""
     base = torch.randn(5, 6, generator=rng.torch)
     kept = base.clone()
-    opt = lrfused.AdamW([Parameter(v) for v in views(base)], backend=backend)
+    opt = kind.ours([Parameter(v) for v in views(base)], backend=backend)
     give_gradients(rng, opt)
     with pytest.raises(ValueError, match="share memory"):
         opt.step()
@@ -188,12 +188,12 @@ DISJOINT = {
 
 
 @pytest.mark.parametrize("views", DISJOINT.values(), ids=DISJOINT)
-def test_disjoint_views_of_one_tensor_step(rng, backend, views):
+def test_disjoint_views_of_one_tensor_step(rng, kind, backend, views):
     """Parameters that are views of one tensor without a common place step as in torch."""
     base = torch.randn(5, 6, generator=rng.torch)
     other = base.clone()
-    ours = lrfused.AdamW([Parameter(v) for v in views(base)], backend=backend)
-    theirs = torch.optim.AdamW([Parameter(v) for v in views(other)])
+    ours = kind.ours([Parameter(v) for v in views(base)], backend=backend)
+    theirs = kind.theirs([Parameter(v) for v in views(other)])
     run(rng, 5, ours, theirs)
     assert_near(ours, theirs)
     torch.testing.assert_close(base, other, rtol=1e-5, atol=1e-6)
@@ -212,12 +212,12 @@ FROZEN = {
 
 
 @pytest.mark.parametrize("make", FROZEN.values(), ids=FROZEN)
-def test_parameters_without_gradients_may_be_anything(rng, backend, make):
+def test_parameters_without_gradients_may_be_anything(rng, kind, backend, make):
     """Frozen parameters of any kind beside the others are left alone, as in torch."""
     params = make_parameters(rng)
-    plain = lrfused.AdamW(twin(params), backend=backend)
+    plain = kind.ours(twin(params), backend=backend)
     frozen = Parameter(make(), requires_grad=False)
-    opt = lrfused.AdamW([params[0], frozen, *params[1:]], backend=backend)
+    opt = kind.ours([params[0], frozen, *params[1:]], backend=backend)
     for _ in range(3):
         give_gradients(rng, plain)
         for p, q in zip(params, parameters_of(plain), strict=True):
@@ -229,11 +229,11 @@ def test_parameters_without_gradients_may_be_anything(rng, backend, make):
 
 
 @pytest.mark.usefixtures("reader")
-def test_lazy_conjugates_and_signs_are_resolved(rng, backend):
+def test_lazy_conjugates_and_signs_are_resolved(rng, kind, backend):
     """Gradients with the conj or neg bit set count by their values."""
     params = make_parameters(rng, torch.complex64, ((4, 3), (5,)))
-    plain = lrfused.AdamW(twin(params), backend=backend)
-    opt = lrfused.AdamW(params, backend=backend)
+    plain = kind.ours(twin(params), backend=backend)
+    opt = kind.ours(params, backend=backend)
     for _ in range(3):
         give_gradients(rng, opt, plain)
         for p, q in zip(params, parameters_of(plain), strict=True):

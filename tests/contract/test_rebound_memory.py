@@ -17,12 +17,11 @@ from lib.contract import (
     run,
     twin,
 )
+from lib.optimizers import every_moment, named, that_counts, with_state
 from lib.seeds import Rng
 
-import lrfused
 from lrfused import native
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 SHAPES = ((6, 6), (13,), (5, 5))
 
 
@@ -36,11 +35,16 @@ def interface(reader, monkeypatch):
         monkeypatch.delattr(HANDLES)
 
 
-def pair(rng, backend):
+def options(kind):
+    """With which there is all the state that there may be."""
+    return {"lr": 0.02, **kind.widest}
+
+
+def pair(rng, kind, backend):
     """Ours and torch's over equal parameters, in the middle of a run."""
     params = make_parameters(rng, shapes=SHAPES)
-    theirs = torch.optim.AdamW(twin(params), lr=0.02, amsgrad=True)
-    ours = lrfused.AdamW(params, lr=0.02, amsgrad=True, backend=backend)
+    theirs = kind.theirs(twin(params), **options(kind))
+    ours = kind.ours(params, **options(kind), backend=backend)
     run(rng, 3, ours, theirs)
     return ours, theirs
 
@@ -50,10 +54,10 @@ def states_of(opt):
     return [opt.state[p] for p in parameters_of(opt)]
 
 
-@pytest.mark.parametrize("key", MOMENTS)
-def test_data_of_a_moment_may_be_rebound(rng, backend, key):
+@every_moment
+def test_data_of_a_moment_may_be_rebound(rng, kind, backend, key):
     """state["exp_avg"].data = ... : the step uses the new memory, and does not touch the old."""
-    ours, theirs = pair(rng, backend)
+    ours, theirs = pair(rng, kind, backend)
     old = [state[key].data for state in states_of(ours)]
     kept = [moment.clone() for moment in old]
     for opt in (ours, theirs):
@@ -64,9 +68,10 @@ def test_data_of_a_moment_may_be_rebound(rng, backend, key):
     assert_same_bits(old, kept)
 
 
-def test_data_of_a_step_count_may_be_rebound(rng, backend):
+@that_counts
+def test_data_of_a_step_count_may_be_rebound(rng, kind, backend):
     """state["step"].data = ... : bias correction counts from there."""
-    ours, theirs = pair(rng, backend)
+    ours, theirs = pair(rng, kind, backend)
     for opt in (ours, theirs):
         for state in states_of(opt):
             state["step"].data = torch.tensor(9.0)
@@ -74,28 +79,39 @@ def test_data_of_a_step_count_may_be_rebound(rng, backend):
     assert_near(ours, theirs)
 
 
-@pytest.mark.parametrize("what", ["parameter", *MOMENTS])
-def test_data_may_be_rebound_to_another_view_of_itself(rng, backend, what):
+def test_data_may_be_rebound_to_another_view_of_itself(rng, kind, backend):
     """p.data = p.data.t(): the same address with other strides; as in torch."""
-    ours, theirs = pair(rng, backend)
+    ours, theirs = pair(rng, kind, backend)
     for opt in (ours, theirs):
         for p in parameters_of(opt):
-            tensor = p if what == "parameter" else opt.state[p][what]
+            p.data = p.data.t()
+    run(rng, 3, ours, theirs)
+    assert_near(ours, theirs)
+
+
+@every_moment
+def test_a_moment_may_be_rebound_to_another_view_of_itself(rng, kind, backend, key):
+    """So it is with a moment's."""
+    ours, theirs = pair(rng, kind, backend)
+    for opt in (ours, theirs):
+        for state in states_of(opt):
+            tensor = state[key]
             tensor.data = tensor.data.t()
     run(rng, 3, ours, theirs)
     assert_near(ours, theirs)
 
 
-def test_data_rebound_to_a_part_of_itself_is_refused(rng, backend):
+@with_state
+def test_data_rebound_to_a_part_of_itself_is_refused(rng, kind, backend):
     """p.data = p.data[:2]: the same address, but the moments have another shape; nothing moves."""
-    ours, _ = pair(rng, backend)
+    ours, _ = pair(rng, kind, backend)
     param = parameters_of(ours)[0]
     whole = param.data
     param.grad = None
     param.data = whole[:2]
     kept = [whole.clone(), *(p.detach().clone() for p in parameters_of(ours)[1:])]
     give_gradients(rng, ours)
-    with pytest.raises(ValueError, match="exp_avg of a parameter of shape"):
+    with pytest.raises(ValueError, match=f"{kind.moments[0]} of a parameter of shape"):
         ours.step()
     assert_same_bits([whole, *parameters_of(ours)[1:]], kept)
     assert ours.metrics()["steps"] == 3
@@ -104,19 +120,20 @@ def test_data_rebound_to_a_part_of_itself_is_refused(rng, backend):
     assert ours.metrics()["steps"] == 4
 
 
-def test_data_rebound_to_another_dtype_of_itself_steps_as_that(rng, backend):
+def test_data_rebound_to_another_dtype_of_itself_steps_as_that(rng, kind, backend):
     """p.data = p.data.view(torch.bfloat16)...: the same address, a parameter of another dtype."""
-    ours, _ = pair(rng, backend)
+    ours, _ = pair(rng, kind, backend)
     for p in parameters_of(ours):
         values = p.detach().bfloat16()
         p.grad = None
         p.data = p.data.view(torch.bfloat16)[..., : p.shape[-1]].copy_(values)
-    plain = lrfused.AdamW(twin(parameters_of(ours)), lr=0.02, amsgrad=True, backend=backend)
+    plain = kind.ours(twin(parameters_of(ours)), **options(kind), backend=backend)
     plain.load_state_dict(ours.state_dict())
     run(rng, 3, ours, plain)
     assert_same_bits(parameters_of(ours), parameters_of(plain))
     for mine, other in zip(states_of(ours), states_of(plain), strict=True):
-        assert_same_bits((mine[key] for key in MOMENTS), (other[key] for key in MOMENTS))
+        moments_of = [[state[key] for key in kind.sizes if key in state] for state in (mine, other)]
+        assert_same_bits(*moments_of)
 
 
 # Storage that changes under a tensor. A step that used an old address could end the process.
@@ -141,7 +158,7 @@ def sent_itself(opt):
 
 def freed_and_back(opt):
     """Moments that were offloaded, and are in other memory now."""
-    moments = [state[key] for state in states_of(opt) for key in MOMENTS]
+    moments = [tensor for state in states_of(opt) for tensor in state.values() if tensor.dim()]
     kept = [moment.clone() for moment in moments]
     for moment in moments:
         moment.untyped_storage().resize_(0)
@@ -157,22 +174,22 @@ def fresh_rng(seed):
     return Rng(np.random.default_rng(seed), torch.Generator().manual_seed(seed))
 
 
-def step_after(move, seed, backend):
+def step_after(move, seed, kind, backend):
     """As torch does, although the memory has moved."""
     rng = fresh_rng(seed)
-    ours, theirs = pair(rng, backend)
+    ours, theirs = pair(rng, kind, backend)
     for opt in (ours, theirs):
         move(opt)
     run(rng, 3, ours, theirs)
     assert_near(ours, theirs)
 
 
-def refuse_freed(take, seed, backend):
+def refuse_freed(take, seed, kind, backend):
     """An error that says so, and nothing has moved."""
     rng = fresh_rng(seed)
     lr = torch.tensor(0.02)
     params = make_parameters(rng, shapes=SHAPES)
-    opt = lrfused.AdamW(params, lr=lr, amsgrad=True, backend=backend)
+    opt = kind.ours(params, **{**options(kind), "lr": lr}, backend=backend)
     run(rng, 3, opt)
     freed = take(opt)
     values, size = freed.detach().clone(), freed.untyped_storage().nbytes()
@@ -190,8 +207,6 @@ def refuse_freed(take, seed, backend):
 
 FREED = {
     "parameter": lambda opt: parameters_of(opt)[1],
-    "first moment": lambda opt: states_of(opt)[1]["exp_avg"],
-    "second moment": lambda opt: states_of(opt)[1]["exp_avg_sq"],
     "tensor lr": lambda opt: opt.param_groups[0]["lr"],
 }
 
@@ -214,25 +229,31 @@ def in_a_process(function, *args):
     assert ended == 0, f"{function.__name__}: exit code {ended}"
 
 
-def step_after_all(seed, backend):
+def step_after_all(seed, name, backend):
+    kind = named(name)
     for move in (shared, sent, sent_itself, freed_and_back):
         print(move.__doc__, flush=True)
-        step_after(move, seed, backend)
+        step_after(move, seed, kind, backend)
 
 
-def refuse_all_freed(seed, backend):
-    for name, take in FREED.items():
+def refuse_all_freed(seed, name, backend):
+    kind = named(name)
+    moments = {
+        key: lambda opt, key=key: states_of(opt)[1][key] for key in kind.sizes if kind.has_state
+    }
+    for name, take in {**FREED, **moments}.items():
         print("freed:", name, flush=True)
-        refuse_freed(take, seed, backend)
+        refuse_freed(take, seed, kind, backend)
 
 
-def test_storage_of_moments_and_counts_may_move(rng, backend):
+@with_state
+def test_storage_of_moments_and_counts_may_move(rng, kind, backend):
     """share_memory_(), torch.multiprocessing's queues, offloading: moments and counts at another
     address are found there, as in torch."""
-    in_a_process(step_after_all, int(rng.numpy.integers(2**31)), backend)
+    in_a_process(step_after_all, int(rng.numpy.integers(2**31)), kind.name, backend)
 
 
-def test_freed_storage_is_refused(rng, backend):
+def test_freed_storage_is_refused(rng, kind, backend):
     """The storage of a parameter, a moment or a Tensor lr resized to 0 after a step: an error,
     nothing changed; resized back, the run goes on."""
-    in_a_process(refuse_all_freed, int(rng.numpy.integers(2**31)), backend)
+    in_a_process(refuse_all_freed, int(rng.numpy.integers(2**31)), kind.name, backend)

@@ -12,10 +12,8 @@ from lib.contract import (
     tensors_of,
     twin,
 )
+from lib.optimizers import ADAMW, KINDS, every_moment, with_state
 
-import lrfused
-
-KEYS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 SHAPES = ((2, 3), (6, 6), (6, 6))
 
 
@@ -41,11 +39,11 @@ UNUSABLE = {
 }
 
 
-def refused(rng, backend, key, moment_of, match):
+def refused(rng, kind, backend, key, moment_of, match):
     """The step raises with the moment in place, nothing moves, and without it the run goes on."""
     params = make_parameters(rng, shapes=SHAPES)
-    plain = lrfused.AdamW(twin(params), amsgrad=True, backend=backend)
-    opt = lrfused.AdamW(params, amsgrad=True, backend=backend)
+    plain = kind.ours(twin(params), **kind.widest, backend=backend)
+    opt = kind.ours(params, **kind.widest, backend=backend)
     run(rng, 2, opt, plain)
     good, kept = opt.state[params[1]][key], tensors_of(opt)
     opt.state[params[1]][key] = moment_of(opt)
@@ -59,11 +57,11 @@ def refused(rng, backend, key, moment_of, match):
     assert_same_run(opt, plain)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@every_moment
 @pytest.mark.parametrize("make,match", UNUSABLE.values(), ids=UNUSABLE)
-def test_a_moment_that_no_kernel_can_write_is_refused(rng, backend, key, make, match):
+def test_a_moment_that_no_kernel_can_write_is_refused(rng, kind, backend, key, make, match):
     """Expanded, overlapping, freed, on meta, sparse, a subclass, of another kind of dtype."""
-    refused(rng, backend, key, lambda opt: make(), match)
+    refused(rng, kind, backend, key, lambda opt: make(), match)
 
 
 SHARING = {
@@ -72,30 +70,41 @@ SHARING = {
     "with its parameter": lambda opt, p, q, key: p.detach(),
     "with another parameter": lambda opt, p, q, key: q.detach().t(),
 }
+KEYS = list(ADAMW.sizes)
 
 
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("other", SHARING.values(), ids=SHARING)
-def test_a_moment_that_shares_memory_is_refused(rng, backend, key, other):
+@pytest.mark.parametrize(
+    ("kind", "key", "other"),
+    [
+        pytest.param(kind, key, other, id=f"{kind.name}-{key}-{name}")
+        for kind in KINDS
+        if kind.has_state
+        for key in kind.sizes
+        for name, other in SHARING.items()
+        if len(kind.sizes) > 1 or name != "with another moment"
+    ],
+)
+def test_a_moment_that_shares_memory_is_refused(rng, kind, backend, key, other):
     """Two moments in one memory, or a moment in a parameter's: one would overwrite the other."""
 
     def moment_of(opt):
         _, p, q = parameters_of(opt)
         return other(opt, p, q, key)
 
-    refused(rng, backend, key, moment_of, "share memory")
+    refused(rng, kind, backend, key, moment_of, "share memory")
 
 
-def test_moments_that_are_pieces_of_one_buffer_step(rng, backend):
+@with_state
+def test_moments_that_are_pieces_of_one_buffer_step(rng, kind, backend):
     """Moments in one flat buffer, side by side or interleaved, have no place in common."""
     params = make_parameters(rng, shapes=SHAPES)
-    plain = lrfused.AdamW(twin(params), amsgrad=True, backend=backend)
-    opt = lrfused.AdamW(params, amsgrad=True, backend=backend)
+    plain = kind.ours(twin(params), **kind.widest, backend=backend)
+    opt = kind.ours(params, **kind.widest, backend=backend)
     run(rng, 2, opt, plain)
     for param in params:
-        buffer = torch.empty(2 * param.numel())
-        first, second = buffer[::2].view(param.shape), buffer[1::2].view(param.shape)
-        for key, piece in zip(KEYS[:2], (first, second), strict=True):
+        buffer = torch.empty(param.numel(), 2)
+        for place, key in enumerate(kind.moments):
+            piece = buffer[:, place].view(param.shape)
             opt.state[param][key] = piece.copy_(opt.state[param][key])
     run(rng, 3, opt, plain)
     assert_same_run(opt, plain)

@@ -13,19 +13,21 @@ from lib.contract import (
     snapshot,
     twin,
 )
+from lib.optimizers import CLASSES, that_counts
 
-import lrfused
 from lrfused import schedules
 from lrfused.memory import dtensor
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e30])
-def test_a_step_count_that_is_no_count_is_refused(rng, backend, value):
+@that_counts
+def test_a_step_count_that_is_no_count_is_refused(rng, kind, backend, value):
     """state["step"].fill_(nan): the error names the parameter and the value; nothing moves."""
-    opt = lrfused.AdamW(make_parameters(rng), bias_correction="product", backend=backend)
+    opt = kind.ours(make_parameters(rng), **kind.carrying, backend=backend)
     run(rng, 2, opt)
     shown = opt.state[parameters_of(opt)[1]]["step"]
-    moving = [*parameters_of(opt), *(state["exp_avg"] for state in opt.state.values())]
+    first = kind.moments[0]
+    moving = [*parameters_of(opt), *(state[first] for state in opt.state.values())]
     before = [tensor.detach().clone() for tensor in moving]
     shown.fill_(value)
     give_gradients(rng, opt)
@@ -39,9 +41,10 @@ def test_a_step_count_that_is_no_count_is_refused(rng, backend, value):
     assert [float(state["step"]) for state in opt.state.values()] == [3.0] * len(opt.state)
 
 
-def test_a_replaced_step_count_that_is_no_count_is_refused(rng, backend):
+@that_counts
+def test_a_replaced_step_count_that_is_no_count_is_refused(rng, kind, backend):
     """state["step"] = tensor(nan): refused before anything is built."""
-    opt = lrfused.AdamW(make_parameters(rng), backend=backend)
+    opt = kind.ours(make_parameters(rng), backend=backend)
     run(rng, 2, opt)
     first = parameters_of(opt)[0]
     kept, opt.state[first]["step"] = opt.state[first]["step"], torch.tensor(math.nan)
@@ -55,13 +58,13 @@ def test_a_replaced_step_count_that_is_no_count_is_refused(rng, backend):
     assert float(opt.state[first]["step"]) == 3.0
 
 
-def test_one_gradient_for_two_parameters_cannot_be_written(rng, backend):
+def test_one_gradient_for_two_parameters_cannot_be_written(rng, kind, backend):
     """write_grads would scale it twice: refused; without write_grads it is only read."""
     values = torch.randn(6, generator=rng.torch)
     for writes in (False, True):
         params = make_parameters(rng, shapes=[(6,), (6,)])
         before = twin(params)
-        opt = lrfused.AdamW(params, write_grads=writes, max_grad_norm=1.0, backend=backend)
+        opt = kind.ours(params, write_grads=writes, max_grad_norm=1.0, backend=backend)
         params[0].grad = params[1].grad = values.clone()
         if not writes:
             opt.step()
@@ -72,9 +75,9 @@ def test_one_gradient_for_two_parameters_cannot_be_written(rng, backend):
         assert torch.equal(params[0].grad, values)
 
 
-def test_a_refused_first_step_leaves_no_state(rng, backend):
+def test_a_refused_first_step_leaves_no_state(rng, kind, backend):
     """A gradient that is not finite with nonfinite="raise": no moments, no counts."""
-    opt = lrfused.AdamW(make_parameters(rng), nonfinite="raise", backend=backend)
+    opt = kind.ours(make_parameters(rng), nonfinite="raise", backend=backend)
     before = snapshot(opt)
     give_gradients(rng, opt, scale=math.inf)
     with pytest.raises(RuntimeError, match="step 0: a gradient is not finite"):
@@ -85,14 +88,22 @@ def test_a_refused_first_step_leaves_no_state(rng, backend):
     assert opt.metrics()["steps"] == 1
 
 
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "eps"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, id=f"{kind.name}-{name}")
+        for kind in CLASSES
+        for name in kind.hyperparameters
+        if name not in ("betas", "dampening")  # a pair, and what may be negative
+    ],
+)
 @pytest.mark.parametrize("value", [math.nan, -1.0])
-def test_a_schedule_that_starts_with_no_usable_value_is_named(rng, name, value):
+def test_a_schedule_that_starts_with_no_usable_value_is_named(rng, kind, name, value):
     """At construction: the argument, the value at step 0 and the rule."""
     schedule = schedules.input(torch.tensor(value), "knob")
     with pytest.raises(ValueError, match=rf"{name}: the schedule is {value} at step 0.*must"):
-        lrfused.AdamW(make_parameters(rng), **{name: schedule})
-    opt = lrfused.AdamW(make_parameters(rng))
+        kind.ours(make_parameters(rng), **{name: schedule})
+    opt = kind.ours(make_parameters(rng))
     with pytest.raises(ValueError, match=rf"{name}: the schedule is {value} at step 0.*must"):
         opt.add_param_group({"params": make_parameters(rng), name: schedule})
     assert len(opt.param_groups) == 1
@@ -101,7 +112,9 @@ def test_a_schedule_that_starts_with_no_usable_value_is_named(rng, name, value):
 @pytest.mark.parametrize(
     "option", [{"max_grad_norm": 1.0}, {"loss_scale": "dynamic"}, {"agc": 1.0}]
 )
-def test_a_parameter_spread_over_ranks_needs_their_gradients(rng, backend, option, monkeypatch):
+def test_a_parameter_spread_over_ranks_needs_their_gradients(
+    rng, kind, backend, option, monkeypatch
+):
     """What depends on all gradients is refused for it, since this rank has only a part."""
 
     class Mesh:
@@ -121,8 +134,8 @@ def test_a_parameter_spread_over_ranks_needs_their_gradients(rng, backend, optio
     param.grad = torch.ones(4).as_subclass(DTensor)
     message = r"spread over 2 ranks; max_grad_norm, agc, loss_scale"
     with pytest.raises(ValueError, match=message):
-        lrfused.AdamW([param], backend=backend, **option)
-    opt = lrfused.AdamW([param.detach()._local_tensor], backend=backend, **option)
+        kind.ours([param], backend=backend, **option)
+    opt = kind.ours([param.detach()._local_tensor], backend=backend, **option)
     opt.param_groups[0]["params"] = [param]  # as accelerate does it, after construction
     opt.scale(torch.zeros(()))
     with pytest.raises(ValueError, match=message):
@@ -130,14 +143,12 @@ def test_a_parameter_spread_over_ranks_needs_their_gradients(rng, backend, optio
     assert not opt.state[param]
 
 
-def test_a_default_device_changes_nothing(rng, backend):
+def test_a_default_device_changes_nothing(rng, kind, backend):
     """torch.set_default_device is about tensors that the caller makes, not about the step's."""
     params = make_parameters(rng)
     options = {"max_grad_norm": 0.1, "clip_value": 0.1, "agc": 0.1, "loss_scale": "dynamic"}
     ours, plain = (
-        lrfused.AdamW(
-            twin(params), lr=schedules.warmup_cosine(0.1, 2, 9), backend=backend, **options
-        )
+        kind.ours(twin(params), lr=schedules.warmup_cosine(0.1, 2, 9), backend=backend, **options)
         for _ in range(2)
     )
     for _ in range(3):
@@ -153,10 +164,10 @@ def test_a_default_device_changes_nothing(rng, backend):
     assert ours.metrics() == plain.metrics()
 
 
-def test_metrics_before_the_first_step_show_the_first_lr(rng, backend):
+def test_metrics_before_the_first_step_show_the_first_lr(rng, kind, backend):
     """lr is what the first step will use."""
     lr = schedules.linear(0.5, 0.1, 4)
-    opt = lrfused.AdamW(make_parameters(rng), lr=lr, backend=backend)
+    opt = kind.ours(make_parameters(rng), lr=lr, backend=backend)
     assert opt.metrics()["lr"] == [0.5] and opt.metrics()["steps"] == 0
     run(rng, 2, opt)
     assert opt.metrics()["lr"] == [lr(1)]

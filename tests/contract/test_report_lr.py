@@ -59,16 +59,16 @@ def groups_of(opt):
     return [dict(group) for group in opt.param_groups]
 
 
-def made(rng):
+def made(rng, kind):
     """An optimizer with a warmup, and its report."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup())
+    opt = kind.ours(make_parameters(rng), lr=warmup())
     return opt, lrfused.ReportLR(opt)
 
 
-def test_it_is_a_torch_scheduler(rng):
+def test_it_is_a_torch_scheduler(rng, kind):
     """isinstance LRScheduler, with the attributes and numbers of one that was just made."""
-    opt, report = made(rng)
-    like = L.LambdaLR(torch.optim.AdamW(make_parameters(rng)), lambda _: 1.0)
+    opt, report = made(rng, kind)
+    like = L.LambdaLR(kind.theirs(make_parameters(rng)), lambda _: 1.0)
     assert isinstance(report, L.LRScheduler) and not hasattr(report, "total_steps")
     assert report.optimizer is opt
     assert (report.last_epoch, report._step_count) == (like.last_epoch, like._step_count)
@@ -76,11 +76,11 @@ def test_it_is_a_torch_scheduler(rng):
     assert {"last_epoch", "_step_count", "_last_lr", "base_lrs"} <= like.state_dict().keys()
 
 
-def test_it_reports_the_schedule(rng):
+def test_it_reports_the_schedule(rng, kind):
     """After n steps get_last_lr() and get_lr() are [schedule(n)], as floats, without a warning."""
     params = make_parameters(rng)
     groups = [{"params": params[:2], "lr": warmup(0.5)}, {"params": params[2:]}]
-    opt = lrfused.AdamW(groups, lr=0.25)
+    opt = kind.ours(groups, lr=0.25)
     report = lrfused.ReportLR(opt)
     for step in range(12):
         expected = [warmup(0.5)(step), 0.25]
@@ -92,10 +92,10 @@ def test_it_reports_the_schedule(rng):
     assert report.last_epoch == 12
 
 
-def test_training_with_it_is_training_without_it(rng):
+def test_training_with_it_is_training_without_it(rng, kind):
     """Bit-equal, and neither the groups nor ``optimizer.step`` are touched."""
-    opt, _ = made(rng)
-    alone = lrfused.AdamW(twin(parameters_of(opt)), lr=warmup())
+    opt, _ = made(rng, kind)
+    alone = kind.ours(twin(parameters_of(opt)), lr=warmup())
     before = groups_of(opt)
     report = lrfused.ReportLR(opt)
     report.step()
@@ -108,9 +108,9 @@ def test_training_with_it_is_training_without_it(rng):
     assert opt.param_groups[0].keys() == alone.param_groups[0].keys()
 
 
-def test_it_may_be_stepped_before_the_optimizer(rng):
+def test_it_may_be_stepped_before_the_optimizer(rng, kind):
     """Not even torch's warning of that order: step() only counts."""
-    opt, report = made(rng)
+    opt, report = made(rng, kind)
     report.step()
     report.step()
     report.step(7)
@@ -119,12 +119,12 @@ def test_it_may_be_stepped_before_the_optimizer(rng):
     assert report.get_last_lr() == [warmup()(1)]
 
 
-def test_the_trainers_loop_keeps_the_schedule(rng):
+def test_the_trainers_loop_keeps_the_schedule(rng, kind):
     """transformers' Trainer: a LambdaLR of its own holds schedule(0), a ReportLR the schedule."""
     lr = schedules.linear(0.125, 1.0, 7)
 
     def train(scheduler_of):
-        opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+        opt = kind.ours(make_parameters(rng), lr=lr)
         scheduler, wrapped, logged = scheduler_of(opt), Wrapper(opt), []
         for _ in range(6):
             give_gradients(rng, opt)
@@ -140,16 +140,16 @@ def test_the_trainers_loop_keeps_the_schedule(rng):
     opt, report, logged = train(lrfused.ReportLR)
     assert logged == [lr(step) for step in range(1, 7)]
 
-    other = lrfused.AdamW(twin(parameters_of(opt)), lr=lr)
+    other = kind.ours(twin(parameters_of(opt)), lr=lr)
     resumed = lrfused.ReportLR(other)
     other.load_state_dict(opt.state_dict())
     resumed.load_state_dict(saved(report))
     assert resumed.get_last_lr() == report.get_last_lr() and resumed.last_epoch == 6
 
 
-def test_accelerates_calls_keep_the_schedule(rng):
+def test_accelerates_calls_keep_the_schedule(rng, kind):
     """Several step() a step, _step_count and last_epoch written: the lr is that of the steps."""
-    opt, _ = made(rng)
+    opt, _ = made(rng, kind)
     wrapped = Wrapper(opt)
     report = lrfused.ReportLR(wrapped)
     assert report.optimizer is opt  # by which accelerate finds the wrapper again
@@ -164,10 +164,10 @@ def test_accelerates_calls_keep_the_schedule(rng):
     assert report.get_last_lr() == [warmup()(5)]
 
 
-def test_a_tensor_lr_is_reported_as_a_float(rng):
+def test_a_tensor_lr_is_reported_as_a_float(rng, kind):
     """A Tensor lr stays as it is; what is reported is its value, not the tensor."""
     lr = torch.tensor(0.25)
-    opt = lrfused.AdamW(make_parameters(rng), lr=lr)
+    opt = kind.ours(make_parameters(rng), lr=lr)
     report = lrfused.ReportLR(opt)
     lr.fill_(0.5)
     run(rng, 2, opt, after=lambda _: report.step())
@@ -175,9 +175,9 @@ def test_a_tensor_lr_is_reported_as_a_float(rng):
     assert opt.param_groups[0]["lr"] is lr and report.base_lrs == [0.25]
 
 
-def test_what_is_written_to_the_groups_is_reported(rng):
+def test_what_is_written_to_the_groups_is_reported(rng, kind):
     """A number over a schedule, and a group that is added: what stands there is what is shown."""
-    opt, report = made(rng)
+    opt, report = made(rng, kind)
     opt.param_groups[0]["lr"] = 0.125
     opt.add_param_group({"params": make_parameters(rng, shapes=((3,),)), "lr": 0.5})
     with pytest.warns(UserWarning, match="overrides its schedule"):
@@ -185,9 +185,9 @@ def test_what_is_written_to_the_groups_is_reported(rng):
     assert report.get_last_lr() == [0.125, 0.5]
 
 
-def test_averaging_takes_over_from_it(rng):
+def test_averaging_takes_over_from_it(rng, kind):
     """torch.optim.swa_utils: SWALR leads from where it is made, and the report follows it."""
-    opt, report = made(rng)
+    opt, report = made(rng, kind)
     run(rng, 5, opt, after=lambda _: report.step())
     swa = swa_utils.SWALR(opt, 0.5, anneal_epochs=2)
     with pytest.warns(UserWarning, match="overrides its schedule"):
@@ -210,13 +210,13 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_it_loads_what_any_scheduler_wrote(rng, name):
+def test_it_loads_what_any_scheduler_wrote(rng, kind, name):
     """The checkpoint of another scheduler: the counts of calls are taken over, nothing else."""
-    writer = lrfused.AdamW(make_parameters(rng), lr=0.01)
+    writer = kind.ours(make_parameters(rng), lr=0.01)
     other = OTHERS[name](writer)
     needs_loss = name == "ReduceLROnPlateau"
     run(rng, 4, writer, after=lambda _: other.step(1.0) if needs_loss else other.step())
-    opt, report = made(rng)
+    opt, report = made(rng, kind)
     before = groups_of(opt)
     attributes = vars(report).keys()
     report.load_state_dict(other.state_dict())
@@ -225,30 +225,30 @@ def test_it_loads_what_any_scheduler_wrote(rng, name):
     assert report.optimizer is opt and report.base_lrs == report.get_last_lr() == [warmup()(0)]
 
 
-def test_its_state_is_plain_data(rng):
+def test_its_state_is_plain_data(rng, kind):
     """state_dict() has torch's keys, not the optimizer, and loads under weights_only."""
-    opt, report = made(rng)
+    opt, report = made(rng, kind)
     run(rng, 3, opt, after=lambda _: report.step())
     lr = [warmup()(3)]
     assert saved(report) == {"last_epoch": 3, "_step_count": 4, "base_lrs": [0.0], "_last_lr": lr}
     # As torch's schedulers do, another one takes over every key.
-    like = L.LambdaLR(torch.optim.AdamW(make_parameters(rng)), lambda _: 1.0)
+    like = L.LambdaLR(kind.theirs(make_parameters(rng)), lambda _: 1.0)
     like.load_state_dict({**like.state_dict(), **saved(report)})
     assert (like.last_epoch, like.get_last_lr()) == (3, lr)
 
 
 @pytest.mark.parametrize("broken", [3, {"last_epoch": 1.5}, {"_step_count": None}])
-def test_a_broken_state_is_refused(rng, broken):
+def test_a_broken_state_is_refused(rng, kind, broken):
     """No dictionary, or a count that is none: an error that says so, and nothing is changed."""
-    _, report = made(rng)
+    _, report = made(rng, kind)
     with pytest.raises(TypeError, match="state_dict: "):
         report.load_state_dict(broken)
     assert (report.last_epoch, report._step_count) == (0, 1)
 
 
-def test_copies_report_their_own_optimizer(rng):
+def test_copies_report_their_own_optimizer(rng, kind):
     """deepcopy and pickle, with the optimizer or alone: the copy goes on by itself."""
-    opt, report = made(rng)
+    opt, report = made(rng, kind)
     run(rng, 3, opt, after=lambda _: report.step())
     pair, (again, copied) = (opt, report), copy.deepcopy((opt, report))
     assert copied.optimizer is again

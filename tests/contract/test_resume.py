@@ -13,9 +13,17 @@ from . import training
 TRAIN = Path(training.__file__)
 
 
-def train(folder, steps, backend, save_at=0):
+def train(folder, steps, kind, backend, save_at=0):
     """Run training.py in a process of its own until it ends or kills itself."""
-    command = [sys.executable, str(TRAIN), str(folder), str(steps), backend, str(save_at)]
+    command = [
+        sys.executable,
+        str(TRAIN),
+        str(folder),
+        str(steps),
+        kind.name,
+        backend,
+        str(save_at),
+    ]
     places = [str(TRAIN.parents[2]), str(TRAIN.parents[1]), os.environ.get("PYTHONPATH")]
     path = os.pathsep.join(filter(None, places))
     return subprocess.run(
@@ -23,16 +31,16 @@ def train(folder, steps, backend, save_at=0):
     )
 
 
-def test_a_killed_run_resumes_bit_equal(tmp_path, backend):
+def test_a_killed_run_resumes_bit_equal(tmp_path, kind, backend):
     """A training process is killed (SIGKILL) in mid-warmup; another resumes from its checkpoint:
     weights, moments, counts, loss scale, lr and metrics are those of the uninterrupted run."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    training.main(whole, 24, backend, save_at=0)
-    assert train(broken, 24, backend, save_at=9).returncode == -signal.SIGKILL
+    training.main(whole, 24, kind.name, backend, save_at=0)
+    assert train(broken, 24, kind, backend, save_at=9).returncode == -signal.SIGKILL
     assert not (broken / "end.pt").exists()
-    result = train(broken, 24, backend)
+    result = train(broken, 24, kind, backend)
     assert result.returncode == 0, result.stderr.decode()
     a, b = (torch.load(f / "end.pt", weights_only=True) for f in (whole, broken))
     assert a.pop("resumed_from") == 0 and b.pop("resumed_from") == 9

@@ -31,8 +31,8 @@ def give(rng, opt, scale=1.0):
         p.grad = scale * torch.randn(p.shape, generator=rng.torch)
 
 
-def made(rng, backend="auto", scale="dynamic", **options):
-    opt = lrfused.AdamW(make_parameters(rng), loss_scale=scale, backend=backend, **options)
+def made(rng, kind, backend="auto", scale="dynamic", **options):
+    opt = kind.ours(make_parameters(rng), loss_scale=scale, backend=backend, **options)
     give(rng, opt)
     return opt
 
@@ -42,10 +42,10 @@ def refuses(opt):
 
 
 @dynamic
-def test_the_first_step_says_what_to_write(rng, backend, scale):
+def test_the_first_step_says_what_to_write(rng, kind, backend, scale):
     """RuntimeError with the scale and the two lines; again at the next try; nothing has changed.
     With the line that it says training goes on."""
-    opt = made(rng, backend, scale, lr=warmup())
+    opt = made(rng, kind, backend, scale, lr=warmup())
     before = [p.detach().clone() for p in parameters_of(opt)]
     init = 65536.0 if scale == "dynamic" else 64.0
     for _ in range(2):
@@ -70,9 +70,9 @@ ASKED = {
 
 @dynamic
 @pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
-def test_whoever_asked_may_step(rng, backend, ask, scale):
+def test_whoever_asked_may_step(rng, kind, backend, ask, scale):
     """scale(), or the scale out of metrics(): once is enough, for all later steps."""
-    opt = made(rng, backend, scale)
+    opt = made(rng, kind, backend, scale)
     ask(opt)
     for step in range(3):
         opt.step()
@@ -80,9 +80,9 @@ def test_whoever_asked_may_step(rng, backend, ask, scale):
         give(rng, opt)
 
 
-def test_other_calls_are_no_question(rng):
+def test_other_calls_are_no_question(rng, kind):
     """state_dict(), a load, sync_mirrors(), repr(): the scale is not what they are asked for."""
-    opt = made(rng)
+    opt = made(rng, kind)
     opt.load_state_dict(opt.state_dict())
     opt.sync_mirrors()
     repr(opt)
@@ -90,13 +90,13 @@ def test_other_calls_are_no_question(rng):
         opt.step()
 
 
-def test_constant_scales_and_outside_scalers_are_not_asked_for(rng, backend):
+def test_constant_scales_and_outside_scalers_are_not_asked_for(rng, kind, backend):
     """loss_scale=1024.0 is known to who wrote it; without a loss scale there is nothing to ask."""
     for scale in (1024.0, None):
-        opt = made(rng, backend, scale)
+        opt = made(rng, kind, backend, scale)
         opt.step()
         assert opt.metrics()["steps"] == 1
-    opt = made(rng, backend, None)
+    opt = made(rng, kind, backend, None)
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(sum(p.sum() for p in parameters_of(opt))).backward()
     scaler.step(opt)
@@ -104,17 +104,17 @@ def test_constant_scales_and_outside_scalers_are_not_asked_for(rng, backend):
 
 
 @dynamic
-def test_allocating_state_is_no_step(rng, backend, scale):
+def test_allocating_state_is_no_step(rng, kind, backend, scale):
     """What torch.distributed.checkpoint does to have state allocated (all gradients zero, every lr
     0, no state) is not refused; the step after it is, until somebody asks."""
-    opt = made(rng, backend, scale)
-    plain = lrfused.AdamW(twin(parameters_of(opt)), loss_scale=scale, backend=backend)
+    opt = made(rng, kind, backend, scale)
+    plain = kind.ours(twin(parameters_of(opt)), loss_scale=scale, backend=backend)
     for p in parameters_of(opt):
         p.grad.zero_()
     lr, opt.param_groups[0]["lr"] = opt.param_groups[0]["lr"], 0.0
     opt.step()
     opt.param_groups[0]["lr"] = lr
-    assert len(opt.state) == len(parameters_of(opt))
+    assert len(opt.state) == (len(parameters_of(opt)) if kind.has_state else 0)
     give(rng, opt)
     with refuses(opt):
         opt.step()
@@ -131,9 +131,9 @@ COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda opt: pickle.loads(pickle.d
 
 
 @pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
-def test_a_copy_remembers_whether_it_was_asked(rng, duplicate):
+def test_a_copy_remembers_whether_it_was_asked(rng, kind, duplicate):
     """Before the first step; and one of an optimizer that has stepped goes on."""
-    opt = made(rng)
+    opt = made(rng, kind)
     other = duplicate(opt)
     give(rng, other)
     with refuses(other):
@@ -147,12 +147,12 @@ def test_a_copy_remembers_whether_it_was_asked(rng, duplicate):
     assert other.metrics()["steps"] == 2
 
 
-def test_a_resumed_run_is_asked_again(rng):
+def test_a_resumed_run_is_asked_again(rng, kind):
     """A checkpoint brings the scale, not the code that multiplies by it."""
-    first = made(rng)
+    first = made(rng, kind)
     first.scale(torch.ones(()))
     first.step()
-    opt = made(rng)
+    opt = made(rng, kind)
     opt.load_state_dict(first.state_dict())
     before = snapshot(first)["metrics"]
     with refuses(opt):
@@ -162,16 +162,16 @@ def test_a_resumed_run_is_asked_again(rng):
     assert opt.metrics()["steps"] == 2
 
 
-def test_a_skipped_step_was_asked_for(rng, backend):
+def test_a_skipped_step_was_asked_for(rng, kind, backend):
     """The first steps overflow, as the first scale may be too large: they are skipped, not
     refused."""
-    opt = made(rng, backend)
+    opt = made(rng, kind, backend)
     opt.scale(torch.ones(()))
     for _ in range(2):
         give(rng, opt, scale=torch.inf)
         opt.step()
     assert opt.metrics()["skipped_steps"] == 2
-    other = made(rng, backend)
+    other = made(rng, kind, backend)
     before = snapshot(copy.deepcopy(other))
     give(rng, other, scale=torch.inf)
     with refuses(other):
@@ -180,11 +180,11 @@ def test_a_skipped_step_was_asked_for(rng, backend):
 
 
 @pytest.mark.parametrize("asks", [True, False])
-def test_a_compiled_step_asks_in_its_graph(rng, asks):
+def test_a_compiled_step_asks_in_its_graph(rng, kind, asks):
     """torch.compile of scale, backward and step: no complaint, and the same bits as in eager;
     without scale() the first call raises."""
     params = make_parameters(rng, shapes=[(4,), (2, 3)])
-    opts = [lrfused.AdamW(p, lr=warmup(), loss_scale=POLICY) for p in (params, twin(params))]
+    opts = [kind.ours(p, lr=warmup(), loss_scale=POLICY) for p in (params, twin(params))]
 
     def step(opt):
         loss = sum(p.square().sum() for p in opt.param_groups[0]["params"])

@@ -6,8 +6,6 @@ import pytest
 import torch
 from lib.contract import assert_same_run, make_parameters, parameters_of, run, twin, warmup
 
-import lrfused
-
 
 def with_entries(opt):
     """Entries of all kinds, of no parameter and of one."""
@@ -18,10 +16,10 @@ def with_entries(opt):
     return opt
 
 
-def test_steps_leave_them_alone(rng, backend):
+def test_steps_leave_them_alone(rng, kind, backend):
     """Steps before and after give the bits of a run without them."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup(), max_grad_norm=1.0, backend=backend)
-    plain = lrfused.AdamW(twin(parameters_of(opt)), lr=warmup(), max_grad_norm=1.0, backend=backend)
+    opt = kind.ours(make_parameters(rng), lr=warmup(), max_grad_norm=1.0, backend=backend)
+    plain = kind.ours(twin(parameters_of(opt)), lr=warmup(), max_grad_norm=1.0, backend=backend)
     opt.state["early"] = None
     run(rng, 2, opt, plain)
     with_entries(opt)
@@ -32,14 +30,15 @@ def test_steps_leave_them_alone(rng, backend):
     assert opt.state["early"] is None and opt.state["note"] == "mine"
 
 
-@pytest.mark.parametrize("cls", [torch.optim.AdamW, lrfused.AdamW])
-def test_they_are_saved_and_loaded(rng, cls):
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_they_are_saved_and_loaded(rng, kind, side):
     """As with torch.optim.AdamW, of which the same is asked."""
-    opt = cls(make_parameters(rng))
+    make = getattr(kind, side)
+    opt = make(make_parameters(rng))
     run(rng, 2, opt)
     saved = copy.deepcopy(with_entries(opt).state_dict())
     assert saved["state"]["note"] == "mine" and saved["state"][0]["seen"] == 7
-    other = cls(twin(parameters_of(opt)))
+    other = make(twin(parameters_of(opt)))
     other.load_state_dict(saved)
     assert other.state["note"] == "mine"
     assert other.state["history"] == {"losses": [1.0, 2.0]}
@@ -52,9 +51,9 @@ def test_they_are_saved_and_loaded(rng, cls):
     run(rng, 1, copied)
 
 
-def test_an_entry_may_come_before_the_first_load(rng):
+def test_an_entry_may_come_before_the_first_load(rng, kind):
     """accelerate's load_state_dict(state_dict()) of a fresh optimizer that has one."""
-    opt = lrfused.AdamW(make_parameters(rng), lr=warmup())
+    opt = kind.ours(make_parameters(rng), lr=warmup())
     opt.state["note"] = "mine"
     opt.load_state_dict(opt.state_dict())
     run(rng, 2, opt)

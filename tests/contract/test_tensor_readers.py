@@ -9,7 +9,6 @@ from lib.contract import assert_same_run, give_gradients, make_parameters, param
 from lib.runs import needs_cpp
 from torch.nn import Parameter
 
-import lrfused
 from lrfused import native
 from lrfused.engine import slow_path
 
@@ -17,19 +16,19 @@ pytestmark = needs_cpp
 
 
 @pytest.fixture
-def opt(rng, reader):
+def opt(rng, kind, reader):
     """In the middle of a run, of which the walk asks by each of its ways."""
-    opt = lrfused.AdamW(make_parameters(rng), backend="cpu", max_grad_norm=1.0)
+    opt = kind.ours(make_parameters(rng), backend="cpu", max_grad_norm=1.0)
     run(rng, 2, opt)
     return opt
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_a_usual_step_is_left_to_the_walk(rng, reader, monkeypatch, dtype):
+def test_a_usual_step_is_left_to_the_walk(rng, kind, reader, monkeypatch, dtype):
     """Kept and fresh gradients, one that is left out: no closer look, and the reference's bits."""
     params = make_parameters(rng, dtype)
-    ours = lrfused.AdamW(params, backend="cpu", max_grad_norm=1.0)
-    plain = lrfused.AdamW(twin(params), backend="reference", max_grad_norm=1.0)
+    ours = kind.ours(params, backend="cpu", max_grad_norm=1.0)
+    plain = kind.ours(twin(params), backend="reference", max_grad_norm=1.0)
     run(rng, 2, ours, plain)
     give_gradients(rng, ours, plain)
     plain.step()
@@ -39,7 +38,7 @@ def test_a_usual_step_is_left_to_the_walk(rng, reader, monkeypatch, dtype):
     assert_same_run(ours, plain)
 
 
-def test_swapped_tensors_are_followed(rng, opt):
+def test_swapped_tensors_are_followed(rng, kind, opt):
     """torch.utils.swap_tensors, which refuses tensors that anybody refers to."""
     param = parameters_of(opt)[1]
     old, new = param.detach(), Parameter(torch.randn(13, generator=rng.torch))
@@ -48,7 +47,7 @@ def test_swapped_tensors_are_followed(rng, opt):
     del old
     opt.zero_grad()
     torch.utils.swap_tensors(param, new)
-    plain = lrfused.AdamW(twin(parameters_of(opt)), backend="cpu", max_grad_norm=1.0)
+    plain = kind.ours(twin(parameters_of(opt)), backend="cpu", max_grad_norm=1.0)
     plain.load_state_dict(opt.state_dict())
     run(rng, 2, opt, plain)
     assert_same_run(opt, plain)
@@ -69,9 +68,9 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("make", NOT_PLAIN.values(), ids=NOT_PLAIN)
-def test_a_gradient_that_cannot_be_used_where_it_lies_is_copied(rng, opt, monkeypatch, make):
+def test_a_gradient_that_cannot_be_used_where_it_lies_is_copied(rng, kind, opt, monkeypatch, make):
     """A sign that was not carried out, strides, a crooked address: by the walk's own word."""
-    plain = lrfused.AdamW(twin(parameters_of(opt)), backend="reference", max_grad_norm=1.0)
+    plain = kind.ours(twin(parameters_of(opt)), backend="reference", max_grad_norm=1.0)
     plain.load_state_dict(opt.state_dict())
     run(rng, 1, opt, plain)
     give_gradients(rng, opt, plain)

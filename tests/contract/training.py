@@ -1,4 +1,4 @@
-"""A small training run: python training.py FOLDER STEPS BACKEND SAVE_AT.
+"""A small training run: python training.py FOLDER STEPS KIND BACKEND SAVE_AT.
 
 Resumes from FOLDER/checkpoint.pt if it is there; with SAVE_AT > 0 it saves a checkpoint after so
 many steps, takes three more steps and kills itself, as a lost machine would. At the end writes
@@ -13,23 +13,25 @@ from pathlib import Path
 import lib.interpreting  # noqa: F401 (makes it quick)
 import torch
 from lib import emulating
+from lib.optimizers import named
 
 import lrfused
 from lrfused import schedules
 
 
-def main(folder: Path, steps: int, backend: str, save_at: int) -> None:
+def main(folder: Path, steps: int, name: str, backend: str, save_at: int) -> None:
     """Train, and perhaps die."""
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
     warmup = schedules.warmup_cosine(0.05, warmup_steps=15, total_steps=40)
     temperature = torch.tensor(1.0)
-    opt = lrfused.AdamW(
+    kind = named(name)
+    scheduled = {**kind.scheduled, "weight_decay": 0.1 * warmup / 0.05}
+    opt = kind.ours(
         model.parameters(),
         lr=warmup * schedules.input(temperature, "temperature"),
-        betas=(0.9, schedules.linear(0.9, 0.999, 30)),
-        weight_decay=0.1 * warmup / 0.05,
-        bias_correction="product",
+        **scheduled,
+        **kind.carrying,
         max_grad_norm=0.5,
         loss_scale=lrfused.LossScale(init=2.0**100, growth_interval=4),
         backend=backend,
@@ -73,4 +75,4 @@ def main(folder: Path, steps: int, backend: str, save_at: int) -> None:
 
 if __name__ == "__main__":
     emulating.inherit()
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5]))

@@ -84,3 +84,13 @@ def test_programs_of_which_one_fits_in_shared_memory(rng, rule):
         {"lr": S.exp(-S.step)},
     )
     assert_as_reference(problem, "cuda", lr=lr, groups=groups, max_grad_norm=0.1)
+
+
+def test_tensors_of_equal_inputs_share_a_row_of_scalars(rng):
+    """What stands before the decision: rows of tensors for themselves, of 80 bytes, and indices."""
+    tensors, indices, decision = 32, 32 * 4, 32
+    problem = random_problem(rng, [(3,)] * tensors, 3, none=0.0)
+    problem.gradients[1][0] = None  # a count of its own: another row, which nobody else looks for
+    step = assert_as_reference(problem, "cuda", groups=({}, {"lr": 0.1})).opt._engine.table.run
+    of_one = step.decided[: -indices - decision][-80 * tensors :]
+    assert step.decided[: -indices - decision].any() and not of_one.any()

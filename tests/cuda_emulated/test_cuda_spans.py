@@ -81,5 +81,5 @@ def test_every_ticket_returns_to_0(rng):
     step = run(problem, "cuda", agc=0.05, max_grad_norm=0.3).opt._engine.table.run
     spans = 3
     sums = spans * 4 * 8
-    tickets = step._room[step.step.decided_end + sums :]
+    tickets = step._workspace[step.step.decided_end + sums :]
     assert len(tickets) >= 4 * (spans + 4) and not tickets.any()

@@ -8,10 +8,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import lrfused
+from lib.optimizers import kind_of
 from lrfused import schedules
 
 SHAPES = ((7, 5), (13,), (), (2, 3, 4))
 STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+STATE_KEYS += ("momentum_buffer", "lrfused_buffer_written")
 
 
 def make_parameters(
@@ -35,7 +37,7 @@ def parameters_of(opt: torch.optim.Optimizer) -> list[Tensor]:
 def give_gradients(rng: Any, *optimizers: torch.optim.Optimizer, scale: float = 1.0) -> None:
     """The same fresh random gradients for each of the optimizers, as if of a scaled loss."""
     for opt in optimizers:
-        if isinstance(opt, lrfused.AdamW):
+        if isinstance(opt, lrfused.FusedOptimizer):
             opt.scale(torch.zeros(()))
     for together in zip(*map(parameters_of, optimizers), strict=True):
         like = together[0]
@@ -84,30 +86,36 @@ def assert_same_run(ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer) 
 def assert_near(ours: torch.optim.Optimizer, theirs: torch.optim.Optimizer) -> None:
     """Parameters and state of two optimizers whose parameters and gradients are of size 1.
 
-    Each element within 1e-6 (float64: 1e-12): of its own size the second moments, which only
-    add up; of size 1 the parameters and first moments, where large terms may cancel.
+    Each element within the bound of their kind (AdamW: 1e-6, float64: 1e-12): of its own size what
+    only adds up, as second moments; of size 1 or more where large terms may cancel.
     """
+    kind = kind_of(ours)
     couples = zip(parameters_of(ours), parameters_of(theirs), strict=True)
     for index, (a, b) in enumerate(couples):
-        mine, other = ours.state.get(a, {}), theirs.state.get(b, {})
+        mine, other = shown_state(ours, a), shown_state(theirs, b)
         assert set(mine) == set(other), f"state of parameter {index}"
-        assert float(mine.get("step", 0)) == float(other.get("step", 0))
-        _assert_elements_near(f"parameter {index}", a, b, 1.0)
-        for key in STATE_KEYS[1:]:
-            if key in other:
-                size = 1.0 if key == "exp_avg" else 0.0
-                _assert_elements_near(f"{key} {index}", mine[key], other[key], size)
+        assert float(mine.pop("step", 0)) == float(other.pop("step", 0))
+        _assert_elements_near(f"parameter {index}", a, b, 1.0, kind.bound)
+        for key, tensor in mine.items():
+            _assert_elements_near(f"{key} {index}", tensor, other[key], kind.sizes[key], kind.bound)
 
 
-def _assert_elements_near(name: str, a: Tensor, b: Tensor, size: float) -> None:
+def shown_state(opt: torch.optim.Optimizer, param: Tensor) -> dict[str, Any]:
+    """What torch's optimizers have, too; torch.optim.SGD's None is what ours leaves out."""
+    own = kind_of(opt).own
+    state = opt.state.get(param, {})
+    return {key: x for key, x in state.items() if key not in own and x is not None}
+
+
+def _assert_elements_near(name: str, a: Tensor, b: Tensor, size: float, bound: float) -> None:
     assert a.dtype == b.dtype and a.shape == b.shape, name
-    bound = 1e-12 if b.dtype in (torch.float64, torch.complex128) else 1e-6
+    bound *= 1e-6 if b.dtype in (torch.float64, torch.complex128) else 1.0
     excess = (a - b).detach().abs() - bound * b.detach().abs().clamp(min=size)
     assert not (excess > 0).any(), f"{name}: {excess.max().item():.3g} beyond the bound {bound}"
     assert bool(torch.isfinite(a).all() == torch.isfinite(b).all()), name
 
 
-def snapshot(opt: lrfused.AdamW) -> dict[str, Any]:
+def snapshot(opt: lrfused.FusedOptimizer) -> dict[str, Any]:
     """Everything that a refused call has to leave as it was."""
     saved = opt.state_dict()
     return {
@@ -121,7 +129,7 @@ def snapshot(opt: lrfused.AdamW) -> dict[str, Any]:
     }
 
 
-def assert_unchanged(opt: lrfused.AdamW, before: dict[str, Any]) -> None:
+def assert_unchanged(opt: lrfused.FusedOptimizer, before: dict[str, Any]) -> None:
     """Nothing has moved since the snapshot."""
     now = snapshot(opt)
     assert_same_bits(now.pop("tensors"), before["tensors"])

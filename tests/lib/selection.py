@@ -10,8 +10,11 @@ INTERPRETED_LATER = ("contract", "several", "step", "torch_compile")
 KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
 KEPT += ("test_random_combinations_on_several_devices",)
 NOT_KEPT = ("test_random_combinations",)
-# What processes of their own show of host Python is shown over one backend, with the slow tests
-# over all.
+# The first kind of optimizer runs over every backend, the others over this one and with the slow
+# tests over all: what they show beyond the kernels' own tests is host Python.
+SHORT = "cpu"
+# What processes of their own show of host Python is shown over one backend and the first kind,
+# with the slow tests over all.
 IN_PROCESSES = ("test_storage_of_moments_and_counts_may_move", "test_freed_storage_is_refused")
 IN_PROCESSES += ("test_a_killed_run_resumes_bit_equal", "test_a_spawned_process_steps_on")
 

@@ -72,6 +72,7 @@ ROWS = {
         {"model_size": 96, "warmup_steps": 120, "factor": 2.0},
         {"model_size": 1, "warmup_steps": 7, "factor": 0.5},
     ),
+    "rex": _row(S.rex, {"peak": VALUE, "steps": LENGTH}, {"steps": 120}, {"steps": 7}),
     "step_decay": _row(
         S.step_decay,
         {"value": VALUE, "factor": VALUE, "every": LENGTH},

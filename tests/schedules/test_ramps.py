@@ -116,6 +116,17 @@ def test_noam(width, n, factor):
     assert_follows(S.noam(width, n, factor), formula, around(3 * n), scale=0.0)
 
 
+@given(peak=values, n=lengths)
+def test_rex(peak, n):
+    def formula(t):
+        left = max(n - t, 0) / n
+        return peak * left / (0.5 + 0.5 * left)
+
+    schedule = S.rex(peak, n)
+    assert_follows(schedule, formula, around(2 * n), scale=0.0)
+    assert schedule(0) == peak and schedule(n) == 0.0
+
+
 @given(value=values, factor=st.floats(0.01, 2.0) | st.just(0.0), every=lengths)
 def test_step_decay(value, factor, every):
     def formula(t):

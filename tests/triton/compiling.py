@@ -23,7 +23,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from lrfused import schedules as S  # noqa: E402
-from lrfused.backends.triton import rules, shapes  # noqa: E402
+from lrfused.backends.triton import shapes  # noqa: E402
 from lrfused.backends.triton import words as w  # noqa: E402
 from lrfused.backends.triton.apply import apply_kernel  # noqa: E402
 from lrfused.backends.triton.kinds import kind  # noqa: E402
@@ -59,7 +59,7 @@ def group_options(rule, on=False):
 
 def of_rule(rule):
     """What apply is compiled for beside dtypes and options."""
-    return {"RULE": getattr(rules, rule.name), "SCALARS": len(rule.scalars)}
+    return {"RULE": rule.name, "SCALARS": len(rule.scalars)}
 
 
 LR = [(0, Slot.LR, S.warmup_cosine(1e-3, 10, 100))]

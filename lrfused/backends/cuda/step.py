@@ -25,7 +25,7 @@ class Call(NamedTuple):
 
 
 class CudaStep:
-    """One table, ready to be stepped by two launches at most; ``several.Step`` says how.
+    """One table, ready to be stepped by two launches at most; ``multi_device.Step`` says how.
 
     CUDA graphs read this object's memory: it has to live as long as they do.
     """

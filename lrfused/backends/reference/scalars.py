@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrfused.settings.loss_scale import LARGEST_FLOAT32, LossScale
+from lrfused.settings.loss_scale import LossScale
 from lrfused.settings.options import GroupOptions
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import LARGEST_FLOAT32, Slot
 from lrfused.state.device_state import DeviceState, Field
 from lrfused.state.step_counts import Counts
 

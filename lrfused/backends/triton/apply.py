@@ -8,6 +8,7 @@ import triton.language as tl
 
 from lrfused.backends.triton.memory import element_size, pointer, read, write
 from lrfused.backends.triton.record import make_record
+from lrfused.backends.triton.rules import update
 from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
     FLOAT64,
@@ -72,7 +73,7 @@ def update_tile(
         state = state + (x,)
     if KINDS[AT + KIND_CLIP]:
         g = clip_value(g, r.clip_bound) * r.post_scale
-    p, state = RULE(g, p, state, r.scalars)
+    p, state = update(RULE, g, p, state, r.scalars)
     write(at.p, offsets, present, p, P)
     for i in tl.static_range(len(at.state)):
         write(at.state[i], offsets, present, state[i], KINDS[AT + KIND_STATE + i])
@@ -190,7 +191,7 @@ def apply_kernel(
 ):
     """A program a stretch, last first: what measure read last is still in the cache.
 
-    RULE is the function of the optimizer's rule, SCALARS the number of its scalars.
+    RULE is the name of the optimizer's rule, SCALARS the number of its scalars.
     """
     stretch = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64)
     tensor = tl.load(table.stretches + stretch * PART_SIZE + PART_TENSOR)

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""exp, log, cos, pow in Triton: the operations of lrfused/elementary.py, one for one.
+"""exp, log, cos, pow in Triton: the operations of lrfused/numerics/elementary.py, one for one.
 
 All take and return float64 blocks. Wherever a minus sign is needed it is a multiplication by
 -1.0, because Triton's own ``-x`` is 0 - x, which loses the sign of zero.

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The norm of lrfused/norm.py in Triton: the same additions in the same order."""
+"""The norm of lrfused/numerics/norm.py in Triton: the same additions in the same order."""
 
 import triton
 import triton.language as tl

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Plan: one program that decides everything of a step; lrfused/plan.py's arithmetic in lanes."""
+"""Plan: one program that decides everything of a step; csrc/core/plan.h in lanes."""
 
 import triton
 import triton.language as tl

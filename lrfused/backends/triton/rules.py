@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The optimizers' updates: a function a rule, under the rule's name, as in csrc/rules/.
+"""The optimizers' updates, as in csrc/rules/: a function a rule, and its line in ``update``.
 
 Each is of the gradient after the prologue, the parameter, the operands that the group uses and the
 rule's scalars in its order, all in the compute type; it returns the new parameter and operands.
@@ -74,3 +74,20 @@ def sgd(g, p, state, scalars):
         direction = term(buffer, from_buffer) + term(direction, from_gradient)
         after = (buffer,)
     return decayed - direction * lr, after
+
+
+@triton.jit
+def update(RULE: tl.constexpr, g, p, state, scalars):
+    """That of the rule of this name.
+
+    (Kernels are told the name, not the function: up to 3.6 Triton cannot describe a function to
+    the hooks for what is compiled, one of which torch's symmetric memory sets.)
+    """
+    if RULE == "adamw":
+        after = adamw(g, p, state, scalars)
+    elif RULE == "lion":
+        after = lion(g, p, state, scalars)
+    else:
+        tl.static_assert(RULE == "sgd")
+        after = sgd(g, p, state, scalars)
+    return after

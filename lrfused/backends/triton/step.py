@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lrfused.backends.triton import layout, rules, shapes
+from lrfused.backends.triton import layout, shapes
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.apply import apply_kernel
 from lrfused.backends.triton.kinds import Kind, kind_of
@@ -43,7 +43,7 @@ class TritonStep:
         rule = work.rule
         programs = shapes.arrange(work.hyper.programs, rule, work.groups, work.input)
         self._shapes, self._flags = programs.flat, layout.flags_of(work)
-        self._rule = (getattr(rules, rule.name), len(rule.scalars))
+        self._rule = (rule.name, len(rule.scalars))
         self._table = layout.make_table(work, programs)
         self._spans = self._table.spans.numel()
         self._halves = self._table.halves.numel() // int(w.HALF_SIZE)
