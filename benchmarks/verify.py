@@ -29,13 +29,13 @@ def reference(data: Data, settings: Settings) -> Reference:
     """One period of the workload, stepped by the formulas of the settings' optimizer."""
     p = data.initial.double()
     made = RULES[settings.optimizer](p, settings)
-    p_size = p.abs()
+    p_size, bound = p.abs(), BOUNDS.get(data.case.dtype_name, 0.0)
     for step, pool in enumerate(data.gradients):
         g, lr = pool.double() / data.scale, settings.lr
         if data.case.form.clips:
             lr *= warmup_cosine(step, settings)
             g *= min(1.0, settings.max_grad_norm / (data.norm(pool) / data.scale + 1e-6))
-        p, added = made.step(p, g, lr, BOUNDS[data.case.dtype_name])
+        p, added = made.step(p, g, lr, bound)
         p_size = p_size + added
     return Reference({"p": p, **made.values()}, {"p": p_size, **made.sizes()})
 

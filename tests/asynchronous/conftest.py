@@ -2,6 +2,7 @@
 
 import pytest
 from lib.late_device import LateQueue, PosingBackend
+from lib.rules_for_steps import rule  # noqa: F401 (a fixture)
 from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import native

@@ -8,11 +8,9 @@ import pytest
 import torch
 from lib.runs import FEW, assert_same_bits, random_problem, set_gradients, start
 
-import lrfused
 from lrfused import schedules as S
 from lrfused.backends.registry import BACKENDS
 from lrfused.engine import bind
-from lrfused.rules import ADAMW
 from lrfused.settings.slots import Slot
 
 from .capturing import capture
@@ -21,7 +19,7 @@ ADDRESSED = ("words", "loss_scale")
 
 
 @pytest.fixture
-def made(rng, queue):
+def made(rng, queue, rule):
     """After two steps, of which one parameter had no part."""
     made = start(random_problem(rng, FEW, 1).values, max_grad_norm=1.0, loss_scale="dynamic")
     for _ in range(2):
@@ -40,7 +38,7 @@ def addresses(made):
     state = made.opt._engine.bookkeeping.state(made.opt.param_groups)
     found = [getattr(state, name).data_ptr() for name in ADDRESSED]
     found += [getattr(state.tensors, n).data_ptr() for n in ("counts", "steps", "carried")]
-    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in ADAMW.keys[:2]]
+    return found + [made.opt.state[made.params[0]][k].data_ptr() for k in made.opt.rule.keys[:2]]
 
 
 def test_a_capture_asks_nothing_and_nothing_is_asked_of_it(made, queue):
@@ -89,7 +87,7 @@ def test_a_first_step_cannot_be_captured(rng, queue):
 
 def test_the_reference_cannot_be_captured(rng, made, queue, monkeypatch):
     monkeypatch.setattr(bind, "choose_for_all", lambda choice, devices: BACKENDS["reference"])
-    opt = lrfused.AdamW(made.params)
+    opt = type(made.opt)(made.params)
     opt.step()
     with pytest.raises(RuntimeError, match=r"'reference' asks the device .* cannot be captured"):
         capture(queue, opt)
@@ -171,11 +169,10 @@ def test_push_before_the_first_step_leaves_it_to_that(rng):
     assert made.opt.metrics()["lr"] == [0.25]
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("amsgrad", True), ("maximize", True), ("lr", torch.tensor(0.1))]
-)
-def test_push_refuses_what_is_not_a_number(rng, made, key, value):
-    made.opt.param_groups[0][key] = value
+@pytest.mark.parametrize("change", [None, {"maximize": True}, {"lr": torch.tensor(0.1)}], ids=repr)
+def test_push_refuses_what_is_not_a_number(rng, made, rule, change):
+    """Without a change, the rule's own."""
+    made.opt.param_groups[0].update(change or rule.largest or {"maximize": True})
     with pytest.raises(RuntimeError, match="push: param_groups holds more than other numbers"):
         made.opt.push()
     assert made.opt._engine.table.run.pushed == []

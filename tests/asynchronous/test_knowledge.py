@@ -127,7 +127,7 @@ def test_a_loaded_counter_is_newer_than_what_is_on_its_way(rng, queue):
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copy_waits_for_nothing(rng, queue, duplicate):
+def test_a_copy_waits_for_nothing(rng, queue, rule, duplicate):
     made, step = stepping(rng, lr=LR)
     step()
     opt = duplicate(made.opt)
@@ -141,7 +141,7 @@ def test_a_copy_waits_for_nothing(rng, queue, duplicate):
 # Errors
 
 
-def test_a_refused_step_is_told_by_a_later_one_which_does_nothing(rng, queue):
+def test_a_refused_step_is_told_by_a_later_one_which_does_nothing(rng, queue, rule):
     made, step = stepping(rng, nonfinite="raise")
     step()
     queue.run()
@@ -207,7 +207,7 @@ def test_an_unusable_hyperparameter_is_named(rng, queue):
         step()
 
 
-def test_the_steps_are_those_of_a_cpu(rng, queue, monkeypatch):
+def test_the_steps_are_those_of_a_cpu(rng, queue, rule, monkeypatch):
     problem = random_problem(rng, FEW, 6)
     late = start(problem.values, lr=LR, max_grad_norm=0.5, loss_scale="dynamic")
     for gradients in problem.gradients:

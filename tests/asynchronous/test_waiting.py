@@ -13,10 +13,10 @@ X = torch.tensor(0.5, dtype=torch.float64)
 LR = S.warmup_cosine(1e-2, 3, 20)
 OPTIONS = {
     "default": {},
-    "scheduled": {"lr": LR, "weight_decay": 0.1 * LR, "betas": (S.linear(0.8, 0.9, 9), 0.99)},
+    "scheduled": {"lr": LR},  # and what the rule has
     "input": {"lr": LR * S.input(X, "x"), "max_grad_norm": S.input(X, "y")},
     "tensor": {"lr": torch.tensor(0.01)},
-    "clips": {"max_grad_norm": 0.1, "clip_value": 0.3, "agc": 0.1, "amsgrad": True},
+    "clips": {"max_grad_norm": 0.1, "clip_value": 0.3, "agc": 0.1},
     "loss scale": {"loss_scale": "dynamic", "always_measure": True},
     "raise": {"nonfinite": "raise"},
     "write": {"write_grads": True},
@@ -67,18 +67,19 @@ def steady_steps(rng, queue, made, change=lambda gradients: gradients, outside=N
 
 @pytest.mark.parametrize("reader", [*native.tensor_readers, "none"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_no_steady_step_waits(rng, queue, monkeypatch, name, reader):
+def test_no_steady_step_waits(rng, queue, rule, monkeypatch, name, reader):
     names = [known for known in native.tensor_readers if known == reader]
     monkeypatch.setattr(native, "tensor_readers", names)
     values = random_problem(rng, FEW, 1).values
-    made = start(values, groups=({}, {"eps": 1e-6}), **OPTIONS[name])
+    own = {"scheduled": rule.scheduled, "clips": rule.largest}.get(name, {})
+    made = start(values, groups=({}, {"weight_decay": 1e-6}), **OPTIONS[name], **own)
     steady_steps(rng, queue, made)
     assert queue.done > 2  # and something was learnt
     assert made.opt.metrics()["steps"] == 8
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_no_copied_gradient_waits(rng, queue, layout):
+def test_no_copied_gradient_waits(rng, queue, rule, layout):
     made = start([torch.zeros(4, 6, 3, 5)], max_grad_norm=1.0)
     for step in range(5):
         made.params[0].grad = LAYOUTS[layout](torch.randn(4, 6, 3, 5, generator=rng.torch))
@@ -91,7 +92,7 @@ def test_no_copied_gradient_waits(rng, queue, layout):
 
 @pytest.mark.parametrize("scale", [None, torch.tensor(2.0), torch.tensor([2.0])])
 @pytest.mark.parametrize("found", [torch.tensor(0.0), torch.tensor([1.0]), 0])
-def test_a_grad_scalers_tensors_are_not_read(rng, queue, scale, found):
+def test_a_grad_scalers_tensors_are_not_read(rng, queue, rule, scale, found):
     made = start(random_problem(rng, FEW, 1).values)
     steady_steps(rng, queue, made, outside={"grad_scale": scale, "found_inf": found})
     assert made.opt.metrics()["skipped_steps"] == 8 * int(found)

@@ -11,9 +11,9 @@ from lrfused.device.host_to_device import SPARES, Upload
 pytestmark = pytest.mark.usefixtures("cuda")
 
 
-def test_the_same_bits_in_any_order_of_blocks_and_threads(rng, cuda):
+def test_the_same_bits_in_any_order_of_blocks_and_threads(rng, rule, cuda):
     problem = random_problem(rng, [(20000,), (513,), (3, 700)], 2)
-    options = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1, "amsgrad": True}
+    options = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1, **rule.largest}
     want = run(problem, **options)
     for _ in range(4):
         cuda.seed(int(rng.numpy.integers(2**63)))
@@ -27,7 +27,7 @@ def test_more_tensors_than_the_smaller_kernels_take(rng, cuda):
     assert_as_reference(problem, "cuda", max_grad_norm=0.1)
 
 
-def test_more_tensors_than_parameters_of_a_kernel(rng, cuda, monkeypatch):
+def test_more_tensors_than_parameters_of_a_kernel(rng, rule, cuda, monkeypatch):
     """A table of gradients on the device."""
     monkeypatch.setattr(cuda.module, "parameter_capacity", lambda: 3)
     problem = random_problem(rng, SMALL, 5, none=0.4)
@@ -47,7 +47,7 @@ def test_a_push_makes_room_for_captures_of_such_tables(rng, cuda, monkeypatch):
     assert len(posed._spares) == SPARES
 
 
-def test_more_groups_programs_and_units_than_threads(rng):
+def test_more_groups_programs_and_units_than_threads(rng, rule):
     """Each group with a schedule, each tensor with a count, each unit with a factor of its own."""
     problem = random_problem(rng, [(2,)] * 140 + [(150, 2)], 3, none=0.4)
     groups = tuple(
@@ -56,7 +56,7 @@ def test_more_groups_programs_and_units_than_threads(rng):
     assert_as_reference(problem, "cuda", groups=groups, agc=0.05, max_grad_norm=0.1)
 
 
-def test_more_chunks_than_lanes(rng):
+def test_more_chunks_than_lanes(rng, rule):
     """The chunks of each thread's second lane, and of a second turn."""
     problem = random_problem(rng, [(1,)] * 600, 1)
     groups = ({"clip_value": 0.5}, {"agc": 0.05})
@@ -73,12 +73,16 @@ def long_schedule(rng):
     return terms[0]
 
 
-def test_programs_of_which_one_fits_in_shared_memory(rng):
+def test_programs_of_which_one_fits_in_shared_memory(rng, rule):
     """Beside short ones, in several turns."""
     problem = random_problem(rng, FEW, 3)
     lr, clip = long_schedule(rng), long_schedule(rng)
     assert len(lr.program.code) > 250
-    groups = ({"clip_value": clip}, {"eps": S.linear(1e-6, 1e-8, 3)}, {"lr": S.exp(-S.step)})
+    groups = (
+        {"clip_value": clip},
+        {"weight_decay": S.linear(1e-6, 1e-8, 3)},
+        {"lr": S.exp(-S.step)},
+    )
     assert_as_reference(problem, "cuda", lr=lr, groups=groups, max_grad_norm=0.1)
 
 

@@ -26,7 +26,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("shapes", [MANY_ROWS, LONG_ROWS], ids=["short", "long"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_as_the_reference(rng, cuda, name, shapes):
+def test_as_the_reference(rng, rule, cuda, name, shapes):
     """In random orders of blocks, with parameters that have no gradient."""
     problem = random_problem(rng, shapes, 2, none=0.3)
     options = {"max_grad_norm": 0.3, **OPTIONS[name]}
@@ -36,7 +36,7 @@ def test_as_the_reference(rng, cuda, name, shapes):
         assert_same_run(run(problem, "cuda", **options), want)
 
 
-def test_groups_of_every_kind_in_one_span(rng):
+def test_groups_of_every_kind_in_one_span(rng, rule):
     """Thresholds of their own; two start later, one with a threshold that no step may use yet."""
     problem = random_problem(rng, [(40, 3), (90,), (70, 2), (2, 66000), (31, 5)] * 2, 4, none=0.3)
     groups = (

@@ -4,7 +4,8 @@ A test that has the fixture ``rule`` runs over all of them: ``lib.runs.start`` m
 of the test's rule, and AdamW in the other tests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,8 +154,18 @@ def of_the_test() -> StepRule:
 
 
 @pytest.fixture(params=RULES)
-def rule(request, monkeypatch) -> StepRule:
+def rule(request) -> Iterator[StepRule]:
     """Each optimizer."""
-    found = RULES[request.param]
-    monkeypatch.setattr(f"{__name__}._of_the_test", found)
-    return found
+    with stepping_by(RULES[request.param]) as found:
+        yield found
+
+
+@contextmanager
+def stepping_by(rule: StepRule) -> Iterator[StepRule]:
+    """What is started in here is of this rule."""
+    global _of_the_test
+    _of_the_test = rule
+    try:
+        yield rule
+    finally:
+        _of_the_test = ADAMW

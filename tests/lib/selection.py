@@ -21,6 +21,7 @@ IN_PROCESSES += ("test_a_killed_run_resumes_bit_equal", "test_a_spawned_process_
 # What follows from AdamW's tests for the other rules: the rest of a step does not know the rule.
 OTHER_RULES = ("sgd", "lion")
 OVER_KERNELS = ("test_every_option", "test_random_combinations", "test_every_pair_of_dtypes")
+OVER_KERNELS += ("test_random_combinations_on_several_devices",)
 OVER_TRITON = "scheduled"  # the option with which the interpreter takes them
 
 

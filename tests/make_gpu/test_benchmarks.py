@@ -52,6 +52,41 @@ def test_moments_in_float32_are_more_bytes():
     assert apex.bytes_per_parameter(FORMS["step"], torch.float32) == 28
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "lion"])
+def test_one_moment_is_fewer_bytes(optimizer):
+    """p, g and m are read, p and m written; ours reads g once more, torch's clip does it thrice."""
+    for name, wanted in (("lrfused-cuda", (20, 24, 24)), ("fused", (20, 32, 40))):
+        provider = GPU_PROVIDERS[name]
+        found = [provider.bytes_per_parameter(f, torch.float32, optimizer) for f in FORMS.values()]
+        assert tuple(found) == wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("form", FORMS)
+def test_sgd_and_lion_beside_torch(form, dtype):
+    """Who has no such optimizer is left out; a wrong result of ours would be seen."""
+    wrong = replace(OWN, name="lrfused-wrong", build=other_decay)
+    for optimizer, torchs in (("sgd", "ok"), ("lion", "left out")):
+        work = replace(FEW, optimizer=optimizer)
+        found, _ = runner.run_case(
+            case_of(form, dtype, work),
+            (OWN, FUSED, FOREACH, wrong),
+            1,
+            stream.Stream(DEVICE),
+            Settings(),
+            lambda name: None,
+        )
+        states = {m["provider"]: m["status"] for m in found}
+        assert states["lrfused"] == "ok" and states["foreach"] == "left out"
+        if dtype == torch.float32:  # torch's fused SGD is wrong in bfloat16 on a CPU
+            assert states["fused"] == torchs
+            assert states["lrfused-wrong"] == "wrong"
+
+
+def other_decay(params, form, settings):
+    return OWN.build(params, form, replace(settings, weight_decay=0.2))
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"), [("gpt3", 1.3e9), ("llama-7b", 6.74e9), ("gpt2", 124.4e6)]
 )

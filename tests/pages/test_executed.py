@@ -6,12 +6,13 @@ import executed
 import pytest
 from executed import Collected, Evidence
 
-OPTION = "tests/gpu/test_gpu_equality.py::test_every_option[{}-eps 0]"
+OPTION = "tests/gpu/test_gpu_equality.py::test_every_option[{}-adamw-eps 0]"
+EPS_0, ANOTHER = ("adamw", "eps 0"), ("adamw", "another")
 LINES = [
-    "tests/triton/test_triton_step.py::test_every_option[eps 0]",
+    "tests/triton/test_triton_step.py::test_every_option[adamw-eps 0]",
     "tests/triton/test_triton_step.py::test_aligned[3-float32]",
     "tests/cuda_emulated/test_cuda_equality.py::test_other[skip]",
-    "tests/step/test_equality.py::test_every_option[cpu-eps 0]",
+    "tests/step/test_equality.py::test_every_option[cpu-adamw-eps 0]",
     "tests/step/test_norm.py::test_aligned[cuda-5]",
 ]
 
@@ -42,9 +43,11 @@ def test_the_page_is_what_the_generator_gives():
 
 def test_without_a_gpu_it_says_so_and_what_else_there_is():
     found = evidence()
-    said = [found.option(backend, "eps 0") for backend in executed.BACKENDS]
+    said = [found.option(backend, EPS_0) for backend in executed.BACKENDS]
     assert said == ["CPU", "interpreted", "only compiled"]
-    assert found.option("cuda", "skip") == "only compiled"  # not over the table of options
+    assert (
+        found.option("cuda", ("adamw", "skip")) == "only compiled"
+    )  # not over the table of options
     assert found.situation("triton", "test_aligned") == "interpreted"
     assert found.situation("cuda", "test_aligned") == "emulated"
     assert found.situation("cuda", "test_streams") == "not run"
@@ -59,9 +62,10 @@ def test_what_ran_on_a_gpu_and_what_was_wrong_there():
         outcome("triton", "passed", option="other"),
     )
     found = evidence(first, second)
-    assert found.option("cuda", "eps 0") == "GPU (1), **wrong on GPU (2)**"
-    assert found.option("triton", "eps 0") == "GPU (2), interpreted"
-    assert found.option("triton", "other") == "GPU (2)"
+    assert found.option("cuda", EPS_0) == "GPU (1), **wrong on GPU (2)**"
+    assert found.option("triton", EPS_0) == "GPU (2), interpreted"
+    assert found.option("triton", ("adamw", "other")) == "GPU (2)"
+    assert found.option("triton", ("sgd", "other")) == "only compiled"
     assert found.situation("cuda", "test_every_option") == "GPU (1), **wrong on GPU (2)**"
 
 
@@ -74,9 +78,9 @@ def test_what_ran_on_a_gpu_and_what_was_wrong_there():
 )
 def test_a_kernel_ran_if_the_profiler_saw_it(launched, said):
     ran = run_of(outcome("cuda", "passed", kernels=["void other()", launched]))
-    assert evidence(ran).kernel("cuda", "apply", ["eps 0"]) == said
-    assert evidence().kernel("triton", "apply_kernel", ["eps 0"]) == "interpreted"
-    assert evidence().kernel("triton", "apply_kernel", ["eps 0", "another"]) == "only compiled"
+    assert evidence(ran).kernel("cuda", "apply", [EPS_0]) == said
+    assert evidence().kernel("triton", "apply_kernel", [EPS_0]) == "interpreted"
+    assert evidence().kernel("triton", "apply_kernel", [EPS_0, ANOTHER]) == "only compiled"
 
 
 def test_runs_are_read_and_dry_runs_are_not(tmp_path):
@@ -87,9 +91,9 @@ def test_runs_are_read_and_dry_runs_are_not(tmp_path):
     (tmp_path / "gpu-run.json").write_text(json.dumps({"kind": "run", "dry_run": False}))
     (tmp_path / "gpu.json").write_text(json.dumps({"measurements": []}))
     text = executed.page(tmp_path)
-    row = "| 1 | a GPU | 2001-02-03 | `0123456789` | torch 9.9, Triton 8.8 |"
+    row = "| 1 | a GPU | 2001-02-03 | `0123456789` | torch 9.9, Triton 8.8 | before rules |"
     assert f"{row} 1 passed, 1 failed, 0 skipped |" in text and "Not yet run" not in text
-    assert "| eps 0 | CPU | interpreted | GPU (1), emulated |" in text
+    assert "| AdamW: eps 0 | CPU | interpreted | GPU (1), emulated |" in text
     for name in ("equality", "few"):
         (tmp_path / f"gpu-{name}.json").write_text(json.dumps(run_of(dry_run=True)))
     assert "Not yet run on a GPU" in executed.page(tmp_path)
@@ -104,12 +108,33 @@ def test_the_files_of_one_commit_and_machine_are_one_run(tmp_path):
     assert found == [("0123", [first, second]), ("9876", [second])]
 
 
+def test_what_ran_before_rules_says_nothing_of_them(tmp_path):
+    """A row of another optimizer is of runs that name it."""
+    before, sgd = run_of(outcome("cuda", "passed", option="default")), ("sgd", "default")
+    since = run_of(outcome("cuda", "passed", option="default", rule="sgd"))
+    since |= {"rules": ["adamw", "sgd"], "commit": {"hash": "9876543210", "dirty": False}}
+    assert evidence(before).option("cuda", sgd) == "only compiled"
+    assert evidence(before, since).option("cuda", sgd) == "GPU (2)"
+    (tmp_path / "gpu-a.json").write_text(json.dumps(before))
+    assert "**Nothing has run on a GPU since" in executed.page(tmp_path)
+    (tmp_path / "gpu-b.json").write_text(json.dumps(since))
+    text = executed.page(tmp_path)
+    assert "Nothing has run" not in text and "Runs that name no optimizers are of AdamW" in text
+    assert "| before rules | 1 passed" in text and "| AdamW, SGD | 1 passed" in text
+
+
 def test_every_kernel_and_every_option_is_on_the_page():
     text = executed.page()
     found = executed.kernels()
     assert {"measure_kernel", "plan_kernel", "apply_kernel"} <= set(found["triton"])
     assert len(found["cuda"]) >= 2
-    from lib.options import SINGLE
+    from lib.options import single_options
+    from lib.rules_for_steps import RULES
 
-    for name in (*SINGLE, *(f"`{kernel}`" for kernels in found.values() for kernel in kernels)):
+    options = [
+        f"{executed.TITLES[name]}: {option}"
+        for name, rule in RULES.items()
+        for option in single_options(rule)
+    ]
+    for name in (*options, *(f"`{kernel}`" for kernels in found.values() for kernel in kernels)):
         assert f"| {name} |" in text

@@ -4,7 +4,16 @@ import os
 
 import pytest
 from executed import Collected, collected
-from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT
+from lib.rules_for_steps import RULES
+from lib.selection import (
+    IN_PROCESSES,
+    INTERPRETED_LATER,
+    KEPT,
+    NOT_KEPT,
+    OTHER_RULES,
+    OVER_KERNELS,
+    OVER_TRITON,
+)
 
 
 @pytest.mark.skipif("LRFUSED_TEST_BACKENDS" in os.environ, reason="fewer tests are collected")
@@ -19,6 +28,13 @@ def test_every_name_that_chooses_chooses_something():
     assert {*KEPT} <= set().union(*map(chosen_by, kept))
     assert {test.function for test in not_kept} == {*NOT_KEPT}
     assert {*IN_PROCESSES} <= {test.function for test in others}
+    assert {*OTHER_RULES} == RULES.keys() - {"adamw"}
+    for rule in OTHER_RULES:
+        of_rule = [
+            test for test in tests if {"cuda", rule} <= {*test.parts} and place(test) != "gpu"
+        ]
+        assert {*OVER_KERNELS} <= {test.function for test in of_rule}
+        assert any(test.parts == ("triton", rule, OVER_TRITON) for test in interpreted)
 
 
 def place(test: Collected) -> str:

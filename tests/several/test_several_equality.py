@@ -7,7 +7,7 @@ import torch
 from lib.emulating import emulated
 from lib.fake_devices import DEVICES, FIRST, LEAD, SECOND, assert_equal, put, run_apart, start_apart
 from lib.layouts import LAYOUTS
-from lib.options import LR, POISONED, SINGLE, poison, random_options
+from lib.options import LR, POISONED, over_every_option, poison, random_options, single_options
 from lib.runs import (
     DTYPES,
     FEW,
@@ -30,21 +30,20 @@ EVERYTHING = {
     "max_grad_norm": 0.5,
     "clip_value": S.linear(0.5, 0.1, 9),
     "agc": 0.1,
-    "amsgrad": True,
     "loss_scale": "dynamic",
 }
 
 
-@pytest.mark.parametrize("name", SINGLE)
-def test_every_option_on_several_devices(rng, backend, name):
+@over_every_option
+def test_every_option_on_several_devices(rng, backend, rule, name):
     problem = random_problem(rng, FEW, shorter(backend, 6))
     if name in POISONED:
         problem = poison(rng, problem, 0.1)
-    assert_equal(problem, backend, **SINGLE[name])
+    assert_equal(problem, backend, **single_options(rule)[name])
 
 
 @pytest.mark.parametrize("trial", range(6))
-def test_random_combinations_on_several_devices(rng, backend, trial):
+def test_random_combinations_on_several_devices(rng, backend, rule, trial):
     """On two or three devices, of which the lead may have no parameter at all."""
     steps = shorter(backend, 6)
     problem = random_problem(rng, SMALL, steps, DTYPES, DTYPES, exponents=(-3, 2))
@@ -53,10 +52,10 @@ def test_random_combinations_on_several_devices(rng, backend, trial):
 
 
 @pytest.mark.parametrize("norm_type", [2.0, INF])
-def test_chunks_stay_in_the_order_of_the_table(rng, backend, norm_type):
+def test_chunks_stay_in_the_order_of_the_table(rng, backend, rule, norm_type):
     """Parts and tiles of several chunks, units longer than one; devices take turns."""
     problem = random_problem(rng, [(66000,), (2, 65537), (513,), (0, 3), (16385,), (3, 8)], 1)
-    assert_equal(problem, backend, **{**EVERYTHING, "norm_type": norm_type})
+    assert_equal(problem, backend, **{**EVERYTHING, **rule.largest, "norm_type": norm_type})
 
 
 @pytest.mark.parametrize("backend", [pytest.param("cuda", marks=emulated)], indirect=True)
@@ -70,7 +69,7 @@ def test_spans_and_units_on_several_devices(rng, backend, cuda, options):
     assert [blocks for blocks, _ in cuda.launches()].count(3 + 4) == 2
 
 
-def test_a_bound_that_an_input_moves(rng, backend):
+def test_a_bound_that_an_input_moves(rng, backend, rule):
     """Peers evaluate it before there is a plan."""
     x = torch.tensor(0.0, dtype=torch.float64)
     problem = random_problem(rng, FEW, 5, none=0.0)
@@ -90,7 +89,7 @@ def test_a_bound_that_an_input_moves(rng, backend):
 
 @pytest.mark.parametrize("value", [INF, float("nan"), 1e38])
 @pytest.mark.parametrize("place", range(4))
-def test_an_overflow_anywhere_skips_everywhere(rng, backend, value, place):
+def test_an_overflow_anywhere_skips_everywhere(rng, backend, rule, value, place):
     """Also where it is only unscaling that overflows; the next step is as good as any."""
     problem = random_problem(rng, [(5,), (7,), (600,), (9,)], 4, none=0.0)
     problem.gradients[1][place].view(-1)[-1] = value
@@ -100,17 +99,17 @@ def test_an_overflow_anywhere_skips_everywhere(rng, backend, value, place):
 
 
 @pytest.mark.parametrize("absent", [LEAD, FIRST, SECOND])
-def test_a_device_without_any_gradient(rng, backend, absent):
+def test_a_device_without_any_gradient(rng, backend, rule, absent):
     problem = random_problem(rng, [(5,), (70,), (3, 3)] * 2, 4, none=0.0)
     for gradients in problem.gradients[1:3]:
         for i in range(6):
             if DEVICES[i % 3] == absent:
                 gradients[i] = None
-    assert_equal(problem, backend, **EVERYTHING)
+    assert_equal(problem, backend, **EVERYTHING, **rule.largest)
 
 
 @pytest.mark.parametrize("measures", [True, False])
-def test_first_gradients_that_come_late(rng, backend, measures):
+def test_first_gradients_that_come_late(rng, backend, rule, measures):
     """First there is one device, then two, then three."""
     problem = random_problem(rng, FEW, 6, none=0.0)
     for step, gradients in enumerate(problem.gradients):
@@ -124,7 +123,7 @@ def test_parameters_that_are_frozen_do_not_matter(rng, backend):
     problem = random_problem(rng, FEW, 3, none=0.0)
     for gradients in problem.gradients:
         gradients[0] = None
-    assert_equal(problem, backend, [LEAD, FIRST, FIRST, FIRST], **EVERYTHING)
+    assert_equal(problem, backend, [LEAD, FIRST, FIRST, FIRST], **EVERYTHING, amsgrad=True)
 
 
 def test_groups_on_devices_of_their_own(rng, backend):
@@ -139,7 +138,7 @@ def test_groups_on_devices_of_their_own(rng, backend):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_in_other_layouts(rng, backend, layout):
+def test_gradients_in_other_layouts(rng, backend, rule, layout):
     """Copies of them lie where they lie."""
     values = [torch.randn(4, 6, 3, 5, generator=rng.torch) for _ in range(2)]
     gradients = [torch.randn(4, 6, 3, 5, generator=rng.torch) for _ in range(2)]
@@ -162,7 +161,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("outside", OUTSIDE, ids=repr)
 @pytest.mark.parametrize("options", [{}, {"max_grad_norm": 0.5, "clip_value": 0.1}], ids=repr)
-def test_an_outside_grad_scaler_on_several_devices(rng, backend, outside, options):
+def test_an_outside_grad_scaler_on_several_devices(rng, backend, rule, outside, options):
     problem = random_problem(rng, FEW, 2)
     runs = []
     for name in (backend, "reference"):
@@ -177,18 +176,20 @@ def test_an_outside_grad_scaler_on_several_devices(rng, backend, outside, option
 # The contract
 
 
-def test_a_checkpoint_goes_on_on_other_devices(rng, backend):
+def test_a_checkpoint_goes_on_on_other_devices(rng, backend, rule):
     problem = random_problem(rng, FEW, 6)
-    want = run(problem, **EVERYTHING)
-    made = start_apart(problem.values, backend, **EVERYTHING)
+    want = run(problem, **EVERYTHING, **rule.largest)
+    made = start_apart(problem.values, backend, **EVERYTHING, **rule.largest)
     for gradients in problem.gradients[:3]:
         advance(made, gradients)
-    other = start_apart([p.detach() for p in made.params], backend, DEVICES[::-1], **EVERYTHING)
+    other = start_apart(
+        [p.detach() for p in made.params], backend, DEVICES[::-1], **EVERYTHING, **rule.largest
+    )
     other.opt.load_state_dict(copy.deepcopy(made.opt.state_dict()))
     other.metrics = made.metrics
     for gradients in problem.gradients[3:]:
         advance(other, gradients)
-    assert_same_run(other, want)
+    assert_same_run(other, want, () if rule.counts else ("counts", "steps"))
 
 
 def test_state_that_is_written_in_place_is_seen(rng, backend):
@@ -205,11 +206,11 @@ def test_state_that_is_written_in_place_is_seen(rng, backend):
             advance(made, gradients)
         return made
 
-    got = changing(start_apart(problem.values, backend, **EVERYTHING))
-    assert_same_run(got, changing(start(problem.values, **EVERYTHING)))
+    got = changing(start_apart(problem.values, backend, **EVERYTHING, amsgrad=True))
+    assert_same_run(got, changing(start(problem.values, **EVERYTHING, amsgrad=True)))
 
 
-def test_options_and_groups_that_change_in_mid_run(rng, backend):
+def test_options_and_groups_that_change_in_mid_run(rng, backend, rule):
     problem = random_problem(rng, SMALL, 6, none=0.1)
 
     def changing(name):
@@ -221,7 +222,7 @@ def test_options_and_groups_that_change_in_mid_run(rng, backend):
                 made.opt.add_param_group(*alternating(late, {"clip_value": 0.3}))
                 made.params.extend(late)
             if step == 4:
-                made.opt.param_groups[0].update(amsgrad=True, maximize=True, weight_decay=0.5)
+                made.opt.param_groups[0].update(maximize=True, weight_decay=0.5, **rule.largest)
             advance(made, gradients[: len(made.params)])
         return made
 
@@ -243,22 +244,22 @@ def test_an_error_on_a_peer_changes_nothing(rng, backend):
     assert all(map(torch.equal, made.params, before))
 
 
-def test_push_reaches_every_device(rng, backend):
+def test_push_reaches_every_device(rng, backend, rule):
     made = run_apart(random_problem(rng, FEW, 1), backend, clip_value=1.0)
-    made.opt.param_groups[0]["lr"] = 0.25
+    made.opt.param_groups[0]["lr"] = 0.375
     made.opt.push()
     together = made.opt._engine.table.run
     for share in (together._lead, *together._peers):
-        assert 0.25 in share.step._numbers.memory
+        assert 0.375 in share.step._numbers.memory
 
 
-def test_a_copy_of_the_optimizer_goes_on(rng, backend):
+def test_a_copy_of_the_optimizer_goes_on(rng, backend, rule):
     problem = random_problem(rng, FEW, 4)
-    made = start_apart(problem.values, backend, **EVERYTHING)
+    made = start_apart(problem.values, backend, **EVERYTHING, **rule.largest)
     for gradients in problem.gradients[:2]:
         advance(made, gradients)
     twin = copy.deepcopy(made)
     put(twin.params, DEVICES)
     for gradients in problem.gradients[2:]:
         advance(twin, gradients)
-    assert_same_run(twin, run(problem, **EVERYTHING))
+    assert_same_run(twin, run(problem, **EVERYTHING, **rule.largest))
