@@ -1,4 +1,4 @@
-// What the host and the device compilers are told apart by, and the bits of a double.
+// Macros that differ between host and device compilers, and bit casts of floats.
 #pragma once
 
 #include <cstdint>

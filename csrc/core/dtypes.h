@@ -1,6 +1,6 @@
-// The four types of storage: their codes, and bfloat16 and float16 to float32 and back (to nearest,
-// ties to even), by integer operations that vectorise and that every compiler agrees on. A GPU has
-// instructions for these (to bfloat16 from 8.0 on), whose bits are the same but for those of nan.
+// The four storage types: their codes, and conversions of bfloat16 and float16 to float32 and back
+// (to nearest, ties to even) by integer operations, which vectorise and do not depend on the
+// compiler. A GPU has instructions for them (to bfloat16 from 8.0 on); only the bits of nan differ.
 #pragma once
 
 #include "core/common.h"
@@ -21,7 +21,7 @@ LRF_HD inline float widen(bfloat16 x) {
     return float_from_bits(static_cast<uint32_t>(x.bits) << 16);
 }
 
-// 2^112 moves the exponent; it makes subnormals normal, exactly, and infinity 2^16.
+// 2^112 corrects the exponent; it makes subnormals normal, exactly, and turns infinity into 2^16.
 LRF_HD inline float widen(float16 x) {
 #ifdef __CUDA_ARCH__
     float y;
@@ -35,7 +35,7 @@ LRF_HD inline float widen(float16 x) {
 #endif
 }
 
-// Rounded to bfloat16 in the upper half; the lower half is of no meaning.
+// x rounded to bfloat16 in the upper 16 bits; the lower 16 bits are garbage.
 LRF_HD inline uint32_t rounded_above(float x) {
     uint32_t bits = bits_of(x);
     return x != x ? 0x7FC00000u : bits + 0x7FFFu + ((bits >> 16) & 1u);
@@ -55,7 +55,7 @@ LRF_HD inline void write_as(float x, float16& y) {
 #else
     uint32_t bits = bits_of(x), magnitude = bits & 0x7FFFFFFFu;
     uint32_t normal = (magnitude - 0x38000000u + 0x0FFFu + ((magnitude >> 13) & 1u)) >> 13;
-    // Adding 0.5 leaves a subnormal's digits, rounded, at the end of the significand.
+    // Adding 0.5 shifts a subnormal's digits, rounded, to the low bits of the significand.
     uint32_t tiny = bits_of(float_from_bits(magnitude) + 0.5f) - 0x3F000000u;
     uint32_t half = magnitude < 0x38800000u ? tiny : normal;
     half = magnitude >= 0x477FF000u ? 0x7C00u : half;
@@ -65,7 +65,7 @@ LRF_HD inline void write_as(float x, float16& y) {
 }
 
 template <class T>
-LRF_HD inline void write_as(double x, T& y) {  // by way of float32, as torch converts
+LRF_HD inline void write_as(double x, T& y) {  // through float32, like torch
     write_as(static_cast<float>(x), y);
 }
 
@@ -83,7 +83,7 @@ LRF_HD inline void read_as(T x, C& y) {
     y = static_cast<C>(widen(x));
 }
 
-// body(a number of the type that the code stands for).
+// Calls body with a value of the type that `dtype` denotes.
 template <class Body>
 LRF_HD inline void with_type(int dtype, Body body) {
     switch (dtype) {

@@ -1,5 +1,5 @@
-// exp, log, cos, pow: the operations of lrfused/numerics/elementary.py, one for one, so that host,
-// device and Python agree in every bit. No libm, no fma, no slow path.
+// exp, log, cos, pow: the same operations as lrfused/numerics/elementary.py, so that host, device
+// and Python agree bit for bit. No libm, no fma, no slow path.
 #pragma once
 
 #include "core/common.h"
@@ -73,9 +73,9 @@ LRF_HD inline double logarithm(double x) {
     return k * 0x1.62e42fee00000p-1 - ((half_square - (tail + k * 0x1.a39ef35793c76p-33)) - f);
 }
 
-// magnitude * 2/pi modulo 4 as six 32-bit words, lowest first; the top word starts at 2.
-// The significand meets only the 192 digits of 2/pi whose products weigh between 2 and
-// 2^-190 (Payne and Hanek): every argument takes the same integer operations.
+// magnitude * 2/pi modulo 4 as six 32-bit words, lowest first; the top bit weighs 2.
+// The significand is multiplied only by the 192 binary digits of 2/pi whose products weigh between
+// 2 and 2^-190 (Payne and Hanek): every argument takes the same integer operations.
 LRF_HD inline void times_two_over_pi(double magnitude, uint64_t words[6]) {
     uint64_t bits = bits_of(magnitude);
     uint64_t significand = (bits & 0x000FFFFFFFFFFFFF) | 0x0010000000000000;
@@ -118,7 +118,7 @@ LRF_HD inline Reduced reduce_angle(double magnitude) {
                                             static_cast<double>(words[2]) * 0x1p-126);
     double turn = h + rest;
     double turn_rest = rest - (turn - h);
-    // turn * pi/2 with its rounding error: Dekker's product, since there is no fma here.
+    // turn * pi/2 with its rounding error: Dekker's product, since fma is not used here.
     double big = turn * 134217729.0;
     double high = big - (big - turn);
     double low = turn - high;
@@ -174,7 +174,7 @@ LRF_HD inline double power_integer(double x, int64_t n) {
 LRF_HD inline double power(double x, double y) {
     double magnitude = y < 0.0 ? -y : y;
     if (floor_of(y) == y && magnitude < 0x1p53) return power_integer(x, static_cast<int64_t>(y));
-    // From 2^53 on every y is even, so the sign of x does not matter; nor does that of -inf.
+    // From 2^53 on every y is even, so the sign of x is irrelevant, as is that of x = -inf.
     double base = (magnitude >= 0x1p53 && x < 0.0) || x == -infinity() ? -x : x;
     return base == 1.0 ? 1.0 : exponential(y * logarithm(base));
 }

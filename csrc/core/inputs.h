@@ -1,11 +1,11 @@
-// Values that live in somebody's tensor and that schedules read.
+// Inputs: values that schedules read from the caller's tensors.
 #pragma once
 
 #include "core/dtypes.h"
 
 namespace lrfused {
 
-// A list of its own, apart from the types of storage (lrfused/schedules/payloads.py).
+// Codes as in lrfused/schedules/payloads.py, independent of the storage types' Dtype.
 enum InputDtype {
     INPUT_FLOAT64, INPUT_FLOAT32, INPUT_BFLOAT16, INPUT_FLOAT16, INPUT_INT64, INPUT_INT32
 };

@@ -1,4 +1,4 @@
-// The norm, as lrfused/numerics/norm.py defines it: sizes, the pairwise tree, how chunks are combined.
+// The norm as lrfused/numerics/norm.py defines it: sizes, pairwise tree, combining of chunks.
 #pragma once
 
 #include "core/common.h"
@@ -7,10 +7,10 @@ namespace lrfused {
 
 constexpr int64_t CHUNK = 65536;
 constexpr int BLOCK = 512, ROWS = 8, COLUMNS = 64, LANE_BLOCKS = 32;
-constexpr int SPAN = 256, SPAN_LANES = 256;  // chunks of a span; lanes that spans enter
+constexpr int SPAN = 256, SPAN_LANES = 256;  // chunks per span; lanes that span sums are added to
 
-// The sum of the squares of a column, neighbours first; row r is x[r * stride]. Rows that a
-// block does not have count as zeros, which change no sum: fewer rows, the same bits.
+// The sum of the squares of a column, neighbours first; row r is x[r * stride]. A short block may
+// use fewer rows with the same bits: missing rows count as zeros, which change no sum.
 template <int rows, class Sum, int stride = COLUMNS, class Element>
 LRF_HD inline Sum column_sum(const Element* x) {
     if constexpr (rows == 1) {
@@ -26,7 +26,7 @@ LRF_HD inline bool sum_is_safe(float partial) { return partial >= 0x1p-100f && p
 
 // The sum of 2^k numbers, neighbours first; the numbers are overwritten.
 LRF_HD inline double pairwise_sum(double* x, int count) {
-    constexpr int WIDTH = 8;  // in pieces through registers, for compilers that see vectors
+    constexpr int WIDTH = 8;  // through registers, so that compilers vectorise it
     for (; count >= 2 * WIDTH; count /= 2)
         for (int i = 0; i < count / 2; i += WIDTH) {
             double sums[WIDTH];
@@ -38,7 +38,7 @@ LRF_HD inline double pairwise_sum(double* x, int count) {
     return x[0];
 }
 
-// Chunk sums in the order of the table: value(i) for i in [0, count).
+// The sum of the chunk sums value(i), i in [0, count), given in the order of the table.
 template <class Value>
 inline double combine(int64_t count, Value value) {
     if (count == 1) return value(0);
@@ -52,7 +52,7 @@ inline double combine(int64_t count, Value value) {
     return pairwise_sum(lanes, SPAN_LANES);
 }
 
-// nan if either is.
+// The maximum; nan if either is nan.
 LRF_HD inline double propagating_maximum(double x, double y) { return x > y || x != x ? x : y; }
 
 }  // namespace lrfused

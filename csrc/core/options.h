@@ -1,4 +1,4 @@
-// The options of a step: lrfused/settings/options.py and slots.py in C++, with the same numbers.
+// The options of a step; the numbers must match lrfused/settings/options.py and slots.py.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace lrfused {
 
-// The hyperparameters that plan knows; those of the rules come after them.
+// The hyperparameters that plan uses; those of the rules follow.
 enum Slot { MAX_GRAD_NORM, CLIP_VALUE, AGC, FIRST_OF_RULES };
 enum Range { RANGE_FINITE, RANGE_BELOW_ONE, RANGE_LIMIT, RANGE_POSITIVE, RANGE_ZERO, RANGES };
 enum AgcMode { AGC_OFF, AGC_UNIT, AGC_TENSOR };
@@ -15,7 +15,7 @@ enum ErrorCode { ERROR_NONE, ERROR_HYPERPARAMETER, ERROR_GRADIENT, ERROR_COUNT }
 
 struct GroupOptions {
     bool maximize, value_clip;
-    int agc, operands;  // of the rule's state
+    int agc, operands;  // an AgcMode; how many of the rule's state operands are used
     int64_t start_step;
     uint8_t ranges[MAX_SLOTS];
 };
@@ -27,7 +27,7 @@ struct LossScalePolicy {
 };
 
 struct Options {
-    int rule, slots, carried;  // place in the list; columns of hyperparameters, of carried numbers
+    int rule, slots, carried;  // index in the list; columns of hyperparameters; carried numbers
     bool measures, clip_norm, infinity_norm, checks_gradients, advance_schedule_on_skip;
     bool raises_on_gradients, write_grads;
     double accumulation_steps;

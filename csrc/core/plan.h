@@ -1,5 +1,5 @@
-// Plan, in pieces that know nothing of each other's order: hyperparameters of a group, counts of a
-// parameter, counters, loss scale. The order of operations is that of lrfused/backends/reference/.
+// The parts of plan, whose order the backends fix: a group's hyperparameters, a parameter's counts,
+// counters, loss scale. The order of operations is that of lrfused/backends/reference/.
 #pragma once
 
 #include "core/elementary.h"
@@ -11,7 +11,7 @@ namespace lrfused {
 constexpr double LARGEST_FLOAT32 = 3.4028234663852886e38;
 constexpr double UNIT_NORM_FLOOR = 1e-3;
 
-// What plan and measure use of a group; all else is a matter of its rule.
+// What plan and measure use of a group; everything else belongs to its rule.
 struct GroupPlan {
     bool active;
     double clip_bound, agc;
@@ -31,7 +31,7 @@ LRF_HD inline GroupPlan group_plan(const double* values, const GroupOptions& opt
             values[AGC]};
 }
 
-// Coefficient of adaptive clipping from the sums of squares of a unit's gradient and weights.
+// The coefficient of adaptive clipping, from the sums of squares of a unit's gradient and weights.
 LRF_HD inline double agc_coefficient(double threshold, double gradient, double weight) {
     double norm = root_of(gradient), size = root_of(weight);
     double limit = threshold * (size > UNIT_NORM_FLOOR ? size : UNIT_NORM_FLOOR);
@@ -43,7 +43,7 @@ LRF_HD inline double clip_coefficient(double threshold, double norm) {
     return ratio < 1.0 || ratio != ratio ? ratio : 1.0;
 }
 
-// What happens to a step whose gradients were measured.
+// The decision about a step after its gradients were measured.
 struct Verdict {
     bool is_error, skip;
     double coefficient;  // of the global clip
@@ -58,7 +58,7 @@ LRF_HD inline Verdict judge(const Options& options, bool nonfinite, bool found_i
     return verdict;
 }
 
-// The first error stays until the host has seen it.
+// Records an error unless one is already latched: the first stays until the host has seen it.
 LRF_HD inline void latch(const State& state, ErrorCode error, int64_t place, int slot,
                          int64_t now, double value) {
     if (state.words[ERROR] != ERROR_NONE) return;
@@ -69,14 +69,14 @@ LRF_HD inline void latch(const State& state, ErrorCode error, int64_t place, int
     state.write(ERROR_VALUE, value);
 }
 
-// What stands in state["step"] can be a number of updates; a float64 counts on from it exactly.
+// True if the value of state["step"] is a possible count, exact in float64 after one more.
 LRF_HD inline bool is_count(float shown) { return shown >= 0.0f && shown < 0x1p53f; }
 
-// Counts the update of parameter t; returned is its count now.
+// Counts an update of parameter t and returns the new count.
 LRF_HD inline int64_t count_update(const State& state, int64_t t) {
     float shown = state.steps[t];
     int64_t count = state.counts[t];
-    if (shown != static_cast<float>(count)) count = static_cast<int64_t>(shown);  // written
+    if (shown != static_cast<float>(count)) count = static_cast<int64_t>(shown);  // caller's
     ++count;
     state.counts[t] = count;
     state.steps[t] = static_cast<float>(count);
@@ -96,7 +96,7 @@ LRF_HD inline void store_carried(const State& state, int64_t t, const ScalarRow&
     for (int i = 0; i < carried; ++i) state.carried[carried * t + i] = row.carried[i];
 }
 
-// A skipped step leaves the schedule where it is, unless told otherwise.
+// Updates the counters; a skipped step advances the schedules only with advance_schedule_on_skip.
 LRF_HD inline void count_step(const State& state, bool skip, double coefficient,
                               bool advance_schedule_on_skip) {
     if (skip) {
@@ -110,7 +110,7 @@ LRF_HD inline void count_step(const State& state, bool skip, double coefficient,
     state.words[STEP] += 1;
 }
 
-// Growth and backoff; the result is rounded to float32, as GradScaler's is.
+// Growth and backoff; the result is rounded to float32, as in GradScaler.
 LRF_HD inline void update_loss_scale(const State& state, const LossScalePolicy& policy, bool bad) {
     double scale = *state.loss_scale;
     if (bad) {

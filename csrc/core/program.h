@@ -1,5 +1,5 @@
-// The evaluator of schedule programs: lrfused/schedules/bytecode.py in C++, for host and device.
-// Registers are the caller's: step, constants, inputs, then one an instruction.
+// The evaluator of schedule programs (lrfused/schedules/bytecode.py), for host and device. The
+// caller provides the registers: step, constants, inputs, then one per instruction.
 #pragma once
 
 #include "core/elementary.h"
@@ -15,7 +15,7 @@ struct Instruction {
     int32_t op, a, b, c;
 };
 
-// The table's value at a position: linear between entries, held outside.
+// The table's value at a position: linear between entries, constant outside.
 LRF_HD inline double interpolate(double position, double offset, double length,
                                          const double* table) {
     double last = length - 1.0;
@@ -52,7 +52,7 @@ LRF_HD inline double execute(Instruction i, const double* r, const double* table
     return quiet_nan();
 }
 
-// registers[0 .. first) are filled; instruction i writes registers[first + i].
+// registers[0 .. first) must be filled; instruction i writes registers[first + i].
 LRF_HD inline void run_program(const Instruction* code, int count, double* registers, int first,
                                const double* table) {
     for (int i = 0; i < count; ++i) registers[first + i] = execute(code[i], registers, table);

@@ -1,5 +1,5 @@
-// What is done to a gradient before any rule sees it: unscaled, averaged, clipped, its sign turned.
-// Nothing is contracted, so the order of these operations is the definition.
+// The prologue of every rule: unscale, average and clip the gradient, and negate it for maximize.
+// Nothing is contracted to fma: the order of these operations is the definition.
 #pragma once
 
 #include "core/common.h"
@@ -23,7 +23,7 @@ LRF_HD inline C clip_gradient(C g, const Prologue<C>& r) {
     return clip_value(g * r.pre_scale, r.clip_bound) * r.post_scale;
 }
 
-// With a clip by value the other factors come after it.
+// With a value clip, the factors of unit and global clip are applied after it.
 LRF_HD inline Prologue<double> make_prologue(bool maximize, bool value_clip, double clip_bound,
                                              double inverse_scale, double unit_factor,
                                              double coefficient) {

@@ -1,5 +1,5 @@
-// The scalars of a rule: computed by a program of each group's own, from its hyperparameters, the
-// count of a parameter's updates (with the present one) and what is carried from update to update.
+// The scalars of a rule, computed by a program per group from its hyperparameters, the count of a
+// parameter's updates (including the present one) and the carried numbers.
 #pragma once
 
 #include "core/program.h"
@@ -22,8 +22,8 @@ LRF_HD inline Scalars<C> rounded(const Scalars<double>& scalars) {
     return result;
 }
 
-// Registers: count, constants, hyperparameters by slot, carried numbers, then one an instruction.
-// `results` are those of the scalars, then those of the carried numbers after the update.
+// Registers: count, constants, hyperparameters by slot, carried numbers, then one per instruction.
+// `results` are the registers of the scalars, then of the carried numbers after the update.
 struct ScalarProgram {
     const Instruction* code;
     const double* constants;
@@ -31,7 +31,7 @@ struct ScalarProgram {
     int32_t count, constants_count, scalars_count;
 };
 
-// Tensors that have these in common have the same scalars.
+// Everything that a tensor's scalars depend on: tensors with equal inputs have equal scalars.
 struct ScalarInputs {
     int group;
     int64_t count;
@@ -50,7 +50,7 @@ struct ScalarRow {
     double carried[MAX_CARRIED];  // after the update
 };
 
-// Fills the row in place: an array of its own, indexed at run time, would need a stack on a GPU.
+// Fills the row in place: on a GPU a local array indexed at run time would go to local memory.
 LRF_HD inline void evaluate_scalars(const ScalarProgram& program, const ScalarInputs& inputs,
                                     const double* hyperparameters, int slots, int carried,
                                     double* registers, ScalarRow& row) {

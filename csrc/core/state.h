@@ -1,11 +1,11 @@
-// What an optimizer remembers beside its rule's operands: lrfused/state/device_state.py in C++.
+// An optimizer's state besides its rule's operands; must match lrfused/state/device_state.py.
 #pragma once
 
 #include "core/common.h"
 
 namespace lrfused {
 
-// Words of 64 bits; from ERROR_VALUE on they are the bits of a float64.
+// Indices of 64-bit words; from ERROR_VALUE on they hold float64 bits.
 enum Field {
     STEP, SKIPPED_STEPS, CONSECUTIVE_SKIPS, CLIPPED_STEPS, GROWTH_TRACKER, HYSTERESIS_TRACKER,
     ERROR, ERROR_PLACE, ERROR_SLOT, ERROR_STEP, ERROR_VALUE, GRAD_NORM, CLIP_COEFFICIENT,
@@ -14,10 +14,10 @@ enum Field {
 
 struct State {
     int64_t* words;     // FIELDS, then the hyperparameters of each group
-    float* loss_scale;  // what multiplies the loss
+    float* loss_scale;  // multiplies the loss
     int64_t* counts;    // updates of each parameter
     float* steps;       // the same, as shown in state["step"]
-    double* carried;    // what the rule carries from update to update, of each parameter
+    double* carried;    // the rule's carried numbers, of each parameter
 
     LRF_HD void write(int field, double value) const {
         words[field] = static_cast<int64_t>(bits_of(value));

@@ -1,4 +1,4 @@
-// Memory of one of the types of storage.
+// A pointer to elements of a storage type.
 #pragma once
 
 #include "core/dtypes.h"

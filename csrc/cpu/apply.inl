@@ -1,4 +1,4 @@
-// Apply: a rule's update of a chunk. A part of kernels.inl.
+// Apply: a rule's update of a chunk. Included by kernels.inl.
 
 namespace lrfused {
 namespace LRF_ISA {
@@ -23,7 +23,7 @@ Record<C> rounded(const ApplyTask& task) {
             scalars_of<C>(task)};
 }
 
-// T is the compute type, or how all of them are stored; S is T, for each operand of the state.
+// T: the storage type of all tensors; S...: T, once for each state operand; C: the compute type.
 template <class Rule, class C, class T, class... S>
 void update_each(const T* __restrict g, T* __restrict p, int64_t count, const Record<C> r,
                  S* __restrict... operands) {
@@ -40,7 +40,7 @@ void update_each(const T* __restrict g, T* __restrict p, int64_t count, const Re
     }
 }
 
-// Two neighbours as one word: both are widened and narrowed without moving between vector lanes.
+// Two neighbours read and written as one word, so that no data moves between vector lanes.
 struct Pair {
     static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first");
     float low, high;
@@ -101,11 +101,11 @@ void write_gradient(T* g, int64_t count, bool maximize, const Prologue<C> r) {
     }
 }
 
-// The operands of a task, at hand one by one.
+// Indices of a task's operands, to be expanded as a pack.
 template <size_t... i>
 using Places = std::index_sequence<i...>;
 
-// Everything is stored in one type: no copies.
+// All tensors have one storage type: no tiles, no copies.
 template <class Rule, class C, class T, size_t... i>
 void apply_in_place(const ApplyTask& task, Places<i...>) {
     const Record<C> record = rounded<C>(task);
@@ -115,7 +115,7 @@ void apply_in_place(const ApplyTask& task, Places<i...>) {
     if (task.write_gradient) write_gradient<C>(g, task.count, task.maximize, record.prologue);
 }
 
-// Any mixture, by tiles in the compute type.
+// Any mixture of storage types: by tiles in the compute type.
 template <class Rule, class C, size_t... i>
 void apply_by_tiles(const ApplyTask& task, Places<i...>) {
     alignas(64) C buffers[2 + sizeof...(i)][TILE];

@@ -1,4 +1,4 @@
-// Which compiled kernels this machine can run, and the choice among them.
+// The compiled kernels that this machine can run, and the choice among them.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace lrfused {
 
-std::vector<std::string> instruction_sets();              // best last
-const Kernels& kernels_for(const std::string& name);      // "auto" is the best; else by name
+std::vector<std::string> instruction_sets();              // best one last
+const Kernels& kernels_for(const std::string& name);      // by name; "auto": the best
 
 }  // namespace lrfused

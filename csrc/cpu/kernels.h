@@ -1,5 +1,5 @@
-// The two inner loops of the CPU backend, over one chunk of one tensor. Each instruction set
-// compiles kernels.inl once; the choice is made at run time (instruction_set.cpp).
+// The two inner loops of the CPU backend, over one chunk of one tensor. kernels.inl is compiled
+// once per instruction set; the choice is made at run time (instruction_set.cpp).
 #pragma once
 
 #include "core/norm.h"
@@ -10,7 +10,7 @@
 namespace lrfused {
 
 struct MeasureTask {
-    TypedPointer g, p;  // p only for adaptive clipping
+    TypedPointer g, p;  // p is set only for adaptive clipping
     int64_t count;
     bool double_precision;  // the compute type
     bool value_clip;
@@ -29,7 +29,7 @@ struct ApplyTask {
     bool double_precision, write_gradient, maximize;
     Prologue<double> prologue;
     const Scalars<double>* scalars;
-    const Scalars<float>* rounded;  // the same
+    const Scalars<float>* rounded;  // `scalars` as float32
 };
 
 struct Kernels {

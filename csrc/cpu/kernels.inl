@@ -1,6 +1,5 @@
-// The inner loops, compiled once an instruction set; LRF_ISA is the namespace of this one.
-// The loops are plain: what matters is that lanes are independent, so that the compiler's
-// vectors compute what its scalars would, bit for bit.
+// The inner loops, compiled once per instruction set; LRF_ISA is this one's namespace.
+// Plain C++ with independent lanes, so that vector code gives the same bits as scalar code.
 
 #include "cpu/tiles.inl"
 #include "cpu/measure.inl"

@@ -1,5 +1,5 @@
-// The kernels for AVX512. No fma is ever contracted (-ffp-contract=off), so the bits are the
-// baseline's. The headers come first: what is shared must not need this instruction set.
+// The kernels for AVX512. Nothing is contracted to fma (-ffp-contract=off), so the bits equal the
+// baseline's. Headers come first: shared inline functions must not use this instruction set.
 #include "cpu/kernels.h"
 
 #if defined(__x86_64__)

@@ -1,9 +1,9 @@
-// Measure: sums of squares and the largest magnitude of a chunk. A part of kernels.inl.
+// Measure: sums of squares and the largest magnitude of a chunk. Included by kernels.inl.
 
 namespace lrfused {
 namespace LRF_ISA {
 
-// A block's 64 column sums enter their float64 lanes.
+// Adds a block's 64 column sums to their float64 lanes.
 template <int rows>
 void add_rows(const double* __restrict x, double* __restrict lanes) {
     for (int c = 0; c < COLUMNS; ++c) lanes[c] += column_sum<rows, double>(x + c);
@@ -26,7 +26,7 @@ void add_rows(const float* __restrict x, double* __restrict lanes) {
                                          : column_sum<rows, double>(x + c);
 }
 
-// The largest absolute value, as bits: nan above infinity above all numbers.
+// The largest absolute value as bits, which order nan above infinity above all numbers.
 inline int32_t largest_bits(const float* __restrict x, int count, int32_t largest) {
     for (int i = 0; i < count; ++i) {
         int32_t bits = static_cast<int32_t>(bits_of(x[i]) & 0x7FFFFFFFu);
@@ -46,7 +46,7 @@ inline int64_t largest_bits(const double* __restrict x, int count, int64_t large
 inline double from_bits(int32_t bits) { return float_from_bits(static_cast<uint32_t>(bits)); }
 inline double from_bits(int64_t bits) { return double_from_bits(static_cast<uint64_t>(bits)); }
 
-// The float64 lanes of a chunk; those of blocks that the chunk does not have stay out.
+// The float64 lanes of a chunk; only the lanes of blocks that a short chunk has are used.
 struct Lanes {
     alignas(64) double lanes[LANE_BLOCKS * COLUMNS];
     int used;
@@ -68,14 +68,14 @@ struct Lanes {
     double sum() { return pairwise_sum(lanes, used * COLUMNS); }
 };
 
-// The rows that so many elements need: 1, 2, 4 or 8.
+// The number of rows for `count` elements: 1, 2, 4 or 8.
 inline int rows_of(int count) {
     int rows = 1;
     while (rows * COLUMNS < count) rows *= 2;
     return rows;
 }
 
-// Whole rows in the compute type, zeros after the end.
+// A block as whole rows in the compute type, padded with zeros.
 template <class C>
 const C* open_rows(TypedPointer pointer, C* buffer, int count, int rows) {
     const C* block = open_tile(pointer, buffer, count);
@@ -85,7 +85,7 @@ const C* open_rows(TypedPointer pointer, C* buffer, int count, int rows) {
     return buffer;
 }
 
-// body(block, rows, index) over the blocks of a pointer.
+// Calls body(block, rows, index) for each block.
 template <class C, class Body>
 void over_blocks(TypedPointer pointer, int64_t count, Body body) {
     alignas(64) C buffer[BLOCK];

@@ -1,4 +1,4 @@
-// The Python module lrfused._cpu: raw pointers in, numbers out. It knows no torch.
+// The Python module lrfused._cpu: raw pointers in, numbers out. It does not use torch.
 #include <algorithm>
 #include <stdexcept>
 
@@ -13,7 +13,7 @@ using namespace lrfused;
 template <class T>
 using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
-// leading: the step, the constants and the inputs.
+// leading: the registers before the code's: the step, the constants and the inputs.
 static double evaluate_one(const Code& code, std::vector<double> leading, int result,
                            const Array<double>& table) {
     int first = static_cast<int>(leading.size());
@@ -57,7 +57,8 @@ static py::array_t<double> elementary(const std::string& name, const Array<doubl
     return values;
 }
 
-// (error code, parameters were updated, the counter now); next_values: (groups, slots), filled.
+// Returns (error code, whether parameters were updated, the new step); fills next_values, of shape
+// (groups, slots).
 static py::tuple run(Step& step, const Array<int64_t>& gradients, const Array<double>& values,
                      const Array<bool>& is_override,
                      py::array_t<double, py::array::c_style> next_values, double grad_scale,

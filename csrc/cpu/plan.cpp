@@ -1,4 +1,4 @@
-// Plan: the hyperparameters, and from what was measured the scalars of the step.
+// Plan: the hyperparameters, and the step's scalars from the measurements.
 #include <algorithm>
 
 #include "cpu/step.h"
@@ -20,8 +20,8 @@ void Step::evaluate_hyperparameters(const Call& call, double* values) {
     }
 }
 
-// Sums of squares of the unscaled, averaged, value-clipped gradient, and from them the
-// coefficients of adaptive clipping.
+// The coefficients of adaptive clipping, from sums of squares of the unscaled, averaged,
+// value-clipped gradient.
 void Step::plan_units() {
     for (size_t t = 0; t < tensors.size(); ++t) {
         const size_t g = static_cast<size_t>(tensors[t].group);
@@ -56,7 +56,7 @@ bool Step::overflows() const {
     return false;
 }
 
-// The norm before any clip goes to the metrics; returned is the one that the global clip sees.
+// Returns the norm that the global clip uses; the norm before any clip goes to the metrics.
 double Step::clip_norm() {
     double largest = 0.0, largest_seen = 0.0;
     for (size_t c = 0; c < chunks.size(); ++c) {
@@ -118,8 +118,8 @@ void Step::plan_tensors() {
     }
 }
 
-// Tensors of one group mostly have equal inputs: what they decide is computed once. Where there are
-// many that differ, a search would cost more than it saves.
+// Tensors of one group mostly have equal inputs, and then share a row of scalars. Only the last few
+// rows are searched: if many differ, a longer search would cost more than it saves.
 size_t Step::row_of(const ScalarInputs& inputs) {
     constexpr size_t FAR = 8;
     for (size_t back = 1; back <= std::min(FAR, rows.size()); ++back)

@@ -1,4 +1,4 @@
-// The step: what runs before, between and after the two parallel loops. Every formula is in
+// The step: the serial parts before, between and after the two parallel loops. The formulas are in
 // csrc/core/; the order of the phases is that of lrfused/backends/reference/.
 #include "cpu/step.h"
 
@@ -22,7 +22,7 @@ Step::Step(std::vector<TensorRow> tensors_, std::vector<GroupRow> groups_, Optio
         units += tensor.units();
         first_chunk += extents.back().chunks;
     }
-    // What a thread takes at a time: one chunk, or several small ones.
+    // A task, the unit of work of a thread, is one chunk or several small ones.
     for (int64_t c = 0, size = TASK; c < static_cast<int64_t>(chunks.size()); ++c) {
         if (size >= TASK) {
             tasks.push_back(c);
@@ -86,7 +86,7 @@ static TypedPointer gradient_of(const Call& call, int64_t tensor) {
             static_cast<int>(call.gradients[2 * tensor + 1])};
 }
 
-// Waking threads costs some microseconds: little work is done by the caller alone.
+// Waking threads costs some microseconds, so the calling thread does small steps alone.
 int Step::threads_for(const Call& call) const {
     int64_t total = 0;
     for (size_t t = 0; t < tensors.size(); ++t)
@@ -138,7 +138,7 @@ void Step::apply(const Call& call, int64_t c) {
     call.kernels->apply(task);
 }
 
-// One parallel region: whoever ends the last measurement plans, the others wait for that.
+// One parallel region: the thread that finishes the last measurement plans, the others wait for it.
 Result Step::run(const Call& call) {
     FloatingPointMode mode;
     if (!begin(call)) return {static_cast<int>(state.words[ERROR]), false, state.words[STEP]};

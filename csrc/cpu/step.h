@@ -10,17 +10,17 @@
 
 namespace lrfused {
 
-// Where the chunks and units of a tensor are.
+// The ranges of a tensor's units and chunks.
 struct Extent {
     int64_t first_unit, units, first_chunk, chunks;
 };
 
-// What changes from call to call.
+// The arguments that change with each call.
 struct Call {
     const int64_t* gradients;  // (tensors, 2): pointer, dtype; dtype -1 without a gradient
-    const double* values;      // (groups, slots): the host's numbers
-    const bool* is_override;         // (groups, slots): where they count, instead of a program
-    double* next_values;       // (groups, slots): filled, what the programs give after the step
+    const double* values;      // (groups, slots): numbers from the host
+    const bool* is_override;         // (groups, slots): where `values` replaces the program
+    double* next_values;       // (groups, slots), output: the values for the next step
     double grad_scale;
     bool found_inf;
     int threads;
@@ -28,7 +28,7 @@ struct Call {
 };
 
 struct Result {
-    int error;  // an ErrorCode; anything but ERROR_NONE has changed nothing
+    int error;  // an ErrorCode; unless ERROR_NONE, nothing was changed
     bool proceeded;
     int64_t step;
 };
@@ -59,7 +59,7 @@ class Step {
     std::vector<TensorRow> tensors;
     std::vector<Extent> extents;  // of each tensor
     std::vector<Piece> chunks;
-    std::vector<int64_t> tasks;  // where each begins among the chunks, and the end
+    std::vector<int64_t> tasks;  // the first chunk of each, and the end
     std::vector<GroupRow> groups;
     Options options;
     std::vector<ProgramRow> programs;
@@ -67,7 +67,7 @@ class Step {
 
     std::vector<double> hyperparameters, registers;
     std::vector<GroupPlan> group_plans;
-    std::vector<ScalarInputs> row_inputs;  // of the rows of scalars of this step
+    std::vector<ScalarInputs> row_inputs;  // of each row of scalars in this step
     std::vector<ScalarRow> rows;
     std::vector<Scalars<float>> rounded_rows;
     std::vector<size_t> row_of_tensor;

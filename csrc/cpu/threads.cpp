@@ -9,7 +9,7 @@ namespace lrfused {
 static std::atomic<bool> in_child{false};
 
 #if defined(__unix__) || defined(__APPLE__)
-// When the library is loaded: torch's parallel regions count as much as ours.
+// At library load, since torch's parallel regions before a fork matter as much as ours.
 static const int registered = pthread_atfork(nullptr, nullptr, [] { in_child = true; });
 #endif
 

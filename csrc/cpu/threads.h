@@ -1,4 +1,4 @@
-// Threads, and what they share, with the floating-point mode that the arithmetic is defined in.
+// Threads, the objects that synchronise them, and the floating-point mode of the arithmetic.
 #pragma once
 
 #include <atomic>
@@ -16,8 +16,8 @@
 
 namespace lrfused {
 
-// Round to nearest, nothing flushed to zero; the caller's mode comes back at the end. (A
-// flush mode set by torch.set_flush_denormal stays on in OpenMP's workers.)
+// Round to nearest, no flushing of subnormals; the destructor restores the caller's mode. (A flush
+// mode set by torch.set_flush_denormal would otherwise stay on in OpenMP's workers.)
 class FloatingPointMode {
   public:
 #if defined(__SSE__)
@@ -29,11 +29,11 @@ class FloatingPointMode {
 #endif
 };
 
-// True in a child of fork: OpenMP hangs there once anybody in the parent had a parallel region.
+// True in a forked child, where OpenMP hangs if the parent ever had a parallel region.
 bool forked();
 
-// body() in each of at most so many threads: OpenMP's pool, which torch's kernels share, or else
-// threads of our own.
+// Runs body() in each of at most `threads` threads: OpenMP's pool, which torch's kernels share, or
+// else our own threads.
 template <class Body>
 void run_in_threads(int threads, Body body) {
     auto in_mode = [&] {
@@ -49,19 +49,19 @@ void run_in_threads(int threads, Body body) {
     try {
         for (int i = 1; i < threads; ++i) team.emplace_back(in_mode);
     } catch (const std::system_error&) {
-        // No more threads to be had: those that there are share the work.
+        // No more threads are available: the ones that started share the work.
     }
     in_mode();
     for (std::thread& thread : team) thread.join();
 #endif
 }
 
-// Hands out [0, count) one by one, and knows who finishes last.
+// Hands out [0, count) one by one, and tells which thread finishes last.
 class Queue {
   public:
     explicit Queue(int64_t count_) : count(count_) {}
 
-    // body(i) until nothing is left; true for the one caller whose work was the last to end.
+    // Runs body(i) until nothing is left; returns true in the one thread that finishes last.
     template <class Body>
     bool work_off(Body body) {
         int64_t done = 0;
@@ -75,7 +75,7 @@ class Queue {
     alignas(64) std::atomic<int64_t> finished{0};
 };
 
-// Shut until somebody opens it. Who waits tries for a while, then lets others have the core.
+// A one-shot gate: wait() blocks until open(); it spins for a while, then yields the core.
 class Gate {
   public:
     void open() { is_open.store(true, std::memory_order_release); }

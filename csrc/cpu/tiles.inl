@@ -1,4 +1,4 @@
-// Tiles: elements of any type in the compute type. A part of kernels.inl.
+// Tiles: elements of any storage type, in the compute type. Included by kernels.inl.
 
 namespace lrfused {
 namespace LRF_ISA {
@@ -22,8 +22,8 @@ constexpr int own_dtype() {
     return sizeof(C) == 8 ? FLOAT64 : FLOAT32;
 }
 
-// A tile in the compute type: the memory itself where it has that type, else a copy. (Both are called
-// and not inlined: into every rule's loops, they would be most of the module.)
+// A tile in the compute type: the memory itself if it has that type, else a converted copy. (Not
+// inlined: in every rule's loops, these two would be most of the module.)
 template <class C>
 LRF_NOINLINE C* open_tile(TypedPointer pointer, C* buffer, int count) {
     if (pointer.dtype == own_dtype<C>()) return static_cast<C*>(pointer.data);

@@ -32,8 +32,9 @@ static int dtype_of(const DataType& type) {
     return type.bits == 64 ? FLOAT64 : type.bits == 32 ? FLOAT32 : type.bits == 16 ? FLOAT16 : -1;
 }
 
-// Of freed storage torch says the tensor's offset. What might be one is asked of the other
-// interface: an address as low as this is rare, an offset beyond it there is none.
+// For freed storage torch reports the tensor's offset as its address. An address below this bound
+// might be one and is checked through the other interface; real addresses that low are rare, and
+// larger offsets do not exist.
 constexpr uintptr_t LARGEST_OFFSET = uintptr_t(1) << 36;
 
 static bool is_freed(PyObject* object) {

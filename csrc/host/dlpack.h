@@ -1,5 +1,5 @@
-// The part of DLPack's C exchange interface that is used here: where a tensor lies, asked
-// without a Python call. Layout: DLPack 1.x, https://dmlc.github.io/dlpack/latest/c_api.html
+// The part of DLPack's C exchange interface that reads a tensor's address and layout without a
+// Python call. Struct layout: DLPack 1.x, https://dmlc.github.io/dlpack/latest/c_api.html
 #pragma once
 
 #include <optional>
@@ -32,14 +32,14 @@ struct ExchangeApi {
     int (*managed_allocator)(Tensor*, void**, void*, void (*)(void*, const char*, const char*));
     int (*managed_from_object)(void*, void**);
     int (*managed_to_object)(void*, void**);
-    // Borrows; 0, or -1 with a Python exception set. May be null.
+    // Borrows the tensor; returns 0, or -1 with a Python exception set. May be null.
     int (*tensor_from_object)(void*, Tensor*);
     int (*current_stream)(int32_t, int32_t, void**);
 };
 
 constexpr uint32_t MAJOR = 1;
 
-// Of a torch that has this interface.
+// A reader, if this torch has the interface.
 std::optional<TensorReader> reader();
 
 }  // namespace dlpack

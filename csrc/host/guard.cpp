@@ -6,7 +6,7 @@
 
 namespace lrfused {
 
-// What is asked of every parameter and gradient, besides where it lies.
+// Reads attributes of parameters and gradients, besides address and layout.
 class Asker {
   public:
     Asker() : grad(tensor_type(), "grad"), is_neg_descriptor(tensor_type().attr("is_neg")) {
@@ -30,7 +30,7 @@ class Asker {
     PyMethodDef* is_neg_method = nullptr;
 };
 
-// Lives as long as the process: torch's types do, too.
+// Lives as long as the process, like torch's types.
 static const Asker& asker() {
     static const Asker* the_one = new Asker();
     return *the_one;
@@ -74,7 +74,8 @@ static void add_items(const py::dict& dict, Items& items) {
                            py::reinterpret_borrow<py::object>(value));
 }
 
-// The same objects in the same order: no key is hashed for it, which for tensors is slow.
+// True if the dictionary has the same objects in the same order. No key is hashed: that is slow for
+// tensors.
 static bool same_items(PyObject* dict, const Items& items, size_t first, size_t end) {
     if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(end - first))
         return false;
@@ -103,7 +104,7 @@ Guard::Guard(const py::list& groups, const py::dict& states_, const py::list& pa
     add_items(states_, states);
     for (const auto& [key, value] : states) {
         state_starts.push_back(state_items.size());
-        if (PyDict_Check(value.ptr()))  // torch keeps whatever else a caller puts there
+        if (PyDict_Check(value.ptr()))  // torch allows other values in its state
             add_items(py::reinterpret_borrow<py::dict>(value), state_items);
     }
     state_starts.push_back(state_items.size());
@@ -119,7 +120,7 @@ void Guard::remember(const py::list& groups) {
     values = std::move(now);
 }
 
-// It may hold other numbers by now, and be the same object.
+// True if a value may have changed in place, as the same object.
 static bool may_have_changed(PyObject* value, PyObject* tensor_type) {
     if (value == nullptr || value == Py_None || PyFloat_Check(value) || PyLong_Check(value) ||
         PyTuple_Check(value))

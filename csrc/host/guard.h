@@ -1,5 +1,5 @@
-// The walk before a step: is everything still what the table was built from, and where are the
-// gradients? Whatever it does not know it leaves to lrfused/engine/, which knows everything.
+// The guard of the fast path: checks before a step that nothing changed since the table was built,
+// and reads the gradients' addresses. Anything else is left to the slow path in lrfused/engine/.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -15,28 +15,28 @@ namespace lrfused {
 
 namespace py = pybind11;
 
-// Where a tensor lies, and how.
+// A tensor's address and layout.
 struct Place {
     bool known = false;
-    TensorView view;     // without shape and strides, which may change
-    size_t numbers = 0;  // where those begin in a Guard's numbers
+    TensorView view;     // its shape and strides pointers are not kept: they may change
+    size_t numbers = 0;  // index of shape, then strides, in Guard::numbers
 };
 
 class Guard {
   public:
-    // params: (parameter, group, has state, plain: its memory is used as it is); watched: other
-    // tensors whose addresses the table knows; keys: the entries of a group to be watched; reader:
-    // the name of one of tensor_readers().
+    // params: (parameter, group, has state, plain: nothing of it is staged); watched: other tensors
+    // whose addresses the table holds; keys: the entries of a group to watch; reader: the name of
+    // one of tensor_readers().
     Guard(const py::list& groups, const py::dict& states, const py::list& params,
          const py::list& watched, const py::tuple& keys, const std::string& reader);
 
-    // None if the table may be out of date. Otherwise whether the caller wrote to a group, the
-    // parameters with a gradient, and the places of the gradients that need a closer look; all
-    // others stand in ``gradients``, as (address, dtype), dtype -1 where there is none.
+    // None if the table may be stale. Otherwise whether the caller wrote to a group, the parameters
+    // with a gradient, and the indices of gradients that need staging; all others are written to
+    // ``gradients`` as (address, dtype), with dtype -1 for no gradient.
     py::object look(const py::list& groups, const py::dict& states,
                     py::array_t<int64_t, py::array::c_style> gradients);
 
-    // What stands in the groups now is known.
+    // Takes the present values in the groups as known.
     void remember(const py::list& groups);
 
   private:
@@ -48,7 +48,7 @@ class Guard {
     };
     using Items = std::vector<std::pair<py::object, py::object>>;
 
-    Place place_of(const py::object& tensor);  // not known if the reader cannot describe it
+    Place place_of(const py::object& tensor);  // known = false if the reader fails
     bool lies_at(const py::object& tensor, const Place& place) const;
     bool has_layout(const TensorView& view, const Place& place) const;
     bool params_are_those(const py::list& groups) const;
@@ -59,13 +59,13 @@ class Guard {
 
     TensorReader reader;
     std::vector<Param> params;
-    Handles handles;  // of what is watched, where torch has such things; a parameter may be swapped
-    std::vector<std::pair<py::object, Place>> watched;  // the rest of it
+    Handles handles;  // of watched tensors, if supported; not parameters, which may be swapped
+    std::vector<std::pair<py::object, Place>> watched;  // those without a handle
     std::vector<int64_t> numbers;
     std::vector<py::object> keys, values;  // values: by group, then key
     py::object params_key, tensor_type;
-    Items states, state_items;        // state_items: of one state after the other
-    std::vector<size_t> state_starts;  // where each begins, and the end
+    Items states, state_items;        // state_items: those of all states, concatenated
+    std::vector<size_t> state_starts;  // the first item of each state, and the end
 };
 
 }  // namespace lrfused

@@ -1,5 +1,5 @@
-// Tensors that a table knows the addresses of, all asked at every step whether they lie where they
-// did, in some nanoseconds each.
+// Handles of tensors whose addresses a table holds, to check all of them at every step in some
+// nanoseconds each.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -11,7 +11,7 @@
 
 namespace lrfused {
 
-// Holds tensors, which keeps torch.utils.swap_tensors from giving their Python objects others.
+// Owns references to tensors; torch.utils.swap_tensors refuses such tensors.
 class Handles {
   public:
     Handles() = default;
@@ -19,10 +19,10 @@ class Handles {
     Handles(const Handles&) = delete;
     Handles& operator=(const Handles&) = delete;
 
-    // False where torch has no such interface, or the tensor no memory to speak of.
+    // False if torch has no such interface, or the tensor no addressable memory.
     bool add(const pybind11::object& tensor);
 
-    // The memory of each is where it was when it was added, of the same type, shape and strides.
+    // True if every tensor has the address, dtype, shape and strides that it was added with.
     bool are_unchanged() const;
 
   private:
@@ -32,7 +32,7 @@ class Handles {
         int32_t type, dimensions;
     };
 
-    // One after the other in memory: thousands are looked at, with cold caches.
+    // Contiguous, because thousands are checked with cold caches.
     std::vector<Known> known;
     std::vector<int64_t> numbers;  // shape and strides of each
 };

@@ -1,4 +1,4 @@
-// Reads what Python hands over to a native module (lrfused/backends/description.py).
+// Converts the Python description of a step (lrfused/backends/description.py) to C++.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -60,7 +60,7 @@ inline std::vector<TensorRow> read_tensors(const py::list& rows) {
     return tensors;
 }
 
-// `others`: the registers that are filled beside the step, the constants and the inputs.
+// `others`: the number of leading registers besides the step, the constants and the inputs.
 inline ProgramRow read_program(const py::handle& row, int others = 0) {
     ProgramRow p;
     p.constants = row["constants"].cast<std::vector<double>>();
@@ -152,7 +152,7 @@ inline State read_state(const py::dict& row) {
             reinterpret_cast<double*>(address("carried"))};
 }
 
-// A Step of either module, from everything above.
+// Creates the Step of either module.
 template <class Step>
 Step* make_step(const py::list& tensors, const py::list& groups, const py::dict& options,
                 const py::list& programs, const py::dict& state) {

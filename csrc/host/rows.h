@@ -1,5 +1,5 @@
-// What a native Step is made from, as Python describes it (lrfused/backends/description.py), and how
-// tensors are cut into pieces.
+// The rows that a native Step is built from, as described by lrfused/backends/description.py, and
+// the cutting of tensors into pieces.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 
 namespace lrfused {
 
-// What lies on another device has no memory here: it has its rows, so that places are the same on
-// all devices, and nothing is done for it.
+// A tensor on another device has a row with a null pointer, so that indices are the same on all
+// devices; nothing is done for it.
 struct TensorRow {
     TypedPointer p, operands[MAX_OPERANDS];
     int64_t count, unit;  // elements; length of an output unit, 0 without units
@@ -24,14 +24,14 @@ struct TensorRow {
     int64_t unit_length() const { return unit ? unit : count; }
 };
 
-// A schedule, which fills one place of the hyperparameters; or the scalars of a group.
+// The program of a schedule, which computes one hyperparameter, or of a group's scalars.
 struct ProgramRow {
     int group = 0, slot = 0;
     std::vector<Instruction> code;
     std::vector<double> constants, samples;
     std::vector<InputRow> inputs;
     std::vector<int32_t> results;  // registers
-    int leading = 0;               // registers before those of the code
+    int leading = 0;               // registers before the code's own
 
     size_t registers() const { return static_cast<size_t>(leading) + code.size(); }
 };
@@ -41,14 +41,14 @@ struct GroupRow {
     ProgramRow scalars;
 };
 
-// At most so many elements inside one unit of one tensor: a chunk of measure, a tile of apply.
+// A range of elements inside one unit of one tensor: a chunk of measure, a tile of apply.
 struct Piece {
     int64_t tensor, unit, offset;
     int count;
     bool is_whole_unit;
 };
 
-// Every tensor in pieces of at most `size` elements, none across two units.
+// Cuts every tensor into pieces of at most `size` elements, none across two units.
 inline std::vector<Piece> pieces(const std::vector<TensorRow>& tensors, int64_t size) {
     std::vector<Piece> list;
     int64_t first_unit = 0;

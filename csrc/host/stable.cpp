@@ -13,7 +13,7 @@ namespace stable {
 
 namespace py = pybind11;
 
-// Each that returns a number returns 0 if all went well.
+// The functions return 0 on success.
 struct Api {
     int32_t (*data)(Handle, void**);
     int32_t (*storage)(Handle, int64_t*);
@@ -49,7 +49,7 @@ static bool find(void* library, const char* name, Function& function) {
 #endif
 }
 
-// A number that torch tells by a function.
+// Calls a function of torch that returns a constant.
 static bool ask(void* library, const char* name, int32_t& number) {
     int32_t (*function)();
     if (!find(library, name, function)) return false;
@@ -99,12 +99,12 @@ void release(Handle handle) { api()->release(handle); }
 
 bool read(Handle tensor, TensorView& view) {
     int64_t *shape, *strides, bytes;
-    // The strides first: what has none has no address either, or one of something else.
+    // Strides first: a tensor without strides has no address, or a meaningless one.
     if (api()->strides(tensor, &strides) || api()->shape(tensor, &shape) ||
         api()->data(tensor, &view.data) || api()->storage(tensor, &bytes) ||
         api()->dtype(tensor, &view.type) || api()->dimensions(tensor, &view.dimensions))
         return false;
-    if (bytes == 0) view.data = nullptr;  // torch counts the address in freed storage from 0
+    if (bytes == 0) view.data = nullptr;  // for freed storage torch returns the offset
     view.shape = shape;
     view.strides = strides;
     view.dtype = -1;
@@ -113,7 +113,7 @@ bool read(Handle tensor, TensorView& view) {
     return true;
 }
 
-// What Python tensors say of themselves; lives as long as the process, as torch's types do.
+// Attributes of Python tensors; lives as long as the process, like torch's types.
 struct Attributes {
     py::module_ torch = py::module_::import("torch");
     py::object strided = torch.attr("strided");
@@ -126,7 +126,7 @@ static const Attributes& attributes() {
     return *the_one;
 }
 
-// The tensor of C++ behind a Python object.
+// The C++ tensor behind a Python object.
 static void* wrapped(PyObject* object) {
     PyObject* number = attributes().wrapped(object);
     void* found = number && PyLong_CheckExact(number) ? PyLong_AsVoidPtr(number) : nullptr;
@@ -142,16 +142,16 @@ static bool is_strided(PyObject* object) {
     return layout == attributes().strided.ptr();
 }
 
-// A handle is nothing but a pointer to such a tensor, so that one can be made on the stack: it is
-// borrowed from the object, and nothing is counted. (The interface prints what it cannot do, so it
-// is not asked about other layouts.)
+// A handle is a pointer to a C++ tensor, so one can be built on the stack: it borrows from the
+// object without a reference count. (The interface prints its errors, so other layouts are not
+// passed to it.)
 bool read_object(PyObject* object, TensorView& view) {
     void* pointer = is_strided(object) ? wrapped(object) : nullptr;
     return pointer && read(&pointer, view) && !api()->device_type(&pointer, &view.device_type) &&
            !api()->device_index(&pointer, &view.device_index);
 }
 
-// Nothing is followed before it is known: a handle that torch made points to the same.
+// Verifies that assumption without dereferencing a guess: torch's own handle has the same pointer.
 static bool handles_are_pointers() {
     py::object tensor = py::module_::import("torch").attr("empty")(2, py::arg("device") = "cpu");
     Handle handle = make_handle(tensor);

@@ -1,4 +1,4 @@
-// torch's stable C interface: where and how tensors lie, in some nanoseconds each. Documentation:
+// torch's stable C interface: a tensor's address and layout in some nanoseconds. Documentation:
 // https://docs.pytorch.org/docs/stable/notes/libtorch_stable_abi.html
 #pragma once
 
@@ -9,15 +9,15 @@
 namespace lrfused {
 namespace stable {
 
-// A tensor of C++ (AtenTensorHandle): it owns a reference, and has to be released.
+// A C++ tensor (AtenTensorHandle); owns a reference and must be released.
 using Handle = void*;
 
-// Null where torch has no such interface or the object is no tensor.
+// Null if torch has no such interface or the object is not a tensor.
 Handle make_handle(const pybind11::object& tensor);
 void release(Handle handle);
-bool read(Handle handle, TensorView& view);  // all but the device, which follows from the address
+bool read(Handle handle, TensorView& view);  // all but the device, which is fixed by the address
 
-// From any Python object, without owning it; to be used where there is a reader.
+// Reads a Python object without owning it; to be used only if there is a reader.
 bool read_object(PyObject* object, TensorView& view);
 std::optional<TensorReader> reader();
 

@@ -18,7 +18,7 @@ static bool same_numbers(const int64_t* numbers, const py::object& expected) {
     return std::equal(values.begin(), values.end(), numbers);
 }
 
-// Compares an interface with what Python says of the same tensor.
+// Compares an interface's answer with Python's for the same tensor.
 static bool is_right(const TensorReader& reader, const py::object& tensor, int dtype) {
     TensorView view;
     return reader.read(tensor.ptr(), view) && view.dtype == dtype &&
@@ -28,7 +28,8 @@ static bool is_right(const TensorReader& reader, const py::object& tensor, int d
            same_numbers(view.strides, tensor.attr("stride")());
 }
 
-// On views with offsets and strides, parameters, no dimensions and no elements, in every dtype.
+// Tests a reader on views with offsets and strides, parameters, 0-dim and empty tensors, in every
+// dtype, and on objects that it must refuse.
 static bool is_proved(const TensorReader& reader) {
     py::module_ torch = py::module_::import("torch");
     py::object parameter = torch.attr("nn").attr("Parameter");
@@ -53,7 +54,7 @@ static std::vector<TensorReader> find_readers() {
         try {
             if (auto reader = find(); reader && is_proved(*reader)) readers.push_back(*reader);
         } catch (const std::exception&) {
-            // Another torch than is known here: this way is not trusted.
+            // An unknown version of torch: this interface is not used.
         }
     }
     return readers;

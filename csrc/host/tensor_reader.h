@@ -1,5 +1,5 @@
-// Where and how a tensor lies in memory, asked of torch without its headers: nothing is linked, the
-// interfaces are found at run time, and proved on tensors that Python describes before they are used.
+// Reads a tensor's address and layout without torch's headers: nothing is linked; interfaces are
+// found at run time, and used only after a test against Python's answers on probe tensors.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -9,28 +9,27 @@
 
 namespace lrfused {
 
-// What an interface said; the arrays belong to the tensor.
+// A tensor's address and layout; the arrays belong to the tensor.
 struct TensorView {
-    void* data = nullptr;  // null where the storage was freed
-    int32_t device_type = 0, device_index = 0;  // the interface's own numbers, to be compared
-    int32_t type = 0;                           // the same of the dtype
+    void* data = nullptr;  // null if the storage was freed
+    int32_t device_type = 0, device_index = 0;  // the interface's own codes, only for comparison
+    int32_t type = 0;                           // the interface's code of the dtype
     int dtype = -1;                             // a Dtype; -1 for any other
     int64_t dimensions = 0;
     const int64_t *shape = nullptr, *strides = nullptr;  // strides in elements
 };
 
-// One way to ask. It holds no reference to what it has read: swap_tensors goes on working.
+// One such interface. It keeps no references, so that torch.utils.swap_tensors still works.
 struct TensorReader {
     const char* name;
-    // False if the tensor has no memory to speak of; no Python exception is left.
+    // False if the tensor has no addressable memory; leaves no Python exception set.
     bool (*read)(PyObject* tensor, TensorView& view);
 };
 
-// Those that this torch has and that were proved, the best first. With none there is no Guard.
+// The readers that work with this torch, best first. If empty, there is no Guard.
 const std::vector<TensorReader>& tensor_readers();
 
-// An attribute of tensors by the C function behind it: a lookup by name each would cost more than
-// that function does.
+// Reads an attribute through the C getter behind it, which is cheaper than a lookup by name.
 class Getter {
   public:
     Getter(const pybind11::object& type, const char* name)

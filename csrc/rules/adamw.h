@@ -1,4 +1,4 @@
-// AdamW of one element; lrfused/rules/adamw.py and lrfused/backends/triton/rules.py have the same.
+// AdamW's update of one element, as in lrfused/rules/adamw.py and lrfused/backends/triton/rules.py.
 #pragma once
 
 #include "core/scalars.h"

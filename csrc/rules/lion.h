@@ -1,4 +1,4 @@
-// Lion of one element; lrfused/rules/lion.py and lrfused/backends/triton/rules.py have the same.
+// Lion's update of one element, as in lrfused/rules/lion.py and lrfused/backends/triton/rules.py.
 #pragma once
 
 #include "core/scalars.h"

@@ -1,4 +1,4 @@
-// How many state operands a rule may have, which is all that its kernels are compiled for.
+// The numbers of state operands that a rule may have; its kernels are compiled for each of them.
 #pragma once
 
 #include <type_traits>
@@ -11,7 +11,7 @@ LRF_HD inline float root_of(float x) { return __builtin_sqrtf(x); }
 
 template <int... counts>
 struct OperandCounts {
-    // body(a constant) of the count.
+    // Calls body with the count as a compile-time constant.
     template <class Body>
     LRF_HD static void with(int count, Body body) {
         ((count == counts ? body(std::integral_constant<int, counts>()) : void()), ...);

@@ -1,4 +1,4 @@
-// The optimizers' rules. A new one is its header and its name in this list.
+// The list of update rules. A new one is a header and an entry in this list.
 #pragma once
 
 #include <stdexcept>
@@ -13,14 +13,14 @@ namespace lrfused {
 
 template <class... Rule>
 struct RuleList {
-    // body(Rule()) of the rule that has this place in the list.
+    // Calls body(Rule()) for the rule at this index.
     template <class Body>
     static void with(int index, Body body) {
         int place = 0;
         ((index == place++ ? body(Rule()) : void()), ...);
     }
 
-    // The place of a rule, whose scalars are to have these names, in this order.
+    // The index of a rule by name; its scalars must have these names, in this order.
     static int find(const std::string& name, const std::vector<std::string>& scalars) {
         int place = 0, found = -1;
         ((name == Rule::NAME && scalars == names<Rule>() ? (found = place++, 0) : place++), ...);

@@ -1,4 +1,4 @@
-// SGD of one element; lrfused/rules/sgd.py and lrfused/backends/triton/rules.py have the same.
+// SGD's update of one element, as in lrfused/rules/sgd.py and lrfused/backends/triton/rules.py.
 #pragma once
 
 #include "core/scalars.h"
@@ -11,9 +11,9 @@ struct Sgd {
     enum Scalar { DECAY, L2, BUFFER_DECAY, BUFFER_GAIN, FROM_BUFFER, FROM_GRADIENT, LR };
     static constexpr const char* SCALARS[] = {
         "decay", "l2", "buffer_decay", "buffer_gain", "from_buffer", "from_gradient", "lr"};
-    using Operands = OperandCounts<0, 1>;  // with momentum momentum_buffer
+    using Operands = OperandCounts<0, 1>;  // with momentum: momentum_buffer
 
-    // 0 selects nothing at all: what it would multiply may be infinite.
+    // x * factor, and 0 for a factor of 0 even if x is inf or nan.
     template <class C>
     LRF_HD static C term(C x, C factor) {
         return factor == C(0) ? C(0) : x * factor;

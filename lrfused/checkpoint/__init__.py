@@ -1,1 +1,1 @@
-"""state_dict and load_state_dict: what travels, in which form, and what is refused."""
+"""state_dict and load_state_dict: format, validation, loading."""

@@ -1,7 +1,7 @@
-"""Loading: everything of a checkpoint is checked first, then taken over as a whole.
+"""Loading: a checkpoint is checked completely before anything is changed.
 
-Moments keep the dtype they were saved in and are copied into the memory that is in use, so that
-addresses in captured graphs stay valid.
+Moments keep the dtype they were saved in and are copied into the present memory, so that addresses
+in captured graphs stay valid.
 """
 
 from collections import defaultdict
@@ -20,13 +20,13 @@ from lrfused.state.device_state import Field
 from lrfused.state.operands import operands_in
 from lrfused.warn import warn
 
-Copies = list[tuple[Tensor, Tensor]]  # into what is in use, from what was loaded
+Copies = list[tuple[Tensor, Tensor]]  # (present tensor, loaded tensor)
 
 
 def load_state_dict(
     books: Bookkeeping, opt: Optimizer, saved: dict[str, Any], load_schedules: bool
 ) -> None:
-    """torch's load_state_dict, with nothing changed unless everything can be loaded."""
+    """torch's load_state_dict, except that nothing changes unless everything can be loaded."""
     if not isinstance(saved, dict):
         raise TypeError(f"state_dict: must be a dictionary, got {type(saved).__name__}")
     if not saved:
@@ -58,7 +58,7 @@ def load_state_dict(
 
 
 def _uninterrupted(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
-    """A keyboard interrupt has to wait; what was done by then is done again, to the same end."""
+    """Commit; after a keyboard interrupt commit again (it is idempotent), then raise it."""
     waiting = None
     while True:
         try:
@@ -71,9 +71,9 @@ def _uninterrupted(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: C
 
 
 def _prepare(rule: UpdateRule, opt: Optimizer, loaded: Loaded) -> Copies:
-    """The states as they will be, with all memory that they need, and what is left to copy.
+    """Build the new states with all memory allocated; returns the copies that are left to do.
 
-    Loaded moments whose memory is in use are copied: it will be written over.
+    Loaded moments that share memory with present ones are cloned, as that will be overwritten.
     """
     old_states = {p: state for p, state in opt.state.items() if isinstance(state, dict)}
     in_use = {_memory(t) for state in old_states.values() for _, t in operands_in(rule, state)}
@@ -127,6 +127,6 @@ def _memory(tensor: Tensor) -> int:
 
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:
-    """What has to be equal for one tensor to hold what another does."""
+    """What must be equal for one tensor's values to be copied into another without loss."""
     spread = placing(tensor) if is_distributed(tensor) else ()
     return (tensor.shape, tensor.dtype, tensor.device, spread)

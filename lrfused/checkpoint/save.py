@@ -1,4 +1,4 @@
-"""Saving: torch's state_dict, with what stands in the groups brought up to date first."""
+"""Saving: torch's state_dict, after this package's keys in the groups are updated."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +14,10 @@ from lrfused.memory.normal_tensors import normal_tensors
 def state_dict(
     books: Bookkeeping, opt: Optimizer, base: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """torch's dictionary; of what is ours it has copies, before any hook of the caller's sees it.
+    """torch's dictionary; our own tensors in it are copied before the caller's hooks see it.
 
     Raises:
-        RuntimeError: a step on a GPU was refused, which the host did not know yet.
+        RuntimeError: a step on a GPU was refused and the error was not yet raised.
     """
     groups = opt.param_groups
     reading = books.read(groups, opt.state)
@@ -33,7 +33,7 @@ def state_dict(
 
 
 def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) -> None:
-    """Whoever loads the dictionary must not count in our memory, nor see a later state_dict()."""
+    """Copy our tensors, so that a loading optimizer does not share or see changes of our memory."""
     copies = {name: tensor.clone() for name, tensor in books.known.carried.tensors.items()}
     for group in saved["param_groups"]:
         group.update({NUMBER: BY_PLACE, **copies})

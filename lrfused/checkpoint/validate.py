@@ -1,4 +1,4 @@
-"""A checkpoint, checked: read whatever torch's AdamW or ours wrote, refuse the rest."""
+"""Validates a checkpoint: reads what torch's optimizer or ours wrote, refuses anything else."""
 
 import numbers
 from copy import deepcopy
@@ -32,15 +32,15 @@ GroupList = list[dict[str, Any]]
 
 @dataclass
 class Loaded:
-    """A checked checkpoint, in terms of this optimizer's parameters."""
+    """A checked checkpoint, keyed by this optimizer's parameters."""
 
     groups: GroupList
-    states: dict[Any, Any]  # of parameters, and whatever else stands in a state
+    states: dict[Any, Any]  # by parameter, and foreign keys as they were
     counts: list[int]
     carried: list[Numbers]
     counters: dict[Field, float]
     stored: list[Stored | None]
-    schedules: list[dict[Slot, Schedule]]  # that are taken over
+    schedules: list[dict[Slot, Schedule]]  # stored ones that will be used
     inputs: list[tuple[Tensor, float]]
     recovered: Recovered
 
@@ -48,10 +48,10 @@ class Loaded:
 def check(
     books: Bookkeeping, groups: GroupList, saved: dict[str, Any], load_schedules: bool
 ) -> Loaded:
-    """Read a checkpoint of ours, or of the optimizer of torch that ours stands for.
+    """Read a checkpoint of this optimizer, or of the torch optimizer that it replaces.
 
     Raises:
-        ValueError: it does not fit this optimizer, or a value in it cannot be.
+        ValueError: it does not fit this optimizer, or contains an invalid value.
     """
     saved_groups = _check_shape(groups, saved)
     rule = books.rule
@@ -84,7 +84,7 @@ def check(
 
 
 def _check_shape(groups: GroupList, saved: dict[str, Any]) -> GroupList:
-    """The saved groups, if they can be those of this optimizer."""
+    """The saved groups, if their number and sizes fit this optimizer."""
     for key, kind in (("state", dict), ("param_groups", list)):
         if not isinstance(saved.get(key), kind):
             raise ValueError(f"state_dict: {key!r} must be a {kind.__name__}")
@@ -116,7 +116,7 @@ def _check_optimizer(rule: UpdateRule, stored: list[Stored | None]) -> None:
 def _check_states(
     rule: UpdateRule, groups: GroupList, saved: GroupList, states: dict[Any, Any]
 ) -> dict[Any, Any]:
-    """The states by parameter; what belongs to no parameter is kept as it is, as torch does."""
+    """The states by parameter; keys of no parameter are kept unchanged, as torch does."""
     keys = list(chain.from_iterable(g["params"] for g in saved))
     places = dict(zip(keys, chain.from_iterable(g["params"] for g in groups), strict=True))
     if len(places) != len(keys):
@@ -133,7 +133,7 @@ def _check_states(
 
 
 def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[str, Any]:
-    """The state of a parameter, with tensors on its device."""
+    """The checked state of a parameter, with tensors on its device."""
     if not isinstance(state, dict):
         raise ValueError(f"state_dict: state of parameter {key!r:.40} must be a dictionary")
     if not state:
@@ -150,7 +150,7 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
     checked: dict[str, Any] = {"step": _count(key, state["step"])} if rule.counts else {}
     for name, value in state.items():
         if name in rule.keys and value is None and name not in always:
-            continue  # torch's SGD says so of a buffer that there is not yet
+            continue  # torch's SGD stores None for a missing buffer
         if name in rule.keys:
             device = value.device if isinstance(value, Tensor) else param.device
             check_moment(f"state_dict: state of parameter {key}: {name}", value, param, device)
@@ -169,7 +169,7 @@ def _count(key: Any, step: Any) -> float:
 def _new_group(
     rule: UpdateRule, g: int, group: dict[str, Any], other: dict[str, Any]
 ) -> dict[str, Any]:
-    """The group as it will be; what an older checkpoint does not have stays."""
+    """The group after loading; keys that the checkpoint lacks keep their values."""
     ours = ("params", *KEYS)
     new = {**group, **deepcopy({k: v for k, v in other.items() if k not in ours})}
     for key in {slot.key for slot in rule.hyperparameters if slot.place is not None}:
@@ -190,7 +190,7 @@ def _check_group(
     new: dict[str, Any],
     mirrors: set[Slot],
 ) -> None:
-    """Refuse values that cannot be; a schedule's mirror is written anew, whatever was stored."""
+    """Refuse invalid values; those of scheduled slots are not used, as mirrors are rewritten."""
     for slot in rule.hyperparameters:
         value, name = as_number(read_group(new, slot)), slot.argument
         single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
@@ -211,7 +211,7 @@ def _check_group(
 
 
 def _schedules(g: int, stored: Stored, books: Bookkeeping, present: Inputs) -> dict[Slot, Schedule]:
-    """The stored schedules, with the inputs that there are, where something follows them."""
+    """The stored schedules, reading the present inputs; those of unused limits are left out."""
     made = {}
     for slot in stored.schedules:
         if slot.is_limit and not is_limited(slot, books.group_options[g], books.options):
@@ -240,7 +240,7 @@ def _carried(
     counts: list[int],
     recovered: Recovered,
 ) -> list[Numbers]:
-    """The carried numbers of each parameter; they are taken out of the states."""
+    """The carried numbers of each parameter, which are removed from the states."""
     numbers = []
     params = [(g, param) for g, group in enumerate(groups) for param in group["params"]]
     for (g, param), count in zip(params, counts, strict=True):

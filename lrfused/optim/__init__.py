@@ -1,1 +1,1 @@
-"""What users construct: the optimizers, their arguments, metrics, torch.compile, ReportLR."""
+"""The optimizers, their arguments, metrics, torch.compile support, ReportLR."""

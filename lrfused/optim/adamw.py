@@ -1,4 +1,4 @@
-"""AdamW: its arguments, and what it is."""
+"""AdamW: documentation and arguments."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class AdamW(FusedOptimizer, torch.optim.AdamW):
             betas that were used, right for scheduled betas).
         options: those of every optimizer, see :class:`lrfused.FusedOptimizer`.
 
-    weight_decay_mode and bias_correction may also stand in a group.
+    weight_decay_mode and bias_correction may also be set in a group.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of its range.

@@ -1,4 +1,4 @@
-"""The options that all optimizers share: their names, types and defaults, and what they come to."""
+"""The options that all optimizers share: names, types, defaults, checks."""
 
 import inspect
 import math
@@ -57,7 +57,7 @@ OF_GROUPS = ("clip_value", "agc", "agc_by", "peak_lr", "start_step")
 
 
 def takes_step_options(init: Callable[..., None]) -> Callable[..., None]:
-    """Show them one by one in the signature of a constructor that takes them as keywords."""
+    """List the shared options in the signature of a constructor with ``**options``."""
     own = inspect.signature(init)
     named = [p for p in own.parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
     types = inspect.get_annotations(StepOptions)
@@ -72,10 +72,10 @@ def takes_step_options(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_defaults(owner: str, given: StepOptions) -> dict[str, Any]:
-    """All of them.
+    """All shared options, with defaults for missing ones.
 
     Raises:
-        TypeError: something is given that none of them is.
+        TypeError: an unknown option is given.
     """
     if unknown := given.keys() - DEFAULTS.keys():
         raise TypeError(f"{owner}() got an unexpected keyword argument {sorted(unknown)[0]!r}")

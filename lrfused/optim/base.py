@@ -1,4 +1,4 @@
-"""FusedOptimizer: what all optimizers share, torch's contract around the fused step."""
+"""FusedOptimizer: the base of all optimizers, torch's optimizer contract around the fused step."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ from lrfused.schedules.check import boolean, whole
 
 
 class FusedOptimizer(Optimizer):
-    """What every optimizer of this package can do; construct one of its subclasses.
+    """The base class of this package's optimizers; construct one of its subclasses.
 
     Order of operations on a gradient: unscale and average, value clip, adaptive clip, global norm
     clip, then the update of the optimizer.
@@ -35,26 +35,26 @@ class FusedOptimizer(Optimizer):
         clip_value: elements of the gradient are clipped to +-clip_value, >= 0, or None.
         agc: threshold of adaptive gradient clipping, >= 0, or None.
         agc_by: "unit" (each output unit: the first dimension; arXiv 2102.06171) or "tensor".
-        nonfinite: what a gradient that is inf or nan does: "propagate" (as in torch), "skip" or
-            "raise". With a loss scale the step is always skipped.
+        nonfinite: what to do if a gradient is inf or nan: "propagate" (as in torch), "skip" the
+            step or "raise". With a loss scale the step is always skipped.
         accumulation_steps: gradients are sums over this many micro-batches and are averaged.
         loss_scale: None, a number, "dynamic" or a :class:`LossScale`; see :meth:`scale`.
         advance_schedule_on_skip: count skipped steps in the schedule's step.
-        peak_lr: the lr at which weight_decay_mode="lr_ratio" applies the whole decay, > 0; a
-            number lr's own value if left out.
-        start_step: skip this group until so many steps have completed.
+        peak_lr: the lr at which weight_decay_mode="lr_ratio" applies the full weight_decay, > 0;
+            defaults to lr if that is a number.
+        start_step: skip this group until ``start_step`` steps have completed.
         write_grads: write the clipped, unscaled gradients back to ``.grad``.
         always_measure: measure the gradients for the metrics even where nothing needs it.
-        sharded: whether each rank holds a part of every parameter only. None: as the parameters
-            say (DTensor, FullyShardedDataParallel); False where every rank has all of them after
-            all (NO_SHARD, one rank). What needs all gradients is refused where they are sharded.
-        amp_scaling: let torch's GradScaler hand its scale to the step instead of unscaling.
-        backend: "reference", "cpu", "triton" or "cuda"; "auto" takes the best one that is there
-            for the parameters' device (see :func:`lrfused.info`; the environment variable
-            LRFUSED_BACKEND replaces it), or a dictionary {device type: name}.
+        sharded: whether each rank holds only a part of every parameter. None: as the parameters
+            indicate (DTensor, FullyShardedDataParallel); False: every rank has all of them anyway
+            (NO_SHARD, one rank). Options that need all gradients are refused if they are sharded.
+        amp_scaling: let torch's GradScaler pass its scale to the step instead of unscaling.
+        backend: "reference", "cpu", "triton" or "cuda"; "auto" takes the best available one for
+            the parameters' device (see :func:`lrfused.info`; the environment variable
+            LRFUSED_BACKEND overrides it); or a dictionary {device type: name}.
 
     Thresholds may be numbers, Tensors or Schedules. clip_value, agc, agc_by, peak_lr and start_step
-    may also stand in a group.
+    may also be set in a group.
     """
 
     rule: ClassVar[UpdateRule]
@@ -74,7 +74,7 @@ class FusedOptimizer(Optimizer):
         fused: bool | None,
         given: StepOptions,
     ) -> None:
-        """Check everything, then construct as the class of torch does that this one stands for."""
+        """Check all arguments, then run the constructor of the torch class that this replaces."""
         options = with_defaults(type(self).__name__, given)
         for name in switches:
             boolean(name, switches[name])
@@ -96,7 +96,7 @@ class FusedOptimizer(Optimizer):
         self._step_supports_amp_scaling = options["amp_scaling"]
 
     def _start_torch(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        """The constructor of the class after this one: a particular optimizer's, or the base's."""
+        """Run the next constructor in the MRO: torch's particular optimizer, or `Optimizer`."""
         start: Any = super().__init__
         if start.__func__ is Optimizer.__init__:
             start(params, defaults)
@@ -106,7 +106,7 @@ class FusedOptimizer(Optimizer):
     # Groups
 
     def _changed_defaults(self) -> dict[str, Any]:
-        """Defaults that the caller changed in ``defaults``: later groups start from them."""
+        """The entries of ``defaults`` that the caller changed; they apply to later groups."""
         before = self.__dict__.get("_torch_defaults", {})
         return {
             name: self.defaults[name]
@@ -118,7 +118,7 @@ class FusedOptimizer(Optimizer):
         """Add a group; besides torch's keys it may hold Schedules and this class's options.
 
         Raises:
-            RuntimeError: a step was captured, which knows the groups that there were.
+            RuntimeError: a step was captured in a CUDA graph, which fixes the groups.
         """
         books = self._engine.bookkeeping
         if books.is_captured:
@@ -149,8 +149,8 @@ class FusedOptimizer(Optimizer):
                 hyperparameter is not usable; the message names group and step.
             TypeError, ValueError: a parameter or gradient cannot be used.
 
-        In every case parameters, state and counters are as they were. ``torch.compile`` takes the
-        step as one operator; no number in ``param_groups`` makes it compile anew.
+        In all these cases parameters, state and counters are unchanged. ``torch.compile`` treats
+        the step as one operator; a changed number in ``param_groups`` causes no recompilation.
         """
         if is_dynamo_compiling():
             from lrfused.optim import torch_compile
@@ -162,11 +162,11 @@ class FusedOptimizer(Optimizer):
             return self._step(closure)
         return self._step_with_hooks(**({} if closure is None else {"closure": closure}))
 
-    # torch wraps what is not marked, and its wrapper costs as much as a small model's step.
+    # torch wraps an unmarked `step`, and the wrapper costs as much as a small model's step.
     step.hooked = True  # type: ignore[attr-defined]
 
     def _is_observed(self) -> bool:
-        """Somebody has a hook or profiles; a subclass with its own step is wrapped by torch."""
+        """True with a hook or a profiler; a subclass with its own step is wrapped by torch."""
         return type(self).step is FusedOptimizer.step and bool(
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -184,28 +184,28 @@ class FusedOptimizer(Optimizer):
         return loss
 
     def _update(self) -> None:
-        """The step itself, without closure and hooks."""
+        """The step without closure and hooks."""
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
         compiler = sys.modules.get("lrfused.optim.torch_compile")
         if compiler is None:
             self._engine.step(self.param_groups, self.state, grad_scale, found_inf)
-        else:  # Dynamo is there, and would try to trace the engine where it left off before
+        else:  # after a graph break Dynamo would try to trace the engine
             args = (self.param_groups, self.state, grad_scale, found_inf)
             compiler.untraced(self._engine.step, *args)
 
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
     def set_step(self, step: int) -> None:
-        """Say how many steps were completed: where the schedules go on from.
+        """Set the number of completed steps, from which the schedules continue.
 
-        For checkpoints that do not say it, before or after :meth:`load_state_dict`. Where the state
-        shows counts of updates (AdamW's), a checkpoint never resumes below the largest of them.
+        For checkpoints without that number, before or after :meth:`load_state_dict`. Where the
+        state shows counts of updates (AdamW's), a loaded step is never below the largest of them.
 
         Args:
             step: completed steps, 0 <= step <= 2**53.
 
         Raises:
-            TypeError, ValueError: it is no such number.
+            TypeError, ValueError: ``step`` is not an integer in that range.
 
         Example:
             >>> import torch, lrfused
@@ -220,27 +220,27 @@ class FusedOptimizer(Optimizer):
         self._engine.bookkeeping.set_step(self.param_groups, self.state, step)
 
     def sync_mirrors(self) -> None:
-        """Bring the host numbers in ``param_groups`` up to date; waits for the device.
+        """Update the scheduled numbers in ``param_groups``; waits for the device.
 
-        A step does it by itself: on a CPU at once, on a GPU as soon as the device's counter has
-        arrived, usually one or two steps late, so that nothing waits. After replays of a captured
-        graph they are as old as the last ordinary step.
+        A step updates them itself: on a CPU at once, on a GPU when the device's counter has
+        arrived, usually one or two steps late, so that nothing waits. Replays of a captured graph
+        do not update them.
 
         Raises:
-            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+            RuntimeError: a step on a GPU was refused and the error was not yet raised.
         """
         self._engine.bookkeeping.read(self.param_groups, self.state)
 
     def push(self) -> None:
         """Upload the numbers in ``param_groups``, so that the next replay of a graph sees them.
 
-        An ordinary ``step()`` does it by itself; a replay runs no Python. The other ways to steer
-        a captured step are a Tensor ``lr`` and ``schedules.input``. Like a step outside of a graph,
-        it also makes room for 16 captures with gradients of their own.
+        An ordinary ``step()`` uploads them itself; a replay runs no Python. The other ways to
+        control a captured step are a Tensor ``lr`` and ``schedules.input``. Like a step outside of
+        a graph, it also allocates memory for 16 captures with different gradients.
 
         Raises:
-            RuntimeError: an option was changed, or a Tensor put in place of a number: that takes
-                an ordinary step and another capture.
+            RuntimeError: an option was changed, or a number replaced by a Tensor: that needs an
+                ordinary step and another capture.
 
         Example:
             >>> import torch, lrfused
@@ -278,24 +278,24 @@ class FusedOptimizer(Optimizer):
         return loss * scale[0].clone().to(device=loss.device)
 
     def metrics(self) -> dict[str, Any]:
-        """What the last step did; waits for the device, once.
+        """Metrics of the last step; waits for the device, once.
 
         Raises:
-            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+            RuntimeError: a step on a GPU was refused and the error was not yet raised.
 
         Returns:
-            lr: list of floats, the value that the last step used, by group as they stand now; of a
-                group that had no part in it, or before any step, the one that the next will use.
-            grad_norm: norm of the unscaled, averaged gradients before any clip; None where
+            lr: list of floats, the value that the last step used, in the present order of groups;
+                for a group that was not in that step, or before any step, the value of the next.
+            grad_norm: norm of the unscaled, averaged gradients before any clip; None if
                 nothing had to be measured (see ``always_measure``).
-            clip_coefficient: what the global clip multiplied by, 1.0 if it did not act.
-            clipped_steps: completed steps in which the global clip acted.
-            skipped_steps, consecutive_skips: steps that changed nothing, and how many of them
-                came last.
+            clip_coefficient: the factor of the global clip, 1.0 if it did not clip.
+            clipped_steps: completed steps in which the global clip did clip.
+            skipped_steps, consecutive_skips: the number of skipped steps, and of those since the
+                last completed step.
             steps: completed, non-skipped steps: the schedules' step.
             loss_scale: the present scale, None without loss scaling.
             headroom: 65504 / largest absolute scaled gradient: how far the gradients are from
-                overflow in float16; None where nothing was measured.
+                overflow in float16; None if nothing was measured.
         """
         books, groups = self._engine.bookkeeping, self.param_groups
         scaled = books.options.loss_scale is not None
@@ -309,26 +309,26 @@ class FusedOptimizer(Optimizer):
     # Checkpoints and copies
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's state_dict; in the groups also counters, loss scale, schedules and options.
+        """torch's state_dict, plus counters, loss scale, schedules and options in the groups.
 
         Raises:
-            RuntimeError: a step on a GPU was refused, which the host did not know yet.
+            RuntimeError: a step on a GPU was refused and the error was not yet raised.
         """
         return save.state_dict(self._engine.bookkeeping, self, super().state_dict)
 
     @normal_tensors()
     def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
-        """Load a checkpoint of this class, or of the optimizer of torch that it stands for.
+        """Load a checkpoint of this class, or of the torch optimizer that it replaces.
 
-        Numbers in the groups are the checkpoint's, as with torch. The constructor's schedules and
-        options win over stored ones, with one warning that names what differs and what counts. The
-        schedules' step is the stored one, or the largest ``state["step"]`` if that is larger or
-        nothing is stored: torch's optimizer may have gone on with the checkpoint. (torch.optim.SGD
-        stores none: see :meth:`set_step`.)
+        Numbers in the groups are the checkpoint's, as in torch. The constructor's schedules and
+        options take precedence over stored ones, with one warning that lists the differences and
+        what is kept. The schedules' step is the stored one, or the largest ``state["step"]`` if
+        that is larger or no step is stored: torch's optimizer may have continued from the
+        checkpoint. (torch.optim.SGD stores no step: see :meth:`set_step`.)
 
         Args:
-            state_dict: what ``state_dict`` returned.
-            load_schedules: take the stored schedules instead.
+            state_dict: the result of ``state_dict``.
+            load_schedules: use the stored schedules instead of the constructor's.
 
         Raises:
             ValueError: the checkpoint does not fit or is damaged; nothing was changed.

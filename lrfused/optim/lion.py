@@ -1,4 +1,4 @@
-"""Lion: its arguments, and what it is."""
+"""Lion: documentation and arguments."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ class Lion(FusedOptimizer):
         betas: beta1 and beta2 in [0, 1), numbers, Tensors or Schedules.
         weight_decay: decoupled decay, >= 0, a number, Tensor or Schedule; three to ten times
             AdamW's is usual.
-        maximize: follow the gradient upwards.
-        weight_decay_mode: "lr", "independent" or "lr_ratio", as AdamW's. It may stand in a group.
+        maximize: ascend the gradient instead of descending.
+        weight_decay_mode: "lr", "independent" or "lr_ratio", as AdamW's; may be set in a group.
         options: those of every optimizer, see :class:`lrfused.FusedOptimizer`.
 
     Raises:

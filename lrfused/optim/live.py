@@ -1,4 +1,4 @@
-"""The optimizers that there are, by id: a compiled graph can name one, not hold it."""
+"""The live optimizers by id: a compiled graph can refer to one by number, not hold it."""
 
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -7,7 +7,7 @@ from lrfused.engine.engine import Engine
 
 
 class Live(Protocol):
-    """An optimizer, as far as its compiled step needs it."""
+    """The part of an optimizer that a compiled step uses."""
 
     param_groups: list[dict[str, Any]]
     state: Any
@@ -16,7 +16,7 @@ class Live(Protocol):
     _optimizer_step_post_hooks: Any
 
     def _update(self) -> None:
-        """One eager step with the gradients that there are."""
+        """One eager step with the present gradients."""
 
 
 LIVE: WeakValueDictionary[int, Live] = WeakValueDictionary()

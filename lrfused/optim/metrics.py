@@ -1,4 +1,4 @@
-"""What an optimizer's `metrics` shows of the words of the state."""
+"""Builds the result of `FusedOptimizer.metrics` from the state words."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ LARGEST_FLOAT16 = 65504.0
 
 
 def metrics(reading: Reading, lrs: list[float], measured: bool, scaled: bool) -> dict[str, Any]:
-    """The dictionary; ``measured`` says whether the last step was."""
+    """The metrics; ``measured`` says whether the last step measured its gradients."""
     largest = float(reading[Field.LARGEST_GRADIENT])
     return {
         "lr": lrs,

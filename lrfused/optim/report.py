@@ -1,4 +1,4 @@
-"""ReportLR: the optimizer's own schedules, in the form of a torch LR scheduler."""
+"""ReportLR: the optimizer's own schedules behind the interface of a torch LR scheduler."""
 
 from typing import Any
 
@@ -10,33 +10,33 @@ from lrfused.schedules import Schedule
 from lrfused.schedules.check import whole
 from lrfused.settings.cells import is_zero
 
-FARTHEST = 2**53  # the counts of calls that are loaded
+FARTHEST = 2**53  # bound on loaded call counts
 
 
 class ReportLR(LRScheduler):
-    """A torch LR scheduler that sets nothing: it reports what the optimizer's schedules do.
+    """A torch LR scheduler that sets nothing and reports the values of the optimizer's schedules.
 
     Formula, for each group g of the optimizer:
-        get_last_lr()[g] = get_lr()[g] = float(param_groups[g]["lr"]), whatever step() was called
+        get_last_lr()[g] = get_lr()[g] = float(param_groups[g]["lr"]), independent of step() calls
     which after n steps of the optimizer is schedule(n), the value that the next step will use. (On
-    a GPU as late as ``param_groups``; ``optimizer.sync_mirrors()`` brings them up to date.)
+    a GPU as late as ``param_groups``; ``optimizer.sync_mirrors()`` updates them.)
 
-    For frameworks that build a scheduler of their own where they get none. The Trainer of
-    transformers builds a LambdaLR, which takes schedule(0) as the base of all that it writes: 0
-    or little more at the start of a warmup, for the whole run. With
-    ``Trainer(..., optimizers=(opt, lrfused.ReportLR(opt)))`` the schedule leads. Lightning takes
-    a ReportLR from ``configure_optimizers``, accelerate by ``prepare``.
+    For frameworks that build their own scheduler if they get none. The Trainer of transformers
+    builds a LambdaLR, which takes schedule(0) as the base of every lr that it writes: at the start
+    of a warmup that is 0 or little more, for the whole run. With
+    ``Trainer(..., optimizers=(opt, lrfused.ReportLR(opt)))`` the schedule is used. For Lightning
+    return a ReportLR from ``configure_optimizers``, for accelerate pass it to ``prepare``.
 
-    An ``initial_lr`` of 0, which a scheduler took that this one replaces, is taken away. Otherwise
-    nothing is written to ``param_groups`` and ``optimizer.step`` is not wrapped, so it may be
-    stepped at any time and any number of times: ``last_epoch`` is the number of calls, no more.
+    An ``initial_lr`` of 0, left by a scheduler that this one replaces, is removed. Otherwise
+    nothing is written to ``param_groups`` and ``optimizer.step`` is not wrapped, so step() may be
+    called at any time and any number of times: ``last_epoch`` is just the number of calls.
     (torch's SequentialLR starts by writing to ``param_groups``: join schedules instead.)
 
     Args:
-        optimizer: one of this package, or a wrapper that has it as ``.optimizer``.
+        optimizer: an optimizer of this package, or a wrapper that has it as ``.optimizer``.
 
     Raises:
-        TypeError: the optimizer is none of lrfused.
+        TypeError: the optimizer is not one of lrfused.
 
     Example:
         >>> import torch, lrfused
@@ -53,7 +53,7 @@ class ReportLR(LRScheduler):
         >>> report
         ReportLR(AdamW, lr=[0.04], last_epoch=4)
 
-    Source: the interface of torch.optim.lr_scheduler.LRScheduler, whose constructor is left out.
+    Source: the interface of torch.optim.lr_scheduler.LRScheduler, whose constructor is not called.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -67,9 +67,9 @@ class ReportLR(LRScheduler):
         self._step_count = 1
 
     def get_last_lr(self) -> list[Any]:
-        """The present learning rate of each group, as floats; a Tensor lr is asked for its own."""
+        """The present learning rate of each group as a float; a Tensor lr is read."""
         if any(isinstance(group["lr"], Schedule) for group in self.optimizer.param_groups):
-            self.optimizer.sync_mirrors()  # written there, and no step so far
+            self.optimizer.sync_mirrors()  # written since the last step
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def get_lr(self) -> list[Any]:
@@ -81,20 +81,20 @@ class ReportLR(LRScheduler):
         return self.get_last_lr()
 
     def step(self, epoch: int | None = None) -> None:
-        """Count a call, in ``last_epoch`` and ``_step_count``; the optimizer is left alone.
+        """Count a call in ``last_epoch`` and ``_step_count``; the optimizer is not changed.
 
         Args:
-            epoch: what ``last_epoch`` is set to, instead of being raised by 1.
+            epoch: the new ``last_epoch``; by default it is incremented.
         """
         self._step_count += 1
         self._update_lr(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """torch's would write to the groups."""
+        """Replaces torch's method, which would write to the groups."""
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts of calls, and the present learning rates to be read by others."""
+        """The call counts, and the present learning rates for other readers."""
         return {
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
@@ -103,12 +103,12 @@ class ReportLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the counts of calls that this class or any other scheduler wrote.
+        """Load the call counts that this class or any other scheduler saved.
 
-        Nothing else is looked at: learning rates come with the optimizer's own state.
+        Everything else is ignored: learning rates come with the optimizer's own state.
 
         Raises:
-            TypeError, ValueError: no dictionary, or a count that is none; nothing was changed.
+            TypeError, ValueError: not a dictionary, or an invalid count; nothing was changed.
         """
         if not isinstance(state_dict, dict):
             raise TypeError(f"state_dict: must be a dictionary, got {type(state_dict).__name__}")
@@ -123,7 +123,7 @@ class ReportLR(LRScheduler):
 
 
 def _unwrapped(optimizer: Any) -> FusedOptimizer:
-    """The optimizer itself, out of the wrappers that frameworks put around it."""
+    """The optimizer inside the wrappers that frameworks put around it."""
     found, seen = optimizer, []
     while hasattr(found, "param_groups") and isinstance(
         getattr(found, "optimizer", None), Optimizer

@@ -1,4 +1,4 @@
-"""What repr() of an optimizer shows: torch's groups, schedules, options that are not the usual."""
+"""repr() of an optimizer: torch's groups, schedules, options that are not the default."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from lrfused.settings.slots import Slot, limit_of
 
 
 def representation(name: str, books: Bookkeeping, groups: list[dict[str, Any]]) -> str:
-    """In torch's form, with what it does not know."""
+    """torch's repr, plus schedules and this package's options."""
     text = f"{name} ("
     for g, group in enumerate(groups):
         shown = {k: v for k, v in group.items() if k not in ("params", *KEYS)}
@@ -27,7 +27,7 @@ def representation(name: str, books: Bookkeeping, groups: list[dict[str, Any]]) 
 
 
 def _given(rule: UpdateRule, settings: Settings, options: Options) -> Iterator[tuple[str, Any]]:
-    """Schedules, and the options that are not the usual."""
+    """The schedules, and the options that are not the default."""
     schedules: dict[Slot | None, Any]
     schedules = {slot: cell.schedule for slot, cell in zip(Slot, settings.cells, strict=True)}
     for slot, cell in zip(Slot, settings.cells, strict=True):

@@ -1,4 +1,4 @@
-"""SGD: its arguments, and what it is."""
+"""SGD: documentation and arguments."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -27,15 +27,15 @@ class SGD(FusedOptimizer, torch.optim.SGD):
               p - lr * (g + momentum * b)                          with momentum and nesterov
     with every hyperparameter that is a Schedule evaluated at the number of completed steps.
 
-    It is a ``torch.optim.SGD``: same arguments, defaults, ``param_groups`` and ``state_dict``, in
-    which torch stores no counts of updates: where its checkpoint is loaded into an optimizer with
-    schedules, :meth:`set_step` says how many steps were completed.
+    It is a ``torch.optim.SGD``: same arguments, defaults, ``param_groups`` and ``state_dict``.
+    torch.optim.SGD stores no counts of updates: after loading its checkpoint into an optimizer with
+    schedules, call :meth:`set_step` with the number of completed steps.
 
     Args:
         params: parameters, (name, parameter) pairs or dictionaries of groups, as in torch.
         lr: learning rate, a number >= 0, a one-element Tensor or a Schedule.
-        momentum: >= 0, a number, Tensor or Schedule. The buffer b exists where it is not the number
-            0; while it is 0, b stays as it is.
+        momentum: >= 0, a number, Tensor or Schedule. The buffer b exists unless it is the number 0;
+            while its value is 0, b is unchanged.
         dampening: a number, Tensor or Schedule.
         weight_decay: >= 0, a number, Tensor or Schedule.
         nesterov: needs a momentum greater than 0 and a dampening of 0 at every step.
@@ -44,7 +44,7 @@ class SGD(FusedOptimizer, torch.optim.SGD):
         differentiable: must be False.
         weight_decay_mode: "l2" (torch: added to the gradient), or decoupled: "lr"
             (1 - lr * weight_decay), "independent" (1 - weight_decay) or "lr_ratio"
-            (1 - weight_decay * lr / peak_lr). It may also stand in a group.
+            (1 - weight_decay * lr / peak_lr). It may also be set in a group.
         options: those of every optimizer, see :class:`lrfused.FusedOptimizer`.
 
     Raises:

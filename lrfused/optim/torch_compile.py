@@ -1,8 +1,8 @@
-"""A step under torch.compile: one operator that makes the eager step on what it is given.
+"""A step under torch.compile: one operator that runs the eager step on the tensors it is given.
 
-The compiler sees which tensors a step reads and writes, and no number: learning rates and the
-step's bookkeeping are looked at when the operator runs, so nothing of them is guarded and nothing
-is compiled anew when they change. Imported when a step is traced for the first time, not before.
+The compiler sees which tensors a step reads and writes, but no number: learning rates and the
+bookkeeping are read when the operator runs, so Dynamo does not guard them and changes cause no
+recompilation. Imported when a step is first traced, not before.
 """
 
 from collections.abc import Callable, Iterator, Sized
@@ -25,7 +25,7 @@ _ABSENT: Any = object()
 
 
 class Inner(NamedTuple):
-    """What a step reads and writes besides parameters and gradients, while a table holds."""
+    """The tensors that a step uses besides parameters and gradients, while a table holds."""
 
     table: BoundTable | None
     counters: list[Tensor]
@@ -34,7 +34,7 @@ class Inner(NamedTuple):
 
     @staticmethod
     def of(opt: Live) -> "Inner":
-        """The optimizer's tensors as they are now."""
+        """The optimizer's present tensors."""
         engine = opt._engine
         books = engine.bookkeeping
         state = books.state(opt.param_groups)
@@ -51,18 +51,18 @@ def _states(opt: Live) -> list[dict[str, Any]]:
     return [state for state in opt.state.values() if isinstance(state, dict)]
 
 
-# What Dynamo traces
+# Traced by Dynamo
 
 
 def step(opt: Live, closure: Callable[[], Any] | None, has_hooks: bool) -> Any:
-    """The optimizer's ``step`` as it is compiled; without hooks where torch has wrapped it."""
+    """The compiled form of ``step``; without hooks if torch has wrapped ``step`` itself."""
     hooks: tuple[Sized, ...] = (
         opt._optimizer_step_pre_hooks,
         opt._optimizer_step_post_hooks,
         optimizer._global_optimizer_pre_hooks,
         optimizer._global_optimizer_post_hooks,
     )
-    # Their lengths: Dynamo guards those, and not whether an OrderedDict is true.
+    # Lengths, which Dynamo guards; it does not guard the truth value of an OrderedDict.
     observed = has_hooks and sum(map(len, hooks)) > 0
     return _step_with_hooks(opt, closure) if observed else _step(opt, closure)
 
@@ -76,7 +76,7 @@ def _step(opt: Live, closure: Callable[[], Any] | None = None) -> Any:
     places = [i for i, p in enumerate(params) if p.grad is not None]
     if not places:
         return loss
-    # Not compiling: tracing has failed, and this runs as it is written.
+    # Not compiling here means that tracing failed and this runs eagerly.
     if not (is_dynamo_compiling() and _prepare(id(opt), tuple(places))):
         untraced(opt._update)
         return loss
@@ -100,7 +100,7 @@ def _step(opt: Live, closure: Callable[[], Any] | None = None) -> Any:
 
 
 def loss_scale(opt: Live) -> Tensor:
-    """The tensor of one element that multiplies the loss."""
+    """The one-element tensor that multiplies the loss."""
     _make_counters(id(opt))
     return opt._engine.bookkeeping.counters.device_state.loss_scale  # type: ignore[union-attr]
 
@@ -109,7 +109,7 @@ _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
 
 def _parameters(opt: Live) -> list[Tensor]:
-    # Not opt.param_groups: Dynamo guards every number in what an optimizer has by that name.
+    # Not opt.param_groups: Dynamo guards every number in an optimizer's attribute of that name.
     return [p for group in opt.__dict__["param_groups"] for p in group["params"]]
 
 
@@ -119,11 +119,11 @@ def _tensor(value: Any) -> Tensor | None:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def untraced(function: Callable[..., None], *args: Any) -> None:
-    """Call what Dynamo has to leave alone, whatever it has made of the frames around."""
+    """Call a function that Dynamo must not trace, whatever it did with the calling frames."""
     function(*args)
 
 
-# What happens at once while Dynamo traces
+# Run at trace time
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -134,7 +134,7 @@ def _make_counters(identity: int) -> None:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _prepare(identity: int, places: tuple[int, ...]) -> bool:
-    """State for these parameters, so that it can be traced; False if they cannot be compiled."""
+    """Allocate state for these parameters before tracing; False if they cannot be compiled."""
     opt = LIVE[identity]
     books, groups, table = opt._engine.bookkeeping, opt.param_groups, opt._engine.table
     params = _parameters(opt)
@@ -146,7 +146,7 @@ def _prepare(identity: int, places: tuple[int, ...]) -> bool:
         or not all(opt.state.get(p) for p in moving)
         or not table.holds(groups, opt.state)
     ):
-        # As the step itself would do it, which can only be too late for the trace.
+        # The step itself would do this, but only after the trace.
         with normal_tensors():
             books.make_states(groups, opt.state, moving)
             books.state(groups).set_groups(len(groups))
@@ -154,7 +154,7 @@ def _prepare(identity: int, places: tuple[int, ...]) -> bool:
     return True
 
 
-# What a compiled graph calls
+# Called by a compiled graph
 
 
 @torch.no_grad()
@@ -170,9 +170,9 @@ def _run(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
-    """The eager step on the tensors that were passed: the optimizer's own, or stand-ins.
+    """Run the eager step on the given tensors: the optimizer's own, or stand-ins for them.
 
-    A compiler passes a copy where it is not sure that nobody needs the old values any more.
+    A compiler passes a copy if the old values may still be needed.
     """
     opt = LIVE[identity]
     every = _parameters(opt)
@@ -190,12 +190,12 @@ def _run(
         finally:
             _hand_back(written)
             if inner.table is None or inner.table is not opt._engine.table:
-                # What there is now is what the graph reads at its next call.
+                # The step rebound: the graph's next call reads the present tensors.
                 opt.__dict__["_inner"] = Inner.of(opt)
 
 
 def _hand_back(written: list[tuple[Tensor, Tensor]]) -> None:
-    """Give the stand-ins what the step made of the optimizer's own tensors."""
+    """Copy the step's results from the optimizer's own tensors to the stand-ins."""
     for own, passed in written:
         if _elsewhere(own, passed):
             passed.copy_(own)
@@ -203,7 +203,7 @@ def _hand_back(written: list[tuple[Tensor, Tensor]]) -> None:
 
 @contextmanager
 def _lent(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """The first of each pair holds what the second does, and afterwards what it held before."""
+    """Lend each pair's first tensor the second's values; afterwards restore its own."""
     lent = [(own, own.clone(), passed) for own, passed in pairs if _elsewhere(own, passed)]
     try:
         for own, _, passed in lent:
@@ -216,7 +216,7 @@ def _lent(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
 
 @contextmanager
 def _replaced(attributes: list[Attribute]) -> Iterator[None]:
-    """Other values of these attributes for a while."""
+    """Set these attributes temporarily."""
     before = [(owner, name, getattr(owner, name, _ABSENT)) for owner, name, _ in attributes]
     try:
         _assign(attributes)
@@ -238,7 +238,7 @@ def _elsewhere(x: Tensor, y: Tensor) -> bool:
 
 
 def _define() -> None:
-    # A graph that is replayed on a GPU would never again look at the host's numbers.
+    # Not for CUDA graphs made by the compiler: a replay would never read the host's numbers again.
     tags = [torch.Tag.pt2_compliant_tag]
     if hasattr(torch.Tag, "cudagraph_unsafe"):
         tags.append(torch.Tag.cudagraph_unsafe)
