@@ -50,7 +50,7 @@ STAGES = [
     ),
     Stage("backends", script(facts, "backends", out="gpu-facts.json"), 15, shows=10),
     # CUDA alone.
-    tests("CUDA equality", "gpu-equality.json", 45, "cuda", EQUALITY),
+    tests("CUDA equality", "gpu-equality.json", 58, "cuda", EQUALITY),
     tests("CUDA graphs", "gpu-graphs.json", 30, "cuda", GRAPHS),
     Stage(
         "CUDA phases",
@@ -70,7 +70,7 @@ STAGES = [
         dry=SAME_HARNESS,
     ),
     times("CUDA times", "gpu-first.json", 30, CUDA, EVERY_RULE),
-    times("host times", "gpu-host.json", 40, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
+    times("host times", "gpu-host.json", 30, "lrfused-cuda,fused", TINY, dry=SAME_HARNESS),
     sanitizer("memcheck", 15),
     sanitizer("racecheck", 15, dry=SAME_STEPS),
     # Triton.

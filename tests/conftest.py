@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {})
         name = getattr(item, "originalname", "")
-        backends = {given[key] for key in ("backend", "kernels") if key in given}
+        over = (given.get(key) for key in ("backend", "kernels"))
+        backends = {value for value in over if isinstance(value, str)}
         is_first = given.get("kind", FIRST) is FIRST
         is_late = "triton" in backends and _is_later(item.path, name)
         is_late |= name in IN_PROCESSES and not (is_first and backends == {SHORT})

@@ -1,1 +1,0 @@
-"""Tensors as flat memory."""
