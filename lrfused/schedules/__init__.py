@@ -1,7 +1,7 @@
 """Schedules: arithmetic on the step, compiled to short programs that run on the device.
 
 A schedule is a pure function of the count of completed updates. The named ones are short
-compositions of the functions below; adding one is adding one function.
+compositions of the functions below; a new one is one more function.
 """
 
 from lrfused.schedules.cycles import cosine_restarts, exp_range, triangular, triangular2

@@ -1,10 +1,9 @@
-"""Programs: what a schedule is compiled to, and their evaluation in NumPy.
+"""Programs: the compiled form of schedules, and their evaluation in NumPy.
 
-A program is a list of plain instructions over registers. Registers 0 to n - 1 are filled by
+A program is a list of simple instructions over registers. Registers 0 to n - 1 are filled by
 the caller: the step, then the constants, then the values of the inputs; instruction i writes
-register n + i. Its *shape* (the instructions) is all that a compiler would ever need to see;
-constants, table and inputs are data. ``csrc/core/program.h`` evaluates the same programs with
-the same results, bit for bit.
+register n + i. A compiler only needs its *shape* (the instructions); constants, table and inputs
+are data. ``csrc/core/program.h`` evaluates the same programs with the same results, bit for bit.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ MAX_INSTRUCTIONS = 256
 
 
 class Op(IntEnum):
-    """The operations, with their arity below; csrc/core/program.h has the same numbers."""
+    """The operations, with their arity below; the numbers must match csrc/core/program.h."""
 
     ADD = 0
     SUB = 1
@@ -87,7 +86,7 @@ ARITY: dict[Op, int] = {
 
 
 def _interpolate(position: Floats, offset: Floats, length: Floats, table: Floats) -> Floats:
-    """The table's value at a position: linear between entries, held outside."""
+    """The table's value at a position: linear between entries, constant outside."""
     last = length - 1.0
     held = np.where(position < 0.0, 0.0, np.where(position > last, last, position))
     below = np.floor(np.where(np.isnan(held), 0.0, held))
@@ -102,9 +101,9 @@ def _interpolate(position: Floats, offset: Floats, length: Floats, table: Floats
 class Program:
     """A compiled schedule: ``code`` rows are (operation, operand, operand, operand).
 
-    ``names`` are those of the inputs, in register order; ``results`` are the registers that hold
-    the values: one of a schedule. A TABLE row's second and third operands are the registers that
-    hold its offset and length in ``table``.
+    ``names`` are those of the inputs, in register order; ``results`` are the registers of the
+    values, one per schedule. A TABLE row's second and third operands are the registers with its
+    offset and length in ``table``.
     """
 
     code: tuple[tuple[int, int, int, int], ...]
@@ -115,7 +114,7 @@ class Program:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """All that distinguishes programs apart from data; equal shapes are one program."""
+        """The program without its data: programs of equal shape are compiled once."""
         return (self.code, len(self.constants), len(self.names), self.results)
 
     @property
@@ -124,11 +123,11 @@ class Program:
         return self.results[0]
 
     def evaluate(self, steps: Floats, inputs: tuple[float, ...] = ()) -> Floats:
-        """The float64 values at an array of steps, in NumPy, without ever raising."""
+        """The float64 values at an array of steps, in NumPy; never raises."""
         return self.evaluate_all(steps, inputs)[0]
 
     def evaluate_all(self, steps: Floats, inputs: tuple[float, ...] = ()) -> list[Floats]:
-        """Those of all results."""
+        """The values of all results, each at an array of steps."""
         with np.errstate(all="ignore"):
             registers = [np.asarray(steps, dtype=np.float64)]
             registers += [np.full_like(registers[0], c) for c in (*self.constants, *inputs)]

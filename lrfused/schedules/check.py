@@ -1,4 +1,4 @@
-"""Checks of arguments: each names the argument, the value and the rule."""
+"""Checks of arguments; each error names the argument, the value and the rule."""
 
 import math
 import numbers
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def whole(name: str, value: Any, minimum: int, maximum: int = 2**53) -> int:
-    """An integer in [minimum, maximum]; up to 2**53 float64 knows them all."""
+    """An integer in [minimum, maximum]; float64 represents all up to 2**53 exactly."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: must be an integer, got {value!r} ({type(value).__name__})")
     number = int(value)

@@ -1,4 +1,4 @@
-"""Schedules -> a Program: one instruction for each distinct node."""
+"""Compiles schedules to a Program: one instruction for each distinct node."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, VARIABLE, Node, nodes
 
 
 def compile_all(roots: Sequence[Node], variables: int = 0) -> Program:
-    """One program of several schedules, of inputs or else of so many variables.
+    """Compile several schedules to one program, which reads either inputs or ``variables``.
 
     Raises:
-        ValueError: it needs more than 256 instructions.
+        ValueError: the program needs more than 256 instructions.
     """
     order = nodes_in_order(*roots)
     constants = [n._payload for n in order if n._kind == CONSTANT]

@@ -1,6 +1,6 @@
-"""Schedules that come back: cyclical learning rates and warm restarts.
+"""Periodic schedules: cyclical learning rates and warm restarts.
 
-The index of a cycle comes from whole-number comparisons and floor, never from a logarithm.
+The index of a cycle is computed by integer comparisons and floor, never by a logarithm.
 """
 
 import math
@@ -12,7 +12,7 @@ from lrfused.schedules.shapes import mix, squared_cosine
 
 
 def _wave(low: float, high: float, up_steps: int, down_steps: int | None) -> tuple[Schedule, ...]:
-    """(height in [0, 1], index of the cycle) of a triangle wave, after checking it."""
+    """Check a triangle wave; returns (height in [0, 1], index of the cycle)."""
     low = nonnegative("low", low)
     if nonnegative("high", high) < low:
         raise ValueError(f"high: must be at least low ({low}), got {high}")
@@ -35,7 +35,7 @@ def triangular(low: float, high: float, up_steps: int, down_steps: int | None = 
     Args:
         low, high: finite, 0 <= low <= high.
         up_steps: updates of each rise, >= 1.
-        down_steps: updates of each fall, >= 1; as many as the rise if left out.
+        down_steps: updates of each fall, >= 1; defaults to up_steps.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -110,13 +110,13 @@ def cosine_restarts(
     Formula:
         end + (start - end) * cos(pi/2 * x / n)**2, with cycle i starting at
         s_i = period * (factor**i - 1) / (factor - 1), x = step - s_i, n = period * factor**i
-        end from the end of the last cycle on, where ``cycles`` limits them
+        end from the end of the last cycle on, if ``cycles`` is given
 
     Args:
         start, end: finite, >= 0.
         period: updates of the first cycle, >= 1.
         factor: whole number, >= 1.
-        cycles: how many cycles, 1 to 50; without end if left out, which needs factor 1.
+        cycles: number of cycles, 1 to 50; unlimited if left out, which needs factor 1.
 
     Raises:
         ValueError: an argument is out of its range, or cycles is missing with factor > 1.
@@ -149,7 +149,7 @@ def cosine_restarts(
         began: Schedule = as_schedule(0.0)
         for s in starts[1:]:
             began = select(less_equal(float(s), step), float(s), began)
-        # A cycle that begins at s is s * (factor - 1) + period long.
+        # A cycle that begins at s has length s * (factor - 1) + period.
         done = (step - began) / (began * (factor - 1.0) + period)
     wave = mix(float(start), float(end), squared_cosine(done * (math.pi / 2)))
     return wave if finish is None else select(less(step, float(finish)), wave, float(end))

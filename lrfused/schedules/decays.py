@@ -1,4 +1,4 @@
-"""Decays: with the square root of the step, and by a factor at a time."""
+"""Decays: by the inverse square root of the step, and by factors at given steps."""
 
 import math
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def inverse_sqrt(peak: float, warmup_steps: int) -> Schedule:
 
 
 def noam(model_size: int, warmup_steps: int, factor: float = 1.0) -> Schedule:
-    """The Transformer's schedule in its original form.
+    """The Transformer's original schedule.
 
     Formula:
         factor * model_size**-0.5 * min(n**-0.5, n * warmup_steps**-1.5),  n = step + 1
@@ -90,14 +90,14 @@ def rex(peak: float, steps: int) -> Schedule:
 
 
 def step_decay(value: float, factor: float, every: int) -> Schedule:
-    """A factor at regular intervals.
+    """Multiplication by a factor at regular intervals.
 
     Formula:
         value * factor**floor(step / every)
 
     Args:
         value: value at step 0, finite, >= 0.
-        factor: what each drop multiplies by, finite, >= 0.
+        factor: the factor of each drop, finite, >= 0.
         every: updates between drops, >= 1.
 
     Raises:
@@ -117,14 +117,14 @@ def step_decay(value: float, factor: float, every: int) -> Schedule:
 
 
 def multi_step(value: float, factor: float, milestones: Sequence[int]) -> Schedule:
-    """A factor at each milestone.
+    """Multiplication by a factor at each milestone.
 
     Formula:
         value * factor**(number of milestones <= step)
 
     Args:
         value: value at step 0, finite, >= 0.
-        factor: what each milestone multiplies by, finite, >= 0.
+        factor: the factor at each milestone, finite, >= 0.
         milestones: steps, >= 1, strictly increasing, at least one.
 
     Raises:

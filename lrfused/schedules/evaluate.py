@@ -1,4 +1,4 @@
-"""One value of a program on the host: the C++ evaluator where it is built, else NumPy."""
+"""Evaluates a program at one step on the host: in C++ if that is built, else in NumPy."""
 
 import numpy as np
 

@@ -37,9 +37,9 @@ class Schedule(Node):
     Schedules are made by the functions of :mod:`lrfused.schedules` and by arithmetic
     (``+ - * / ** %``) with numbers and other schedules. They are immutable, compare and hash by
     value, and are evaluated in float64 with IEEE semantics, so they never raise: x / 0 is
-    infinite, a negative number to a fraction is nan.
+    infinite, a negative number to a fractional power is nan.
 
-    ``schedule(step)`` is the very number that an optimizer uses for the update after ``step``
+    ``schedule(step)`` is exactly the number that an optimizer uses for the update after ``step``
     completed updates (it is rounded to float32 only where it meets a float32 tensor).
 
     Example:
@@ -52,10 +52,10 @@ class Schedule(Node):
         0.1
     """
 
-    # LambdaLR saves what stands in __dict__ of a callable, so what is remembered stands elsewhere.
+    # Caches are slots, because LambdaLR saves the __dict__ of a callable.
     __slots__ = ("__dict__", "_inputs", "_program")
 
-    __array_ufunc__ = None  # NumPy scalars leave the arithmetic to this class
+    __array_ufunc__ = None  # NumPy scalars defer to this class's operators
 
     _program: Program | None
     _inputs: tuple["Schedule", ...] | None
@@ -79,7 +79,7 @@ class Schedule(Node):
 
     @property
     def depends_on_step(self) -> bool:
-        """Another step may give another value."""
+        """True if the value may depend on the step."""
         return any(node._kind == STEP for node in nodes_in_order(self))
 
     @property
@@ -134,7 +134,7 @@ class Schedule(Node):
     # Composition
 
     def at(self, position: "Schedule | float") -> "Schedule":
-        """The same schedule read at another position: every ``step`` in it is replaced.
+        """The schedule evaluated at another position: every ``step`` in it is replaced.
 
         Example:
             >>> from lrfused import schedules
@@ -191,7 +191,7 @@ class Schedule(Node):
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A flat list: copying must not recurse as deep as the expression.
+        # A flat list, so that copying does not recurse as deep as the expression.
         return (_rebuild, (flattened(self),))
 
     def __bool__(self) -> bool:
@@ -243,7 +243,7 @@ class Schedule(Node):
 
 
 def _rebuild(rows: list[Row]) -> Schedule:
-    """The schedule that ``__reduce__`` took apart."""
+    """The schedule from the rows that ``__reduce__`` returned."""
     nodes: list[Schedule] = []
     for kind, payload, arguments in rows:
         if isinstance(payload, np.ndarray):
@@ -253,7 +253,7 @@ def _rebuild(rows: list[Row]) -> Schedule:
 
 
 def as_schedule(value: "Schedule | float") -> Schedule:
-    """A number as a constant expression (no check of its sign); a Schedule as it is."""
+    """A number as a constant expression (its sign is not checked); a Schedule unchanged."""
     if isinstance(value, Schedule):
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):

@@ -7,8 +7,8 @@ from itertools import count
 from lrfused.schedules.bytecode import Op
 from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, Node, nodes_in_order
 
-# Symbol, precedence and whether the left operand needs brackets at equal precedence (the right
-# one does, but for powers: the order of roundings is part of the value).
+# Symbol, precedence, and whether the left operand needs brackets at equal precedence. The right one
+# does, except for powers: the order of roundings is part of the value.
 INFIX: dict[Op, tuple[str, int, bool]] = {
     Op.LESS: (" < ", 1, True),
     Op.LESS_EQUAL: (" <= ", 1, True),
@@ -26,9 +26,9 @@ NAMES = "xyzuvwabcdefghijklmnopqrst"
 
 
 def formula(schedule: Node) -> str:
-    """The expression in ordinary notation, what is used twice named after a "where".
+    """The expression in ordinary notation, with shared parts named after a "where".
 
-    Only the number of instructions where that is beyond reading.
+    Only the number of instructions if the expression is too long to read.
     """
     order = nodes_in_order(schedule)
     operations = [node for node in order if node._arguments]

@@ -1,4 +1,4 @@
-"""from_torch: the schedule of one of torch's schedulers."""
+"""from_torch: converts a torch scheduler to a schedule."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -34,22 +34,21 @@ def from_torch(
     StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR, PolynomialLR, CosineAnnealingLR,
     CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR and SequentialLR of these become
     expressions. Anything else (LambdaLR, MultiplicativeLR, ChainedScheduler, a SequentialLR of
-    these, a scale_fn, the momentum of a SequentialLR) is sampled: a copy is stepped, and the last
-    value holds. The scheduler and its optimizer are left as they are.
+    these, a scale_fn, the momentum of a SequentialLR) is sampled: a copy is stepped, and its last
+    value is kept from then on. The scheduler and its optimizer are not changed.
 
     Args:
         scheduler: as its constructor left it, with the lrs that it wrote.
-        steps: the last step that is sampled, >= 0; only where something has to be.
-        what: "lr", or "momentum" for what CyclicLR and OneCycleLR do with the momentum (beta1
-            in Adam).
+        steps: the last step to sample, >= 0; needed only if something is sampled.
+        what: "lr", or "momentum" for the momentum (beta1 in Adam) of CyclicLR and OneCycleLR.
 
     Returns:
-        One Schedule where all parameter groups agree, else a list, one a group.
+        One Schedule if all parameter groups agree, else a list with one per group.
 
     Raises:
-        TypeError: not one of torch's schedulers, or one unknown here.
+        TypeError: not one of torch's schedulers, or an unknown one.
         ValueError: it was stepped; ``steps`` is missing; the momentum is not cycled; or it is
-            ReduceLROnPlateau, which follows a number that no schedule can know in advance.
+            ReduceLROnPlateau, which follows a metric that is not known in advance.
 
     Example:
         >>> import torch
@@ -77,7 +76,7 @@ def from_torch(
 
 
 def _parts(scheduler: Any) -> Iterator[Any]:
-    """The scheduler and all that it is made of."""
+    """The scheduler and, recursively, its parts."""
     yield scheduler
     if isinstance(scheduler, COMPOUND):
         for part in scheduler._schedulers:
@@ -89,7 +88,7 @@ def _cycles_momentum(scheduler: Any) -> bool:
 
 
 def _check(scheduler: Any) -> None:
-    """Raise unless it is a scheduler known here, as its constructor left it."""
+    """Refuse a scheduler that is unknown, or not as its constructor left it."""
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
         raise ValueError(
             "scheduler: ReduceLROnPlateau follows a metric, not the step; multiply a schedule "
@@ -116,8 +115,8 @@ def _check(scheduler: Any) -> None:
 
 
 def _last_epoch(scheduler: Any) -> int:
-    """The first one that is not 0, where there are several."""
-    if isinstance(scheduler, lr_scheduler.ChainedScheduler):  # it keeps no count of its own
+    """The last_epoch; the first nonzero one if there are several."""
+    if isinstance(scheduler, lr_scheduler.ChainedScheduler):  # it has no count of its own
         return next(filter(None, map(_last_epoch, scheduler._schedulers)), 0)
     return int(scheduler.last_epoch)
 
@@ -143,15 +142,15 @@ def _expressions(scheduler: Any, what: str) -> list[Schedule]:
 
 
 def _sequence(scheduler: Any, group: int, start: float) -> Schedule:
-    """SequentialLR: each part on its own clock, begun anew from its base lr at its milestone."""
+    """SequentialLR: each part on its own clock, starting from its base lr at its milestone."""
     _check_sequence(scheduler, group)
     parts, milestones = scheduler._schedulers, [int(m) for m in scheduler._milestones]
     begins, starts = [0, *(max(m, 0) for m in milestones)], [start] + len(milestones) * [None]
     now = bisect_right(milestones, 0)
     starts[now] = start
     if now and parts[now].last_epoch != 0:
-        # Up to torch 2.12 the first part makes the value of step 0 whatever the milestones say; the
-        # part that should have made it comes at step 1, and goes on from what it finds there.
+        # Up to torch 2.12 the first part sets the value of step 0 whatever the milestones are; the
+        # part that should have set it starts at step 1, and continues from the lr it finds there.
         late = bisect_right(milestones, 1)
         begins[1 : late + 1] = late * [1]
         if milestones[late - 1] < 1:
@@ -165,7 +164,7 @@ def _sequence(scheduler: Any, group: int, start: float) -> Schedule:
 
 
 def _check_sequence(scheduler: Any, group: int) -> None:
-    """Raise NoExpression where the parts do not follow each other as their clocks say."""
+    """Raise NoExpression if the parts do not simply follow each other, each on its own clock."""
     parts, lr = scheduler._schedulers, scheduler.optimizer.param_groups[group]["lr"]
     if [int(m) for m in scheduler._milestones] != sorted(scheduler._milestones):
         raise NoExpression(

@@ -1,4 +1,4 @@
-"""The functions of schedules: comparisons, a choice, roots, exponentials, the cosine."""
+"""Functions on schedules: comparisons, select, roots, exponentials, cosine."""
 
 from lrfused.schedules.bytecode import Op
 from lrfused.schedules.expression import Schedule, as_schedule

@@ -1,4 +1,4 @@
-"""Where a schedule's numbers may come from besides the step: a tensor, a table, a callable."""
+"""Sources of a schedule's numbers besides the step: a tensor, a table, a callable."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,13 +13,13 @@ from lrfused.schedules.payloads import input_payload, table_payload
 
 
 def input(tensor: torch.Tensor, name: str) -> Schedule:
-    """A number that lives in a tensor and that the caller may change at any time.
+    """A number in a tensor, which the caller may change at any time.
 
-    It is read at every update, on the device, in the step that uses it.
+    It is read on the device at every update, by the step that uses it.
 
     Args:
         tensor: one element; float64, float32, bfloat16, float16, int64 or int32.
-        name: what the value is called in ``repr``, ``to_dict`` and checkpoints.
+        name: the value's name in ``repr``, ``to_dict`` and checkpoints.
 
     Raises:
         TypeError: not a tensor of these dtypes, or the name is not a string.
@@ -40,7 +40,7 @@ def input(tensor: torch.Tensor, name: str) -> Schedule:
 
 
 def table(values: ArrayLike) -> Schedule:
-    """Tabulated values, one a step: linear between entries, the last one held.
+    """Tabulated values, one per step: linear between entries, constant after the last.
 
     Args:
         values: at least one finite number; entry t is the value at step t.
@@ -58,11 +58,11 @@ def table(values: ArrayLike) -> Schedule:
 
 
 def from_function(fn: Callable[[int], float], steps: int) -> Schedule:
-    """A callable sampled at steps 0 .. steps, the last value held.
+    """A callable sampled at steps 0 .. steps; the last value is kept from then on.
 
     Args:
         fn: called with each step, returns a finite number.
-        steps: the last step that is sampled, >= 0.
+        steps: the last step to sample, >= 0.
 
     Example:
         >>> from lrfused import schedules

@@ -1,7 +1,6 @@
-"""The nodes of an expression: what one is, their kinds, their order, when two are equal.
+"""The nodes of an expression: class, kinds, topological order, equality.
 
-An expression may be as deep as its limit and share parts many times: each node is visited once, and
-nothing here recurses.
+Expressions may be deep and share parts many times: each node is visited once, without recursion.
 """
 
 import struct
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from Python 3.11 on
 
 # A leaf's kind is one of these strings; every other node's kind is an Op. A variable is a register
-# that whoever evaluates fills: its payload is the place among all that there are.
+# that the caller of the program fills; its payload is its index among the variables.
 STEP, CONSTANT, INPUT, VARIABLE = "step", "constant", "input", "variable"
 
 MAX_DEPTH = 200
@@ -64,8 +63,8 @@ N = TypeVar("N", bound=Node)
 def nodes_in_order(*roots: N) -> list[N]:
     """Every node once, arguments before the nodes that use them.
 
-    Nodes are told apart by identity, not by value: numbers that happen to coincide must not
-    change the shape of a program, which is all that is ever compiled for a GPU.
+    Nodes are distinguished by identity, not by value: numbers that happen to be equal must not
+    change a program's shape, the only part that is compiled for a GPU.
     """
     order: list[N] = []
     seen: set[int] = set()
@@ -82,14 +81,14 @@ def nodes_in_order(*roots: N) -> list[N]:
 
 
 def flattened(root: Node) -> list[Row]:
-    """(kind, payload, places of the arguments) of every node, the root's last."""
+    """(kind, payload, indices of the arguments) of every node, the root last."""
     order = nodes_in_order(root)
     place = {id(node): i for i, node in enumerate(order)}
     return [(n._kind, n._payload, [place[id(a)] for a in n._arguments]) for n in order]
 
 
 def equal(x: Node, y: Node) -> bool:
-    """The same operations on the same values; parts that are shared are compared once."""
+    """True for the same operations on the same values; shared parts are compared once."""
     pairs, seen = [(x, y)], set()
     while pairs:
         x, y = pairs.pop()
@@ -103,12 +102,12 @@ def equal(x: Node, y: Node) -> bool:
 
 
 def _key(node: Node) -> tuple[Any, ...]:
-    """What equal nodes have in common, apart from their arguments' own."""
+    """The key of a node's own content, without that of its arguments."""
     return (node._hash, node._kind, payload_key(node._payload), len(node._arguments))
 
 
 def payload_key(payload: Any) -> Any:
-    """What two payloads are compared by: bits of floats, bytes of tables, identity of tensors."""
+    """The key that compares payloads: bits of floats, bytes of tables, identity of tensors."""
     if isinstance(payload, float):
         return struct.pack("<d", payload)
     if isinstance(payload, np.ndarray):

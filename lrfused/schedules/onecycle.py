@@ -1,4 +1,4 @@
-"""One cycle: up to a peak and down far below the start, and the momentum that goes with it."""
+"""The one-cycle schedule: up to a peak and down far below the start; and its momentum."""
 
 import math
 
@@ -31,13 +31,13 @@ def one_cycle(
 
     Args:
         peak: finite, >= 0.
-        total_steps: updates in all, >= 2.
+        total_steps: total number of updates, >= 2.
         pct_start: fraction of the updates spent rising, 0 < pct_start < 1 (three_phase:
             < 1/2), with pct_start * total_steps > 1.
         shape: "cosine" or "linear".
         div_factor: peak / first value, > 0.
         final_div_factor: first value / last value, > 0.
-        three_phase: come down the way it went up, then on to the last value.
+        three_phase: fall symmetrically to the rise, then further to the last value.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -66,7 +66,7 @@ def one_cycle_momentum(
     shape: str = "cosine",
     three_phase: bool = False,
 ) -> Schedule:
-    """The momentum that goes with :func:`one_cycle`: low where the learning rate is high.
+    """The momentum for :func:`one_cycle`: low where the learning rate is high.
 
     Formula:
         high to low over the rise, low to high over the fall, then high
@@ -95,7 +95,7 @@ def one_cycle_momentum(
 def _cycle(
     values: list[float], total_steps: int, pct_start: float, shape: str, three_phase: bool
 ) -> Schedule:
-    """Ramps between the values; the ends of the phases may be fractions of a step, as torch's."""
+    """Ramps between the values; as in torch, a phase may end at a fraction of a step."""
     total_steps = whole("total_steps", total_steps, minimum=2)
     pct_start = positive("pct_start", pct_start)
     limit = 0.5 if three_phase else 1.0
@@ -117,6 +117,6 @@ def _cycle(
             phase = mix(values[i], values[i + 1], squared_cosine(done * (math.pi / 2)))
         else:
             phase = mix(values[i + 1], values[i], done)
-        # Boundaries are whole numbers: step <= x is step <= floor(x).
+        # Steps are whole numbers: step <= x is step <= floor(x).
         cycle = select(less_equal(step, math.floor(ends[i + 1])), phase, cycle)
     return cycle

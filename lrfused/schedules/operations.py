@@ -1,4 +1,4 @@
-"""The node of an operation."""
+"""Creates the node of an operation."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from lrfused.schedules.nodes import CONSTANT, N
 
 
 def apply(op: Op, *arguments: N, payload: Any = None) -> N:
-    """The node of an operation, of its arguments' class.
+    """The node of an operation, of the same class as its arguments.
 
-    One with constant arguments is folded by the evaluator itself.
+    An operation on constants is folded, by the evaluator's own function.
     """
     make = type(arguments[0])
     if all(a._kind == CONSTANT for a in arguments) and op != Op.TABLE:

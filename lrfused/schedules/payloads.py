@@ -1,4 +1,4 @@
-"""What input and table nodes hold, checked: a tensor with its name, an array."""
+"""Checks the payloads of input and table nodes: a tensor with its name, an array."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-# What an input's tensor may hold.
+# The dtypes of an input's tensor.
 INPUT_DTYPES = (
     torch.float64,
     torch.float32,

@@ -1,4 +1,4 @@
-"""Schedules made of whole schedules: one after another, or on the clock of rounds."""
+"""Schedules composed of whole schedules: one after another, or on the clock of rounds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -56,14 +56,14 @@ def _delayed(schedule: Schedule, steps: int) -> Schedule:
 
 
 def per_round(schedule: Schedule, local_steps: int) -> Schedule:
-    """A schedule that moves once a round of several local updates (federated learning).
+    """A schedule that advances once per round of several local updates (federated learning).
 
     Formula:
         schedule(floor(step / local_steps))
 
     Args:
         schedule: on the clock of rounds.
-        local_steps: updates a round, >= 1.
+        local_steps: updates per round, >= 1.
 
     Raises:
         TypeError: schedule is not a Schedule.
@@ -83,6 +83,6 @@ def per_round(schedule: Schedule, local_steps: int) -> Schedule:
 
 
 def expect_schedule(name: str, value: Any) -> None:
-    """Refuse what is not a Schedule."""
+    """Refuse anything but a Schedule."""
     if not isinstance(value, Schedule):
         raise TypeError(f"{name}: must be a Schedule, got {type(value).__name__}")

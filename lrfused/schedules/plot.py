@@ -1,4 +1,4 @@
-"""Pictures of schedules; matplotlib is imported only here, when one is drawn."""
+"""Plots schedules; matplotlib is imported only here, when a plot is drawn."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class HasValues(Protocol):
-    """What can be drawn: a Schedule."""
+    """Anything that can be plotted: a Schedule."""
 
     def values(self, steps: ArrayLike) -> NDArray[np.float64]:
         """The values at these steps."""

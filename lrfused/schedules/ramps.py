@@ -1,4 +1,4 @@
-"""Schedules of one phase, from one value to another along a line or a curve."""
+"""Single-phase schedules: from one value to another along a line or a curve."""
 
 from lrfused.schedules.check import nonnegative, positive, whole
 from lrfused.schedules.expression import Schedule, as_schedule
@@ -77,7 +77,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
 
 
 def exponential(start: float, end: float, steps: int) -> Schedule:
-    """A constant factor an update, from start to end.
+    """A constant factor per update, from start to end.
 
     Formula:
         start * (end / start)**(step / steps)   for step < steps

@@ -1,4 +1,4 @@
-"""Schedules as plain data: a list of nodes, each after those that it uses."""
+"""Schedules as plain data: a list of nodes, arguments before the nodes that use them."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def _plain(node: Node) -> Any:
 def from_dict(
     make: type[N], data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None
 ) -> N:
-    """The schedule of ``to_dict``'s data, of nodes of the class ``make``.
+    """The schedule from ``to_dict``'s data, with nodes of the class ``make``.
 
     Raises:
         TypeError: the data is not a dictionary.

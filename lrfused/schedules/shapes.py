@@ -1,4 +1,4 @@
-"""The shapes along which values go from one to another."""
+"""The shapes of ramps from one value to another."""
 
 import math
 
@@ -12,7 +12,7 @@ def mix(start: Schedule | float, end: Schedule | float, weight: Schedule) -> Sch
 
 
 def squared_cosine(angle: Schedule) -> Schedule:
-    """From 1 at 0 to 0 at pi/2; near the end of (1 + cos) / 2 one ulp of cos would show."""
+    """cos(angle)**2, from 1 at 0 to 0 at pi/2; (1 + cos) / 2 would lose precision near its end."""
     half_turn = cos(angle)
     return half_turn * half_turn
 
@@ -22,7 +22,7 @@ def ramp(
 ) -> Schedule:
     """From start (at step 0) to end (from step ``steps`` on) along one of the shapes.
 
-    The one place where the shapes are defined; arguments are checked by the callers.
+    The only definition of the shapes; callers check the arguments.
     """
     if steps == 0:
         return as_schedule(end)

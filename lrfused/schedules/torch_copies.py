@@ -1,4 +1,4 @@
-"""A torch scheduler's copy, stepped to see what the installed torch sets."""
+"""Samples a torch scheduler: a copy is stepped to see what the installed torch sets."""
 
 import copy
 import warnings
@@ -12,7 +12,7 @@ from lrfused.schedules.leaves import table
 
 
 class _Optimizer:
-    """What a scheduler needs of its optimizer: groups of its own, without the parameters."""
+    """The part of an optimizer that a scheduler needs: own groups, without the parameters."""
 
     def __init__(self, optimizer: Optimizer, memo: dict[int, Any]):
         self.param_groups = [
@@ -20,16 +20,17 @@ class _Optimizer:
             for group in optimizer.param_groups
         ]
         self.defaults = optimizer.defaults
-        # Schedulers warn where these say that the optimizer was not stepped before them.
+        # Without these, schedulers warn that the optimizer was not stepped before them.
         self._opt_called = True
         self.step = lambda: None
         self.step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
 
 def _copied(scheduler: Any) -> Any:
-    """A scheduler with an optimizer of its own; parameters are not worth copying.
+    """A copy of a scheduler with its own optimizer; parameters are not copied.
 
-    Tensors that the original shares with its groups (older torch shares base lrs) the copy shares.
+    Tensors that the original shares with its groups (older torch shares base lrs) are shared in the
+    copy, too.
     """
     groups = scheduler.optimizer.param_groups
     memo: dict[int, Any] = {
@@ -39,21 +40,21 @@ def _copied(scheduler: Any) -> Any:
         if isinstance(value, Tensor)
     }
     memo[id(scheduler.optimizer)] = _Optimizer(scheduler.optimizer, memo)
-    # A function of the step may hold on to parameters.
+    # A LambdaLR's function, for one, may hold references to parameters.
     memo |= {id(p): p for group in groups for p in group["params"]}
     return copy.deepcopy(scheduler, memo)
 
 
 def rows(scheduler: Any, steps: int, what: str) -> list[list[float]]:
-    """What a copy sets in the groups at the steps from 0 to ``steps``.
+    """The values that a copy sets in the groups at steps 0 to ``steps``.
 
     Raises:
-        ValueError: torch's own arithmetic fails on the way.
+        ValueError: torch's own arithmetic fails at some step.
     """
     scheduler = _copied(scheduler)
     found = [_values(scheduler.optimizer, what)]
     with warnings.catch_warnings():
-        # SequentialLR of torch 2.8 uses what it deprecates itself.
+        # SequentialLR of torch 2.8 uses an argument that torch itself deprecates.
         warnings.filterwarnings("ignore", "The epoch parameter in", UserWarning)
         for step in range(1, steps + 1):
             try:
@@ -68,7 +69,7 @@ def rows(scheduler: Any, steps: int, what: str) -> list[list[float]]:
 
 
 def sampled(scheduler: Any, steps: int, what: str) -> list[Schedule]:
-    """Tables of what a copy sets when it is stepped, one a group."""
+    """Tables of the values that a copy sets when it is stepped, one per group."""
     return [table(column) for column in zip(*rows(scheduler, steps, what), strict=True)]
 
 

@@ -1,8 +1,8 @@
 """torch's schedulers as expressions of the step.
 
-Most of torch's schedulers make the new lr out of the old one. Here is what those recursions come
-to, also where that is not what the scheduler's closed form says: past the end, with lengths of
-zero or fractions, and from a first lr that is not the base lr.
+Most of torch's schedulers compute the new lr from the old one. These expressions equal the results
+of those recursions, even where they differ from the scheduler's closed form: past the end, with
+zero or fractional lengths, and from a first lr that is not the base lr.
 """
 
 import math
@@ -19,7 +19,7 @@ from lrfused.schedules.functions import floor, less, less_equal, minimum, select
 from lrfused.schedules.shapes import mix, squared_cosine
 
 HORIZON = 2**40
-"""How far restarts whose cycles grow are written out."""
+"""The number of steps for which restarts with growing cycles are written out."""
 
 
 class NoExpression(Exception):
@@ -29,7 +29,7 @@ class NoExpression(Exception):
 def rate(
     scheduler: Any, group: int, start: float | None = None, horizon: int = HORIZON
 ) -> Schedule:
-    """The lr of one group under a scheduler that is not made of others.
+    """The lr of one group under a scheduler that is not a compound.
 
     Args:
         scheduler: as its constructor left it.
@@ -38,7 +38,7 @@ def rate(
         horizon: updates after which the values do not matter.
 
     Raises:
-        NoExpression: it has none.
+        NoExpression: the scheduler has no expression.
     """
     kind, base = type(scheduler), float(scheduler.base_lrs[group])
     if kind in FACTORS:
@@ -53,7 +53,7 @@ def rate(
         schedule = _one_cycle(scheduler, group, "lr")
     else:
         raise NoExpression(f"{kind.__name__} has no expression")
-    # These follow their base values from step 1 on, whatever the lr was before.
+    # From step 1 on these use their base values, whatever the lr was before.
     if start is None or _same(start, schedule(0)):
         return schedule
     return piecewise([start, schedule], [1])
@@ -63,7 +63,7 @@ def momentum(scheduler: Any, group: int) -> Schedule:
     """The momentum, or beta1, of one group under a scheduler that cycles it.
 
     Raises:
-        NoExpression: it has none.
+        NoExpression: the scheduler's momentum has no expression.
     """
     if isinstance(scheduler, lr_scheduler.CyclicLR):
         low, high = scheduler.base_momentums[group], scheduler.max_momentums[group]
@@ -76,8 +76,8 @@ def momentum(scheduler: Any, group: int) -> Schedule:
 def piecewise(pieces: Sequence[Schedule | float], boundaries: Sequence[int]) -> Schedule:
     """pieces[i] until the step reaches boundaries[i], the last piece from then on.
 
-    The boundaries must not decrease; those up to 0 are as good as 0.
-    A balanced tree of selects: the expression stays shallow however many pieces there are.
+    The boundaries must not decrease; negative ones count as 0. The selects form a balanced tree, so
+    that the expression stays shallow.
 
     Raises:
         NoExpression: too many for a program.
@@ -93,12 +93,12 @@ def piecewise(pieces: Sequence[Schedule | float], boundaries: Sequence[int]) -> 
 
 
 def _same(x: float, y: float) -> bool:
-    """Equal but for float32's rounding, which an lr that is a tensor has gone through."""
+    """True if equal up to float32 rounding, since a tensor lr was rounded."""
     return math.isclose(x, y, rel_tol=1e-7)
 
 
 def _times(factor: Schedule, base: float, start: float | None) -> Schedule:
-    """An lr that torch multiplies from step to step: it keeps its proportion to the first one."""
+    """An lr that torch multiplies from step to step, so that it is proportional to the first."""
     first = factor(0)
     if start is None or _same(start, base * first):
         return factor.scaled(base)
@@ -107,7 +107,7 @@ def _times(factor: Schedule, base: float, start: float | None) -> Schedule:
     return factor.scaled(start / first)
 
 
-# Schedulers whose lr is the base lr times a factor
+# Schedulers that multiply the base lr by a factor
 
 
 def _step_lr(scheduler: Any) -> Schedule:
@@ -120,7 +120,7 @@ def _step_lr(scheduler: Any) -> Schedule:
 
 def _multi_step_lr(scheduler: Any) -> Schedule:
     counts = scheduler.milestones
-    # A milestone between two steps is never met.
+    # A milestone between two steps is never reached.
     milestones = sorted(m for m in counts if m > 0 and m == int(m))
     drops = [sum(count for m, count in counts.items() if m <= 0)]
     for milestone in milestones:
@@ -131,14 +131,14 @@ def _multi_step_lr(scheduler: Any) -> Schedule:
 
 def _constant_lr(scheduler: Any) -> Schedule:
     factor, length = float(scheduler.factor), scheduler.total_iters
-    if length != int(length):  # the step at which the factor is taken back is never met
+    if length != int(length):  # the step that would end it is never reached
         return as_schedule(factor)
     return piecewise([factor, 1.0], [int(length)])
 
 
 def _linear_lr(scheduler: Any) -> Schedule:
     start, end, length = scheduler.start_factor, scheduler.end_factor, scheduler.total_iters
-    if length < 1:  # torch holds what it began with
+    if length < 1:  # torch keeps the first value
         return as_schedule(float(start))
     return mix(float(end), float(start), minimum(step, math.floor(length)) / float(length))
 
@@ -169,14 +169,14 @@ FACTORS: dict[type, Callable[[Any], Schedule]] = {
 
 
 def _cosine(scheduler: Any, base: float, start: float | None) -> Schedule:
-    """Down to eta_min at T_max, up to the base lr at 2 T_max, and so on for ever."""
+    """Down to eta_min at T_max, up to the base lr at 2 T_max, and so on periodically."""
     length = positive("T_max", scheduler.T_max)
     angle = (step % (2.0 * length)) * (math.pi / (2.0 * length))
     top: Schedule | float = base
     if start is not None and not _same(start, base):
         if length != int(length):
             raise NoExpression(f"T_max is {length} and the lr starts at {start}, not at {base}")
-        # From its first minimum on torch sets out towards the base lr.
+        # After the first minimum torch rises to the base lr.
         top = select(less_equal(step, length), start, base)
     return mix(top, float(scheduler.eta_min), squared_cosine(angle))
 
@@ -194,7 +194,7 @@ def _restarts(scheduler: Any, base: float, horizon: int) -> Schedule:
 
 
 def _height(scheduler: Any) -> Schedule:
-    """Where CyclicLR is between its base (0) and its maximum (1)."""
+    """CyclicLR's position between its base (0) and its maximum (1)."""
     if scheduler._scale_fn_custom is not None:
         raise NoExpression("CyclicLR with a scale_fn has no expression")
     length, rising = scheduler.total_size, scheduler.step_ratio * scheduler.total_size
@@ -214,8 +214,8 @@ def _height(scheduler: Any) -> Schedule:
 def _one_cycle(scheduler: Any, group: int, what: str) -> Schedule:
     """The phases of OneCycleLR for the lr or the momentum.
 
-    torch goes on with the last phase for one step beyond its end, and raises after that; here
-    the end value holds from there on.
+    torch continues the last phase for one step beyond its end, and raises after that; here the end
+    value is kept from there on.
     """
     values, total = scheduler.optimizer.param_groups[group], scheduler.total_steps
     pieces, boundaries, begin = [], [], 0.0

@@ -1,7 +1,7 @@
-"""Warmup of anything, and the named schedules that begin with one.
+"""Warmup of any schedule, and the named schedules that begin with one.
 
-Every length is that phase's own length in updates, never a total that includes the warmup;
-the arguments that are totals are called ``total_steps``.
+Every length is the length of that phase alone in updates, never a total that includes the warmup;
+arguments that are totals are called ``total_steps``.
 """
 
 from lrfused.schedules.check import nonnegative, one_of, positive, whole
@@ -25,16 +25,16 @@ def warmup(
         start "1/n":     peak / n + (peak - peak / n) * (step / (n - 1)), which is
                          peak * (step + 1) / n                      for step < n
         schedule(step - n)                                          from then on
-        (linear; the other shapes bend the fraction the same way as the ramps of that name,
+        (linear; the other shapes change the fraction like the ramps of that name,
         polynomial is ((step / n)**power))
 
     Args:
-        schedule: what follows; it starts at step ``steps`` with its own step 0.
-        steps: length of the rise in updates, >= 0 (0 leaves the schedule as it is).
+        schedule: the schedule that follows; it starts at step ``steps`` with its own step 0.
+        steps: length of the rise in updates, >= 0 (0 returns the schedule unchanged).
         start: the first value (finite, >= 0; > 0 for the exponential shape), or "1/n" for
-            one n-th of the peak, the peak being reached at the last update of the warmup.
+            one n-th of the peak, which is then reached at the last update of the warmup.
         shape: "linear", "cosine", "exponential" or "polynomial".
-        power: of the polynomial shape, > 0.
+        power: exponent of the polynomial shape, > 0.
 
     Raises:
         TypeError: schedule is not a Schedule.
@@ -69,7 +69,7 @@ def warmup(
     if shape == "linear" and start == "1/n":
         rise = peak * ((step + 1.0) / steps)
     elif shape == "polynomial":
-        # The mirror image of the decaying ramp: slow first, then fast.
+        # The decaying ramp mirrored: slow first, then fast.
         fraction = (step / intervals) ** power if intervals else as_schedule(1.0)
         rise = mix(peak, first, fraction)
     else:
@@ -96,7 +96,7 @@ def warmup_cosine(
     Args:
         peak: finite, >= 0.
         warmup_steps: updates of warmup, >= 0.
-        total_steps: updates in all, warmup included, > warmup_steps.
+        total_steps: total number of updates, warmup included, > warmup_steps.
         end: finite, >= 0.
         start: first value of the warmup, a number >= 0 or "1/n".
 
@@ -135,7 +135,7 @@ def warmup_linear(
     Args:
         peak: finite, >= 0.
         warmup_steps: updates of warmup, >= 0.
-        total_steps: updates in all, warmup included, > warmup_steps.
+        total_steps: total number of updates, warmup included, > warmup_steps.
         end: finite, >= 0.
         start: first value of the warmup, a number >= 0 or "1/n".
 
@@ -166,7 +166,7 @@ def _remaining(warmup_steps: int, total_steps: int) -> int:
 
 
 def warmup_constant(peak: float, warmup_steps: int, *, start: float | str = 0.0) -> Schedule:
-    """Linear warmup to the peak, which then holds.
+    """Linear warmup to the peak, then constant.
 
     Formula:
         start + (peak - start) * step / warmup_steps   for step < warmup_steps
