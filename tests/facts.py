@@ -23,8 +23,8 @@ FOLDERS = {
 HEAD = """\
 # Facts
 
-Every fact about lrfused's optimizers and `schedules.from_torch` that a test shows, and the test. A test
-runs alone with `pytest PATH::NAME`.
+Every fact about lrfused's optimizers and `schedules.from_torch` that a test shows, and the test. A
+test runs alone with `pytest PATH::NAME`.
 
 Generated from the names and docstrings of the tests by `make facts`; `make test` fails where this
 page is not what the tests say.
