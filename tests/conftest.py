@@ -9,7 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from lib.optimizers import FIRST
+from lib.optimizers import FIRST, Kind
 from lib.seeds import SEED, Rng
 from lib.selection import IN_PROCESSES, INTERPRETED_LATER, KEPT, NOT_KEPT, SHORT
 
@@ -41,11 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {})
         name = getattr(item, "originalname", "")
-        backends = {given[key] for key in ("backend", "kernels") if key in given}
-        is_first = given.get("kind", FIRST) is FIRST
+        backends = [given[key] for key in ("backend", "kernels") if key in given]
+        kind = given.get("kind", FIRST)
+        is_other = isinstance(kind, Kind) and kind is not FIRST
         is_late = "triton" in backends and _is_later(item.path, name)
-        is_late |= name in IN_PROCESSES and not (is_first and backends == {SHORT})
-        if is_late or not (is_first or backends <= {SHORT}):
+        is_late |= is_other and any(backend != SHORT for backend in backends)
+        is_late |= name in IN_PROCESSES and (is_other or backends != [SHORT])
+        if is_late:
             item.add_marker(pytest.mark.slow)
 
 
