@@ -9,7 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from lib.optimizers import FIRST
+from lib.optimizers import FIRST, Kind
 from lib.seeds import SEED, Rng
 from lib.selection import (
     IN_PROCESSES,
@@ -49,11 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         given = getattr(getattr(item, "callspec", None), "params", {})
         name = getattr(item, "originalname", "")
         over = (given.get(key) for key in ("backend", "kernels"))
-        backends = {value for value in over if isinstance(value, str)}
-        is_first = given.get("kind", FIRST) is FIRST
+        backends = [value for value in over if isinstance(value, str)]
+        kind = given.get("kind", FIRST)
+        is_other = isinstance(kind, Kind) and kind is not FIRST
         is_late = "triton" in backends and _is_later(item.path, name)
-        is_late |= name in IN_PROCESSES and not (is_first and backends == {SHORT})
-        if is_late or not (is_first or backends <= {SHORT}):
+        is_late |= is_other and any(backend != SHORT for backend in backends)
+        is_late |= name in IN_PROCESSES and (is_other or backends != [SHORT])
+        if is_late:
             item.add_marker(pytest.mark.slow)
         if is_of_another_rule_later(item.path, name, given):
             item.add_marker(pytest.mark.slow)

@@ -6,6 +6,8 @@ Names alone: nothing of torch.distributed is imported here.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lib.optimizers import FIRST
+
 from . import scenarios
 from .scenarios import Scenario
 
@@ -32,6 +34,8 @@ PARTS += ("scale-growing",)
 # Of torch's own class: one way in each setting, and where its limits are.
 OF_TORCH = ("replicated-broadcast", "fsdp2-disk-flattened", "fsdp1-offloaded", "fsdp1-memory")
 OF_TORCH += ("fsdp1flat-disk", "zero-consolidated")
+# Of other kinds of optimizers between the classes.
+BETWEEN = ("file", "memory")
 # Into what is loaded, and whether metrics() are looked at before the first step that follows.
 INTO = {"fresh": True, "used": False}
 INTO_UNSEEN = {"fresh": True, "fresh-unseen": False, "used": False, "used-seen": True}
@@ -65,6 +69,11 @@ class Job:
         name, way = self.scenario.name, f"{self.setting}-{self.carrier}"
         if self.setting == "fsdp1whole":
             return name == "everything-measured" and self.carrier in ("memory", "disk", "fsdp-full")
+        if self.scenario.kind is not FIRST:
+            is_exchange = self.scenario in scenarios.EXCHANGED_OF_OTHERS
+            return is_exchange or way in (
+                FEW if self.scenario in scenarios.EVERYTHING_OF_OTHERS else TWO
+            )
         if self.scenario in scenarios.EVERYTHING:
             return self.setting == "plain" or way == "fsdp2-disk-partial" or "partial" not in way
         if self.scenario in scenarios.EXCHANGED:
@@ -89,6 +98,8 @@ def jobs(chosen: Iterable[Scenario]) -> list[Job]:
 
 
 OURS = jobs((*scenarios.EVERYTHING, *scenarios.OURS, *scenarios.OTHERWISE))
+OURS += jobs((*scenarios.EVERYTHING_OF_OTHERS, *scenarios.MEASURED_OF_OTHERS))
 TORCHS = jobs(scenarios.TORCHS)
 EXCHANGED = jobs(scenarios.EXCHANGED)
+EXCHANGED += [job for job in jobs(scenarios.EXCHANGED_OF_OTHERS) if job.carrier in BETWEEN]
 ALL = (*OURS, *TORCHS, *EXCHANGED)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from lib.optimizers import kind  # noqa: F401 (a fixture)
 from lib.seeds import SEED
 from torch import distributed
 

@@ -51,6 +51,16 @@ LIMITS = (
         "ZeroRedundancyOptimizer leaves the state that a checkpoint lacks in a used optimizer",
     ),
     Limit(
+        r"-(full|offloaded|broadcast)-(everything|everything-measured)-sgd-without-momentum-",
+        "Expected device to be set",
+        "a whole state goes to the device of the tensors in the state, of which there is none",
+    ),
+    Limit(
+        r"-fsdp1flat-(disk-)?flattened-everything-sgd-without-momentum-",
+        "The state of .* is empty",
+        "FSDP1 unflattens the state of a flat parameter, which has none",
+    ),
+    Limit(
         r"-fsdp1-offloaded-",
         r"differ: .*exp_avg",
         "FSDP1 with use_orig_params gathers all moments into one buffer; .cpu() of what lies on a "
@@ -82,7 +92,7 @@ BETWEEN = (
     ),
     Limit(
         r"-lrfused-(.*-partial|(plain|replicated|fsdp2)-(full|offloaded|broadcast)|zero-consolidated)"
-        r"-torch-to-ours-used",
+        r"-torch-to-ours-(.*-)?used",
         r"after (the load|step 5): (. differ: parameter|lr )",
         "a partial load, a load of a whole state, and ZeroRedundancyOptimizer leave what they do "
         "not find as it was: the counter of an optimizer that was used for more steps, and so its "

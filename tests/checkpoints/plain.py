@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import torch
+from lib.optimizers import ADAMW, Kind
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
@@ -14,13 +15,13 @@ import lrfused
 from .scenarios import warmup
 
 
-def trained(rng: Any, steps: int, late: int = 0, **options: Any) -> Any:
+def trained(rng: Any, steps: int, late: int = 0, kind: Kind = ADAMW, **options: Any) -> Any:
     """A model and its optimizer after some steps; the bias has no gradient before step ``late``."""
     model = torch.nn.Linear(3, 2)
     with torch.no_grad():
         for param in model.parameters():
             param.copy_(torch.randn(param.shape, generator=rng.torch))
-    opt = lrfused.AdamW(model.parameters(), **{"lr": warmup(0.02), **options})
+    opt = kind.ours(model.parameters(), **{"lr": warmup(0.02), **options})
     for t in range(steps):
         step(rng, opt, late=t < late)
     return model, opt
@@ -38,7 +39,7 @@ def step(rng: Any, *optimizers: torch.optim.Optimizer, late: bool = False) -> No
         for param in params:
             param.grad = None if late and index == len(together) - 1 else gradient.clone()
     for opt in optimizers:
-        if isinstance(opt, lrfused.AdamW):
+        if isinstance(opt, lrfused.FusedOptimizer):
             opt.scale(torch.ones(()))
         opt.step()
 

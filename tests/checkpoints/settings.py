@@ -1,19 +1,22 @@
 """How parameters lie: in one process, replicated, by FSDP2, FSDP1 (also unsharded), under ZeRO."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from lib.optimizers import Kind
 from torch import distributed
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import Linear, Module, Sequential
 
-import lrfused
-
 from .gradients import seeded
 from .quiet import import_zero
 
-CLASSES = {"torch": torch.optim.AdamW, "lrfused": lrfused.AdamW}
+CLASSES: dict[str, Callable[[Kind], type]] = {
+    "torch": lambda kind: kind.counterpart,
+    "lrfused": lambda kind: kind.cls,
+}
 CPU = torch.device("cpu")
 UNITS = 3  # more blocks than that are one unit of FSDP
 
@@ -53,14 +56,15 @@ def lay(setting: str, blocks: list[Module]) -> tuple[Module, list[Module]]:
 
 
 def optimizer(
-    setting: str, kind: str, groups: list[dict[str, Any]], options: dict[str, Any]
+    setting: str, kind: Kind, whose: str, groups: list[dict[str, Any]], options: dict[str, Any]
 ) -> torch.optim.Optimizer:
     """An optimizer of the class, inside of ZeroRedundancyOptimizer under ZeRO."""
+    cls, options = CLASSES[whose](kind), {**kind.options, **options}
     if setting == "zero":
-        return import_zero()(groups, CLASSES[kind], **options)
-    if setting == "fsdp1whole" and kind == "lrfused":
+        return import_zero()(groups, cls, **options)
+    if setting == "fsdp1whole" and whose == "lrfused":
         options = {**options, "sharded": False}
-    return CLASSES[kind](groups, **options)
+    return cls(groups, **options)
 
 
 def inner(opt: torch.optim.Optimizer) -> Any:

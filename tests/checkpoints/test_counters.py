@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lib.optimizers import without_counts
 
 from .plain import assert_same, resumed, saved, step, trained
 from .scenarios import products, warmup
@@ -19,6 +20,20 @@ def test_the_largest_count_wins_over_a_smaller_counter(rng, stored, expected):
     _, other = resumed(model, state)
     assert other.metrics()["steps"] == expected
     assert other.param_groups[0]["lr"] == warmup(0.02)(expected)
+
+
+@without_counts
+@pytest.mark.parametrize("stored", [2, 5, 9])
+def test_the_counter_leads_where_no_count_is_shown(rng, kind, stored):
+    """SGD's and Lion's: the stored counter, whatever it is."""
+    _, opt = trained(rng, 5, kind=kind)
+    saved_state = opt.state_dict()
+    for group in saved_state["param_groups"]:
+        group["lrfused_step"].fill_(stored)
+    _, other = trained(rng, 3, kind=kind)
+    other.load_state_dict(saved_state)
+    assert other.metrics()["steps"] == stored
+    assert other.param_groups[0]["lr"] == warmup(0.02)(stored)
 
 
 def test_without_our_keys_the_largest_count_leads(rng):

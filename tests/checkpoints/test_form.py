@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from lib.optimizers import SGD
 
-import lrfused
 from lrfused import schedules
 
 from .plain import trained
-from .scenarios import loss_scale, products, scheduled
+from .scenarios import loss_scale, scheduled
 
 COUNTERS = {
     "lrfused_step",
@@ -21,22 +21,22 @@ COUNTERS = {
     "lrfused_loss_scale",
 }
 OPTIONS = {
-    "none": dict,
-    "loss-scale": loss_scale,
-    "schedules": scheduled,
-    "products": products,
-    "clips": lambda: {"max_grad_norm": 1.0, "clip_value": 0.5, "agc": 0.1},
-    "amsgrad": lambda: {"amsgrad": True, "nonfinite": "skip", "accumulation_steps": 2},
+    "none": lambda kind: {},
+    "loss-scale": lambda kind: loss_scale(),
+    "schedules": lambda kind: kind.scheduled,
+    "products": lambda kind: {**kind.scheduled, **kind.carrying},
+    "clips": lambda kind: {"max_grad_norm": 1.0, "clip_value": 0.5, "agc": 0.1},
+    "amsgrad": lambda kind: {**kind.widest, "nonfinite": "skip", "accumulation_steps": 2},
 }
 
 
 @pytest.mark.parametrize("make", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("steps", [0, 2])
-def test_every_group_has_the_same_keys(rng, make, steps):
+def test_every_group_has_the_same_keys(rng, kind, make, steps):
     """Whatever the options, before and after the first step, in memory and in state_dict(): a JSON
     string, an int, and float64 tensors of no dimension on the CPU."""
-    _, opt = trained(rng, steps, **make())
-    theirs = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])
+    _, opt = trained(rng, steps, kind=kind, **make(kind))
+    theirs = kind.theirs([torch.nn.Parameter(torch.ones(1))])
     for groups in (opt.param_groups, opt.state_dict()["param_groups"]):
         own = {key: groups[0][key] for key in groups[0].keys() - theirs.param_groups[0].keys()}
         assert isinstance(json.loads(own.pop("lrfused")), dict)
@@ -47,10 +47,10 @@ def test_every_group_has_the_same_keys(rng, make, steps):
             assert form == (torch.float64, 0, "cpu")
 
 
-def test_a_checkpoint_says_what_metrics_say(rng):
+def test_a_checkpoint_says_what_metrics_say(rng, kind):
     """After skipped and clipped steps the numbers in a checkpoint are those of metrics()."""
     options = {**loss_scale(), "max_grad_norm": 1e-3}
-    model, opt = trained(rng, 0, **options)
+    model, opt = trained(rng, 0, kind=kind, **options)
     for gradient in (1.0, torch.inf, torch.inf, 1.0, 1.0):
         opt.scale(torch.ones(()))
         for param in model.parameters():
@@ -78,25 +78,35 @@ def test_products_of_betas_stand_in_the_state(rng, bias_correction):
         assert all(state[key].dim() == 0 for key in found)
 
 
-def text_length(groups: int, lr: object) -> int:
+def test_the_mark_of_a_written_buffer_stands_in_the_state(rng):
+    """SGD's beside torch's key, only with dampening: a float64."""
+    for dampening in (0.0, 0.5):
+        _, opt = trained(rng, 3, kind=SGD, dampening=dampening)
+        for state in (*opt.state.values(), *opt.state_dict()["state"].values()):
+            mark = {"lrfused_buffer_written"} if dampening else set()
+            assert state.keys() == {"momentum_buffer"} | mark
+            assert all(state[key].dtype == torch.float64 and state[key] == 1.0 for key in mark)
+
+
+def text_length(kind, groups: int, lr: object) -> int:
     params = [{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(groups)]
-    opt = lrfused.AdamW(params, lr=lr)
+    opt = kind.ours(params, lr=lr)
     return sum(len(group["lrfused"]) for group in opt.state_dict()["param_groups"])
 
 
-def test_a_long_table_stands_once(rng):
+def test_a_long_table_stands_once(rng, kind):
     """A sampled schedule that 100 groups share: its table is written once, not 100 times."""
     values = torch.rand(501, generator=rng.torch, dtype=torch.float64).tolist()
     sampled = schedules.from_function(values.__getitem__, 500)
     short = schedules.linear(0.1, 0.2, 500)
-    table = text_length(1, sampled) - text_length(1, short)
+    table = text_length(kind, 1, sampled) - text_length(kind, 1, short)
     assert table > 4000
-    assert text_length(100, sampled) - text_length(100, short) < 2 * table
+    assert text_length(kind, 100, sampled) - text_length(kind, 100, short) < 2 * table
 
 
-def test_a_copy_of_the_text_is_no_alias(rng):
+def test_a_copy_of_the_text_is_no_alias(rng, kind):
     """What a checkpoint holds stays as it was when the optimizer that wrote it goes on."""
-    model, opt = trained(rng, 2)
+    model, opt = trained(rng, 2, kind=kind)
     state = opt.state_dict()
     before = float(state["param_groups"][0]["lrfused_step"])
     for param in model.parameters():

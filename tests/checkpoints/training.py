@@ -15,7 +15,7 @@ class Run:
 
     def __init__(self, setting: str, scenario: Scenario, seed: int, later: bool = False):
         self.setting, self.scenario, self.seed = setting, scenario, seed
-        self.kind = scenario.classes[later]
+        self.whose = scenario.classes[later]
         blocks = settings.layers(scenario.blocks, seed)
         self.model, self.blocks = settings.lay(setting, blocks)
         options, groups = scenario.options, scenario.groups
@@ -26,7 +26,7 @@ class Run:
         self.inputs = [group.pop(INPUT) for group in described if INPUT in group]
         for group, of_group in zip(described, self._by_group(groups), strict=True):
             group["params"] = of_group
-        self.opt = settings.optimizer(setting, self.kind, described, options())
+        self.opt = settings.optimizer(setting, scenario.kind, self.whose, described, options())
 
     def _by_group(self, groups: tuple[Options, ...]) -> list[list[Tensor]]:
         found: list[list[Tensor]] = [[] for _ in groups]
@@ -51,7 +51,7 @@ class Run:
 
     def _give_gradients(self, t: int, stream: str, event: str | None) -> None:
         params, opt = self.params(), settings.inner(self.opt)
-        scale = float(opt.scale(torch.ones(()))) if self.kind == "lrfused" else 1.0
+        scale = float(opt.scale(torch.ones(()))) if self.whose == "lrfused" else 1.0
         given = gradients(self.setting, params, self.seed, stream, t)
         waiting = {id(p) for p in self.blocks[-1].parameters()} if t < self.scenario.late else set()
         for param, gradient in zip(params, given, strict=True):
@@ -90,7 +90,7 @@ class Run:
         for i, (param, value) in enumerate(zip(self.params(), self.parameters(), strict=True)):
             found[f"parameter {i}"] = value
             state = opt.state.get(param, {})
-            for key in sorted(state) if float(state.get("step", 0)) else ():
+            for key in sorted(_shown(state)):
                 found[f"{key} of parameter {i}"] = settings.local(state[key]).detach().clone()
         for g, group in enumerate(opt.param_groups):
             for key in sorted(group.keys() - {"params", *carried(group)}):
@@ -112,7 +112,18 @@ class Run:
 
     def metrics(self) -> dict[str, Any]:
         """Those of this class; torch's has none."""
-        return settings.inner(self.opt).metrics() if self.kind == "lrfused" else {}
+        return settings.inner(self.opt).metrics() if self.whose == "lrfused" else {}
+
+
+def _shown(state: dict[str, Any]) -> list[str]:
+    """What an update has left; torch.optim.SGD has None for no buffer."""
+    found = {key: value for key, value in state.items() if value is not None}
+    updated = found["step"] if "step" in found else any(_is_set(x) for x in found.values())
+    return list(found) if updated else []
+
+
+def _is_set(value: Any) -> bool:
+    return bool(settings.local(value).any())
 
 
 def carried(group: dict[str, Any]) -> list[str]:
