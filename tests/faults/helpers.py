@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lib.optimizers import Kind, kind_of
 from lib.runs import (  # beside this
     assert_same_bits,
     assert_same_contents,
@@ -30,8 +31,6 @@ __all__ = [
     "needs_cpp",
     "normal",
 ]
-
-STATE = ("p", "grad", "step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 def normal(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -106,21 +105,22 @@ def _lazily(x: Tensor, bit: str) -> Tensor:
 class Training:
     """A run with two groups, schedules, a loss scale, and a parameter with gaps in memory."""
 
-    def __init__(self, seed: int, backend: str, size: int = 4):
+    def __init__(self, seed: int, kind: Kind, backend: str, size: int = 4):
         self.seed = seed
         values = [self.random(-i, shape) for i, shape in enumerate([(3, 4), (size, 3), (5,)])]
         values[1] = Buffer(values[1], Layout((0, 1), step=2)).view
         self.params = [accepting(value) for value in values]
         self.knob = torch.tensor(1.0)
-        self.opt = lrfused.AdamW(
+        own = {"eps": 1e-5} if "eps" in kind.hyperparameters else {"weight_decay": 0.2}
+        self.opt = kind.ours(
             [
                 {"params": self.params[:2], "lr": S.warmup_cosine(1e-2, 3, 30)},
-                {"params": self.params[2:], "lr": S.linear(0.1, 0.01, 20), "eps": 1e-5},
+                {"params": self.params[2:], "lr": S.linear(0.1, 0.01, 20), **own},
             ],
-            betas=(S.linear(0.8, 0.9, 10) * S.input(self.knob, "knob"), 0.99),
+            **_steered(kind, S.linear(0.8, 0.9, 10) * S.input(self.knob, "knob")),
             max_grad_norm=1.0,
             loss_scale=lrfused.LossScale(init=4.0, growth_interval=2),
-            bias_correction="product",
+            **kind.carrying,
             backend=backend,
         )
 
@@ -156,13 +156,21 @@ class Training:
         return everything(self.params, self.opt)
 
 
-def everything(params: list[torch.nn.Parameter], opt: lrfused.AdamW) -> dict[str, Any]:
+def _steered(kind: Kind, beta: S.Schedule) -> dict[str, Any]:
+    """A hyperparameter of this kind that follows the schedule, from which a state comes if any."""
+    if "betas" in kind.hyperparameters:
+        return {"betas": (beta, 0.99)}
+    return {"momentum": beta} if "momentum" in kind.hyperparameters else {"weight_decay": beta}
+
+
+def everything(params: list[torch.nn.Parameter], opt: lrfused.FusedOptimizer) -> dict[str, Any]:
     """All that a step may change: parameters, gradients, what a checkpoint holds, metrics."""
     metrics, saved = opt.metrics(), opt.state_dict()
-    tensors, others = {}, {}
+    kind, tensors, others = kind_of(opt), {}, {}
+    known = {"p", "grad", *kind.sizes, *(("step",) if kind.counts else ())}
     for i, p in enumerate(params):
         for key, value in {"p": p, "grad": p.grad, **saved["state"].get(i, {})}.items():
-            if key not in STATE:
+            if key not in known:
                 others[key, i] = repr(value)  # whatever a checkpoint brought along
             elif value is not None:
                 tensors[f"{key}[{i}]"] = value.detach().clone()

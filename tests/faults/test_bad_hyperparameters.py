@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from lib.optimizers import KINDS, Kind
 
 import lrfused
 from lrfused import schedules as S
@@ -16,27 +17,28 @@ from .helpers import accepting, assert_same_state, everything, needs_cpp, normal
 NAN, INF = float("nan"), float("inf")
 BACKENDS = ["reference", pytest.param("cpu", marks=needs_cpp)]
 STEPS = 6
+IN_SECOND = ("betas", "momentum", "dampening")  # what the second group has of these
 
 
 class Training:
     """A run whose hyperparameters can be spoiled: inputs of schedules, a Tensor, host numbers."""
 
-    def __init__(self, seed: int, backend: str):
+    def __init__(self, seed: int, kind: Kind, backend: str):
         self.generator = torch.Generator().manual_seed(seed)
         shapes = [(3, 4), (), (7,), (5, 2)]
         self.params = [accepting(normal(self.generator, s, torch.float32)) for s in shapes]
-        names = ("lr", "decay", "beta", "eps", "bound", "agc", "norm")
+        names = ("lr", "decay", "bound", "agc", "norm", *IN_SECOND, "eps")
         self.inputs = {name: torch.tensor(0.1, dtype=torch.float64) for name in names}
         of = {name: S.input(value, name) for name, value in self.inputs.items()}
         self.tensor = torch.tensor(0.02)
-        self.opt = lrfused.AdamW(
+        first = {"eps": of["eps"]} if "eps" in kind.hyperparameters else {}
+        second = {name: of[name] for name in IN_SECOND if name in kind.hyperparameters}
+        if "betas" in second:
+            second["betas"] = (of["betas"], 0.99)
+        self.opt = kind.ours(
             [
-                {
-                    "params": self.params[:1],
-                    "lr": of["lr"] * S.linear(1.0, 0.1, 9),
-                    "eps": of["eps"],
-                },
-                {"params": self.params[1:2], "lr": self.tensor, "betas": (of["beta"], 0.99)},
+                {"params": self.params[:1], "lr": of["lr"] * S.linear(1.0, 0.1, 9), **first},
+                {"params": self.params[1:2], "lr": self.tensor, **second},
                 {
                     "params": self.params[2:3],
                     "weight_decay": of["decay"],
@@ -105,30 +107,57 @@ def of_group(g: int, name: str, value: object) -> Spoiler:
 
 
 SPOILERS = {
-    **{f"{name} {x}": of_input(name, x) for name in ("lr", "decay", "eps") for x in (NAN, INF)},
-    **{f"beta {x}": of_input("beta", x) for x in (NAN, 1.0, -0.1)},
+    **{f"{name} {x}": of_input(name, x) for name in ("lr", "decay") for x in (NAN, INF)},
     **{f"{name} {x}": of_input(name, x) for name in ("bound", "agc", "norm") for x in (NAN, -1.0)},
     **{f"Tensor lr {x}": of_tensor(x) for x in (NAN, -INF)},
     **{f"host lr {x}": of_group(0, "lr", x) for x in (NAN, INF, 1e300)},
-    **{f"host betas {x}": of_group(3, "betas", x) for x in ((NAN, 0.9), (0.9, 1.0))},
     "host decay that is no number": of_group(1, "weight_decay", "x"),
     "host lr that is None": of_group(3, "lr", None),
     "host lr that is too large": of_group(3, "lr", 10**400),
     "host lr that is an integer tensor of two": of_group(2, "lr", torch.tensor([1, 2])),
-    "host betas that are one": of_group(2, "betas", (0.9,)),
 }
+# Of hyperparameters that not every optimizer has.
+OWN_SPOILERS = {
+    "eps": {f"eps {x}": of_input("eps", x) for x in (NAN, INF)},
+    "betas": {
+        **{f"beta {x}": of_input("betas", x) for x in (NAN, 1.0, -0.1)},
+        **{f"host betas {x}": of_group(3, "betas", x) for x in ((NAN, 0.9), (0.9, 1.0))},
+        "host betas that are one": of_group(2, "betas", (0.9,)),
+    },
+    "momentum": {
+        **{f"momentum {x}": of_input("momentum", x) for x in (NAN, -INF)},
+        **{f"host momentum {x}": of_group(3, "momentum", x) for x in (NAN, INF, "x", None)},
+    },
+    "dampening": {
+        **{f"dampening {x}": of_input("dampening", x) for x in (NAN, INF)},
+        **{f"host dampening {x}": of_group(3, "dampening", x) for x in (NAN, "x")},
+    },
+}
+
+
+def spoilers_of(kind: Kind) -> dict[str, Spoiler]:
+    """All that can be spoiled."""
+    own = [found for name, found in OWN_SPOILERS.items() if name in kind.hyperparameters]
+    return {name: spoiler for found in (SPOILERS, *own) for name, spoiler in found.items()}
 
 
 @pytest.mark.filterwarnings("ignore:param_groups.* overrides its schedule")
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", SPOILERS)
-def test_an_unusable_hyperparameter_is_refused_and_changes_nothing(rng, backend, name):
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, id=f"{kind.name}-{name}")
+        for kind in KINDS
+        for name in spoilers_of(kind)
+    ],
+)
+def test_an_unusable_hyperparameter_is_refused_and_changes_nothing(rng, kind, backend, name):
     """Refused twice at the first step and twice after three; the run is as if it never happened."""
     seed = int(rng.numpy.integers(2**31))
-    training, undisturbed = Training(seed, backend), Training(seed, backend)
+    training, undisturbed = Training(seed, kind, backend), Training(seed, kind, backend)
     for steps in (3, STEPS - 3):
         before = training.now()
-        repair = SPOILERS[name](training)
+        repair = spoilers_of(kind)[name](training)
         training.give_gradients()
         for _ in range(2):
             with pytest.raises((RuntimeError, ValueError, TypeError, OverflowError)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lib.optimizers import Kind
 
 import lrfused
 from lrfused import schedules as S
@@ -45,13 +46,13 @@ def test_forked_children_step_with_the_same_bits(pool):
 class Job:
     """An optimizer, fresh random gradients, and the steps over them."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, kind: Kind):
         self.generator = torch.Generator().manual_seed(seed)
         dtypes = (torch.float32, torch.float64, torch.bfloat16)
         self.params = [
             accepting(normal(self.generator, s, d)) for s, d in zip(SHAPES, dtypes, strict=True)
         ]
-        self.opt = lrfused.AdamW(
+        self.opt = kind.ours(
             self.params, lr=S.warmup_cosine(0.01, 2, 10), max_grad_norm=1.0, loss_scale="dynamic"
         )
 
@@ -73,9 +74,9 @@ class Job:
         return everything(self.params, self.opt)
 
 
-def one_after_the_other(seeds: list[int]) -> list[dict]:
+def one_after_the_other(kind: Kind, seeds: list[int]) -> list[dict]:
     """The same jobs without other threads."""
-    jobs = [Job(seed) for seed in seeds]
+    jobs = [Job(seed, kind) for seed in seeds]
     for job in jobs:
         job.run(1)
     return [job.end() for job in jobs]
@@ -108,27 +109,27 @@ def seeds(rng) -> list[int]:
     return rng.numpy.integers(2**31, size=2).tolist()
 
 
-def test_the_number_of_threads_may_change_between_steps(seeds):
+def test_the_number_of_threads_may_change_between_steps(seeds, kind):
     """torch.set_num_threads takes effect at the next step and changes no bit."""
-    job = Job(seeds[0])
+    job = Job(seeds[0], kind)
     for threads in (2, 1, 5, 3):
         torch.set_num_threads(threads)
         job.step()
-    assert_same_state(job.end(), one_after_the_other(seeds[:1])[0])
+    assert_same_state(job.end(), one_after_the_other(kind, seeds[:1])[0])
 
 
 @pytest.mark.parametrize("threads", [(1, 1), (2, 2), (3, 1)])
-def test_two_optimizers_in_two_threads_step_as_alone(seeds, threads):
+def test_two_optimizers_in_two_threads_step_as_alone(seeds, kind, threads):
     """Two optimizers that step at the same time do what they do alone."""
-    jobs = [Job(seed) for seed in seeds]
+    jobs = [Job(seed, kind) for seed in seeds]
     at_once(*(lambda j=j, n=n: j.run(n) for j, n in zip(jobs, threads, strict=True)))
-    for job, want in zip(jobs, one_after_the_other(seeds), strict=True):
+    for job, want in zip(jobs, one_after_the_other(kind, seeds), strict=True):
         assert_same_state(job.end(), want)
 
 
-def test_two_optimizers_step_as_alone_while_torch_uses_its_threads(seeds):
+def test_two_optimizers_step_as_alone_while_torch_uses_its_threads(seeds, kind):
     """The same while a third thread keeps torch's own pool busy."""
-    jobs, ended = [Job(seed) for seed in seeds], threading.Event()
+    jobs, ended = [Job(seed, kind) for seed in seeds], threading.Event()
 
     def keep_busy() -> None:
         torch.set_num_threads(2)
@@ -143,13 +144,13 @@ def test_two_optimizers_step_as_alone_while_torch_uses_its_threads(seeds):
             ended.set()
 
     at_once(work, keep_busy)
-    for job, want in zip(jobs, one_after_the_other(seeds), strict=True):
+    for job, want in zip(jobs, one_after_the_other(kind, seeds), strict=True):
         assert_same_state(job.end(), want)
 
 
-def test_two_threads_may_take_turns_with_one_optimizer(seeds):
+def test_two_threads_may_take_turns_with_one_optimizer(seeds, kind):
     """Steps from whichever thread holds the lock."""
-    job, lock, left = Job(seeds[0]), threading.Lock(), [None] * STEPS
+    job, lock, left = Job(seeds[0], kind), threading.Lock(), [None] * STEPS
 
     def take_steps() -> None:
         torch.set_num_threads(2)
@@ -161,4 +162,4 @@ def test_two_threads_may_take_turns_with_one_optimizer(seeds):
                 job.step()
 
     at_once(take_steps, take_steps)
-    assert_same_state(job.end(), one_after_the_other(seeds[:1])[0])
+    assert_same_state(job.end(), one_after_the_other(kind, seeds[:1])[0])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from lib.optimizers import Kind
 
 import lrfused
 from lrfused.backends.cpu.step import CpuStep
@@ -33,9 +34,9 @@ def finish(training: Training, when: int = WHEN) -> dict[str, Any]:
     return training.now()
 
 
-def undisturbed(seed: int, backend: str, **options: Any) -> dict[str, Any]:
+def undisturbed(seed: int, kind: Kind, backend: str, **options: Any) -> dict[str, Any]:
     """The run that nothing happened to."""
-    training = Training(seed, backend, **options)
+    training = Training(seed, kind, backend, **options)
     training.run(0, STEPS)
     return training.now()
 
@@ -95,14 +96,14 @@ def in_gradient_hook(training: Training, error: type[BaseException]) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("where", [in_pre_hook, in_post_hook, in_closure, in_gradient_hook])
-def test_an_exception_in_somebodys_code_tears_no_step(seed, backend, error, where):
+def test_an_exception_in_somebodys_code_tears_no_step(seed, kind, backend, error, where):
     """In a hook, in a closure, in the backward pass: the step was done before it, or not."""
-    training = Training(seed, backend)
+    training = Training(seed, kind, backend)
     training.run(0, WHEN)
     with pytest.raises(error, match="on purpose"):
         where(training, error)
     assert training.opt.metrics()["steps"] == WHEN + (where is in_post_hook)
-    assert_same_state(finish(training), undisturbed(seed, backend))
+    assert_same_state(finish(training), undisturbed(seed, kind, backend))
 
 
 # A signal
@@ -111,9 +112,9 @@ def test_an_exception_in_somebodys_code_tears_no_step(seed, backend, error, wher
 @needs_cpp
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals")
 @pytest.mark.parametrize("delay", [0.0002, 0.001, 0.004])
-def test_a_signal_while_the_kernels_run_tears_no_step(seed, monkeypatch, delay):
+def test_a_signal_while_the_kernels_run_tears_no_step(seed, kind, monkeypatch, delay):
     """Ctrl-C in a long step: Python acts on it when the kernels are through."""
-    training = Training(seed, "cpu", size=400_000)
+    training = Training(seed, kind, "cpu", size=400_000)
     training.run(0, WHEN)
     training.backward(WHEN)
     kernels = CpuStep.__call__
@@ -132,7 +133,7 @@ def test_a_signal_while_the_kernels_run_tears_no_step(seed, monkeypatch, delay):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     monkeypatch.undo()
-    assert_same_state(finish(training), undisturbed(seed, "cpu", size=400_000))
+    assert_same_state(finish(training), undisturbed(seed, kind, "cpu", size=400_000))
 
 
 # An interrupt anywhere
@@ -143,7 +144,8 @@ def nothing(training: Training) -> None:
 
 
 def new_option(training: Training) -> None:
-    training.opt.param_groups[0]["amsgrad"] = True
+    group = training.opt.param_groups[0]
+    group["amsgrad" if "amsgrad" in group else "maximize"] = True
 
 
 def tensor_lr(training: Training) -> None:
@@ -196,7 +198,7 @@ def watched_step(training: Training, on_event: Callable[[Event], None]) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:param_groups.* overrides its schedule")
 @pytest.mark.parametrize("change", CHANGES)
-def test_an_interrupt_anywhere_tears_no_step(seed, change):
+def test_an_interrupt_anywhere_tears_no_step(seed, kind, change):
     """A KeyboardInterrupt at each place of the package where a step can meet one, a run for each.
 
     The step has to build a new table where the caller changed something before it.
@@ -204,7 +206,7 @@ def test_an_interrupt_anywhere_tears_no_step(seed, change):
     when = 0 if change is first_step else WHEN
 
     def prepared() -> Training:
-        training = Training(seed, "cpu")
+        training = Training(seed, kind, "cpu")
         training.run(0, when)
         change(training)
         training.backward(when)

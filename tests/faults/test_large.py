@@ -13,8 +13,6 @@ import sys
 import pytest
 import torch
 
-import lrfused
-
 from .helpers import accepting, assert_same_bits, needs_cpp
 
 COUNT = 2**31 + 8
@@ -69,13 +67,13 @@ def at_places(tensor: torch.Tensor) -> torch.Tensor:
 @needs_cpp
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="maps memory as Linux does")
-def test_more_than_2_31_elements_are_updated_and_count_in_the_norm(rng):
+def test_more_than_2_31_elements_are_updated_and_count_in_the_norm(rng, kind):
     """Each place is updated and counts in the norm as in a small parameter of the places alone.
 
     The values are powers of two, so that the norm has the same bits in any order.
     """
-    vectors = [Mostly() for _ in range(4)]
-    large, gradient, first, second = (v.tensor for v in vectors)
+    vectors = [Mostly() for _ in range(2 + len(kind.moments))]
+    large, gradient, *moments = (v.tensor for v in vectors)
     length = len(at_places(large))
     signs = torch.randint(2, (2, length), generator=rng.torch) * 2.0 - 1.0
     powers = torch.randint(-2, 3, (2, length), generator=rng.torch)
@@ -90,16 +88,18 @@ def test_more_than_2_31_elements_are_updated_and_count_in_the_norm(rng):
         filled += size
     p = torch.nn.Parameter(large)
     p.grad = gradient
-    opt = lrfused.AdamW([p], lr=0.5, max_grad_norm=0.25, backend="cpu")
-    opt.state[p] = {"step": torch.tensor(0.0), "exp_avg": first, "exp_avg_sq": second}
-    plain = lrfused.AdamW([small], lr=0.5, max_grad_norm=0.25, backend="reference")
+    opt = kind.ours([p], lr=0.5, max_grad_norm=0.25, backend="cpu")
+    if kind.has_state:
+        opt.state[p] = dict(zip(kind.moments, moments, strict=True))
+        opt.state[p] |= {"step": torch.tensor(0.0)} if kind.counts else {}
+    plain = kind.ours([small], lr=0.5, max_grad_norm=0.25, backend="reference")
     for _ in range(2):
         opt.step()
         plain.step()
         assert opt.metrics() == plain.metrics()
         assert_same_bits(at_places(p), small.detach())
-    assert_same_bits(at_places(first), plain.state[small]["exp_avg"])
-    assert_same_bits(at_places(second), plain.state[small]["exp_avg_sq"])
+    for key, moment in zip(kind.moments, moments, strict=True):
+        assert_same_bits(at_places(moment), plain.state[small][key])
     assert not torch.equal(at_places(p), values)
     for vector in vectors:
         vector.close()
