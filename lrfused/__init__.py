@@ -27,7 +27,7 @@ if TYPE_CHECKING or versions.why_unusable() is None:
 else:
 
     def __getattr__(name: str) -> None:
-        """`info()` says what is wrong; everything else needs a torch that is supported."""
+        """Only `info()` works here and reports the reason; all else needs a supported torch."""
         if name in __all__:
             raise ImportError(f"lrfused.{name}: {versions.why_unusable()}")
         raise AttributeError(f"module 'lrfused' has no attribute {name!r}")

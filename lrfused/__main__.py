@@ -1,4 +1,4 @@
-"""`python -m lrfused`: which backends there are, and why not the others."""
+"""`python -m lrfused`: prints versions and backends, with reasons for those not available."""
 
 from lrfused.backends.info import info
 

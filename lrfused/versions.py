@@ -1,6 +1,6 @@
 """The versions that lrfused is tested with, and those in use."""
 
-from __future__ import annotations  # this file is read by a Python that is too old, too
+from __future__ import annotations  # an unsupported, older Python must be able to import this file
 
 import importlib
 import platform
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Tested(NamedTuple):
-    """Below the floor lrfused does not run; what is newer than the newest it has not met."""
+    """The oldest version that lrfused runs with, and the newest that it was tested with."""
 
     title: str
     floor: str
@@ -34,7 +34,7 @@ def installed(name: str) -> str:
         return platform.python_version()
     try:
         return str(importlib.import_module(name).__version__)
-    except Exception as error:  # what a broken installation raises is its own affair
+    except Exception as error:  # a broken installation may raise anything
         raise ImportError(str(error)) from error
 
 
@@ -51,7 +51,7 @@ def why_not(name: str, version: str | None = None) -> str | None:
 
 
 def described(name: str, version: str) -> str:
-    """A version, and whether it is newer than what was tested."""
+    """A version, marked if it is newer than the newest tested one."""
     newest = SUPPORTED[name].newest
     return (
         f"{version} (newer than tested, {newest})" if _minor(version) > _minor(newest) else version
