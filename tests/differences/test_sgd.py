@@ -10,6 +10,7 @@ from lrfused import schedules
 
 from .both import ones, parameter, state, step, stepped
 
+TORCH, OURS = torch.optim.SGD, lrfused.SGD
 OPTIONS = {"lr": 0.5, "momentum": 0.5, "dampening": 0.75}
 
 
@@ -17,9 +18,9 @@ def test_decay_may_be_decoupled():
     """`weight_decay_mode` chooses decoupled decay; what is left out adds the decay to the gradient,
     as in torch, which has nothing else."""
     options = {"lr": 0.5, "weight_decay": 0.5}
-    assert parameter(stepped(torch.optim.SGD, **options))[0] == 1.0 - 0.5 * (1.0 + 0.5)
-    assert parameter(stepped(lrfused.SGD, **options))[0] == 1.0 - 0.5 * (1.0 + 0.5)
-    decoupled = stepped(lrfused.SGD, weight_decay_mode="lr", **options)
+    assert parameter(stepped(TORCH, **options))[0] == 1.0 - 0.5 * (1.0 + 0.5)
+    assert parameter(stepped(OURS, **options))[0] == 1.0 - 0.5 * (1.0 + 0.5)
+    decoupled = stepped(OURS, weight_decay_mode="lr", **options)
     assert parameter(decoupled)[0] == (1.0 - 0.5 * 0.5) - 0.5
 
 
@@ -29,10 +30,10 @@ def test_a_checkpoint_of_torch_says_no_step():
 
     `opt.set_step(n)`, before or after the load.
     """
-    theirs = stepped(torch.optim.SGD, lr=0.5)
-    other = torch.optim.SGD([ones()], lr=0.5)
+    theirs = stepped(TORCH, lr=0.5)
+    other = TORCH([ones()], lr=0.5)
     other.load_state_dict(theirs.state_dict())
-    opt = lrfused.SGD([ones()], lr=schedules.linear(0.5, 0.0, steps=10))
+    opt = OURS([ones()], lr=schedules.linear(0.5, 0.0, steps=10))
     with pytest.warns(UserWarning, match="set_step"):
         opt.load_state_dict(theirs.state_dict())
     opt.set_step(1)
@@ -43,14 +44,14 @@ def test_scheduled_momentum_is_checked_with_nesterov():
     """With `nesterov=True` a scheduled `momentum` that falls to 0, or a scheduled `dampening` that
     leaves it, raises an error that names group and step. torch checks the numbers of the
     constructor; numbers that are written later are used without a word by both."""
-    theirs = stepped(torch.optim.SGD, lr=0.5, momentum=0.5, nesterov=True)
-    opt = stepped(lrfused.SGD, lr=0.5, momentum=0.5, nesterov=True)
+    theirs = stepped(TORCH, lr=0.5, momentum=0.5, nesterov=True)
+    opt = stepped(OURS, lr=0.5, momentum=0.5, nesterov=True)
     for either in (theirs, opt):
         either.param_groups[0]["momentum"] = 0.0
         step(either)
     assert torch.equal(parameter(theirs), parameter(opt))
     falling = schedules.linear(0.5, 0.0, steps=1)
-    opt = stepped(lrfused.SGD, lr=0.5, momentum=falling, nesterov=True)
+    opt = stepped(OURS, lr=0.5, momentum=falling, nesterov=True)
     with pytest.raises(RuntimeError, match=r"step 1: momentum .* with nesterov=True"):
         step(opt)
 
@@ -63,8 +64,8 @@ def test_the_buffer_is_there_before_its_first_gradient():
     Only where there is dampening does it matter: then a checkpoint carries whether the buffer was
     written, which torch does not read, so torch would damp that gradient.
     """
-    theirs = torch.optim.SGD([ones()], **OPTIONS)
-    opt = lrfused.SGD([ones()], nonfinite="skip", **OPTIONS)
+    theirs = TORCH([ones()], **OPTIONS)
+    opt = OURS([ones()], nonfinite="skip", **OPTIONS)
     step(opt, float("nan"))
     assert parameter(theirs) not in theirs.state
     assert state(opt)["momentum_buffer"].tolist() == [0.0] * 3
@@ -72,7 +73,7 @@ def test_the_buffer_is_there_before_its_first_gradient():
     step(opt)
     step(theirs)
     assert torch.equal(state(opt)["momentum_buffer"], state(theirs)["momentum_buffer"])
-    theirs = torch.optim.SGD([ones()], **OPTIONS)
+    theirs = TORCH([ones()], **OPTIONS)
     theirs.load_state_dict(saved)
     step(theirs)
     assert state(theirs)["momentum_buffer"].tolist() == [0.25] * 3
@@ -80,13 +81,13 @@ def test_the_buffer_is_there_before_its_first_gradient():
 
 def test_a_gradient_may_come_late():
     """A parameter may get its first gradient after others have theirs. torch's fused SGD raises."""
-    for kind, options in ((torch.optim.SGD, {"fused": True}), (lrfused.SGD, {})):
+    for kind, options in ((TORCH, {"fused": True}), (OURS, {})):
         params = [ones(), ones()]
         opt = kind(params, lr=0.5, momentum=0.5, **options)
         params[0].grad = torch.ones(3)
         opt.step()
         params[1].grad = torch.ones(3)
-        if kind is torch.optim.SGD:
+        if kind is TORCH:
             with pytest.raises((TypeError, RuntimeError)):
                 opt.step()
         else:
@@ -98,6 +99,6 @@ def test_the_checkpoint_of_another_optimizer_is_refused():
     """A checkpoint of AdamW, say, is refused, because SGD would go on with its numbers. torch loads
     it, and keeps a state that it never uses."""
     saved = stepped(torch.optim.AdamW).state_dict()
-    torch.optim.SGD([ones()], lr=0.5).load_state_dict(saved)
+    TORCH([ones()], lr=0.5).load_state_dict(saved)
     with pytest.raises(ValueError, match="another optimizer"):
-        lrfused.SGD([ones()], lr=0.5).load_state_dict(saved)
+        OURS([ones()], lr=0.5).load_state_dict(saved)
