@@ -62,8 +62,15 @@ def spoil(gradients, tensor, element, value):
 
 
 def with_and_without(rng, backend, tensor, element, value, dtypes=(torch.float32,)):
-    """A problem with bad steps, and the problem that is left without them."""
+    """A problem with bad steps, and the problem that is left without them.
+
+    The first good step has every gradient, too: the norm is added in the order of the table, which
+    is made of the tensors that have had a gradient.
+    """
     problem = random_problem(rng, SHAPES, shorter(backend, 16, least=10), dtypes)
+    whole = random_problem(rng, SHAPES, 1, [value.dtype for value in problem.values[:1]])
+    first_good = min(set(range(len(problem.gradients))) - set(BAD_STEPS))
+    problem.gradients[first_good] = whole.gradients[0]
     everything = [
         spoil(gradients, tensor, element, value) if step in BAD_STEPS else gradients
         for step, gradients in enumerate(problem.gradients)
