@@ -69,7 +69,8 @@ def only_allocates(
     It sets every lr to 0, fills all gradients with zeros and calls step(), where there is no state
     (of an optimizer that never has any: each time that it saves): no parameter may change.
     """
-    if books.has_no_state() and books.has_stepped and not books.hyper.lr_was_written_as_zero(groups):
+    steps_without_state = books.has_no_state() and books.has_stepped
+    if steps_without_state and not books.hyper.lr_was_written_as_zero(groups):
         return False
     return (
         not any(states.get(p) for group in groups for p in group["params"])
