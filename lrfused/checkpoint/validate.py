@@ -194,7 +194,7 @@ def _check_group(
     for slot in rule.hyperparameters:
         value, name = as_number(read_group(new, slot)), slot.argument
         single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in INPUT_DTYPES
-        if not (single or isinstance(value, numbers.Real)):
+        if not single and (not isinstance(value, numbers.Real) or isinstance(value, bool)):
             raise ValueError(f"state_dict: {name} of group {g} must be a number, got {value!r:.80}")
         if slot not in mirrors and not is_usable(
             rule.range_of(slot, options), number_or_nan(value)

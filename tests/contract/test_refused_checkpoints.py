@@ -61,6 +61,7 @@ BROKEN = {
     "decay of another kind": change("param_groups", 0, "weight_decay", to=[0.9]),
     "nan lr": change("param_groups", 1, "lr", to=float("nan")),
     "lr that is no number": change("param_groups", 1, "lr", to="fast"),
+    "a switch for an lr": change("param_groups", 1, "lr", to=True),
 }
 
 
