@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lib.optimizers import Kind
+from lib.optimizers import FIRST, Kind
 
 import lrfused
 from lrfused import schedules as S
@@ -234,8 +234,8 @@ def mutate_text(rng: Any, saved: dict[str, Any]) -> str:
 def test_a_state_dict_with_changed_places_is_loaded_or_refused_whole(rng, seed, kind, change_in):
     """Values replaced by others of any kind, taken out, put in, copied and exchanged; of the
     dictionary, and of what the text in its groups says."""
-    failures, loaded = [], 0
-    for _ in range(150):
+    failures, loaded, tries = [], 0, 150 if kind is FIRST else 50
+    for _ in range(tries):
         saved = copy.deepcopy(Subject(seed, kind, steps=5).opt.state_dict())
         change = change_in(rng, saved)
         try:
@@ -243,4 +243,4 @@ def test_a_state_dict_with_changed_places_is_loaded_or_refused_whole(rng, seed, 
         except (Exception, pytest.fail.Exception) as error:
             failures.append(f"{change}: {type(error).__name__}: {str(error)[:200]}")
     assert not failures, f"{len(failures)} failures\n" + "\n".join(failures)
-    assert 10 < loaded < 140
+    assert tries / 15 < loaded < tries - tries / 15
