@@ -37,8 +37,8 @@ executed: $(BUILT)  ## write docs/executed.md, what was executed on a GPU, inter
 demo: $(BUILT)  ## train a small GPT with torch's pipeline and with lrfused, draw both
 	$(BIN)/python benchmarks/demo.py $(ARGS)
 
-bench: $(BUILT)  ## time lrfused beside torch and DeepSpeed (a minute or two: ARGS=--quick)
-	$(BIN)/python benchmarks/bench.py $(ARGS)
+bench: $(BUILT)  ## time lrfused beside torch and DeepSpeed (ARGS=--quick), or AGAINST=another checkout
+	$(BIN)/python benchmarks/$(if $(AGAINST),checkouts.py $(AGAINST),bench.py) $(ARGS)
 
 # With the machine's own Python: nothing is installed.
 gpu:  ## on a GPU: build, test and benchmark by PYTHON, in 9 minutes (ARGS=--dry-run)

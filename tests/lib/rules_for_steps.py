@@ -1,4 +1,4 @@
-"""The optimizers that tests of the step run over, with the options that each has of its own.
+"""The optimizers of ``lib.optimizers`` in the tests of the step: the options to step with.
 
 A test that has the fixture ``rule`` runs over all of them: ``lib.runs.start`` makes the optimizer
 of the test's rule, and AdamW in the other tests.
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-import lrfused
+from lib import optimizers
+from lib.optimizers import Kind
 from lrfused import schedules as S
 
 Options = dict[str, Any]
@@ -24,31 +25,44 @@ class StepRule:
     """An optimizer in the tests of the step.
 
     Attributes:
-        optimizer: its class.
+        kind: its class, torch's, and the options of both.
         random: options of a group at random.
         scheduled: its hyperparameters as schedules, by argument.
         single: options of its own, each with what it needs to act.
-        base: what its runs have unless they say otherwise, so that there is a state and a decay.
         largest: the update that reads, writes and computes the most.
-        torchs: torch's optimizer of the same formulas, if there is one.
+        decay: what its runs have beside the options of its kind, so that it decays.
     """
 
-    optimizer: type[Any]
+    kind: Kind
     random: Callable[[One], Options]
     scheduled: Options
     single: dict[str, Options]
-    base: Options = field(default_factory=dict)
     largest: Options = field(default_factory=dict)
-    torchs: type[torch.optim.Optimizer] | None = None
+    decay: Options = field(default_factory=dict)
+
+    @property
+    def optimizer(self) -> type[Any]:
+        return self.kind.cls
 
     @property
     def name(self) -> str:
         return str(self.optimizer.rule.name)
 
     @property
+    def base(self) -> Options:
+        """What its runs have unless they say otherwise: a state and a decay."""
+        return {**self.kind.options, **self.decay}
+
+    @property
+    def torchs(self) -> type[torch.optim.Optimizer] | None:
+        """torch's optimizer of the same formulas, if there is one."""
+        theirs = self.kind.counterpart
+        return theirs if hasattr(torch.optim, theirs.__name__) else None
+
+    @property
     def counts(self) -> bool:
         """Its checkpoints hold the counts of updates."""
-        return bool(self.optimizer.rule.counts)
+        return self.kind.counts
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -98,7 +112,7 @@ def _lion(one: One) -> Options:
 
 
 ADAMW = StepRule(
-    lrfused.AdamW,
+    optimizers.ADAMW,
     _adamw,
     scheduled={
         "weight_decay": S.linear(0.3, 0.0, 100),
@@ -112,10 +126,9 @@ ADAMW = StepRule(
         "product": {"bias_correction": "product", "betas": (S.linear(0.8, 0.95, 50), 0.99)},
     },
     largest={"amsgrad": True},
-    torchs=torch.optim.AdamW,
 )
 SGD = StepRule(
-    lrfused.SGD,
+    optimizers.SGD,
     _sgd,
     scheduled={
         "weight_decay": S.linear(0.3, 0.0, 100),
@@ -129,19 +142,17 @@ SGD = StepRule(
         "momentum that is 0 at times": {"momentum": S.select(S.less(S.step % 5, 2), 0.0, 0.9)},
         "decoupled decay": {"weight_decay_mode": "lr", "weight_decay": 0.1},
     },
-    base={"momentum": 0.9, "dampening": 0.25, "weight_decay": 0.01},
     largest={"nesterov": True, "dampening": 0.0},
-    torchs=torch.optim.SGD,
 )
 LION = StepRule(
-    lrfused.Lion,
+    optimizers.LION,
     _lion,
     scheduled={
         "weight_decay": S.linear(0.3, 0.0, 100),
         "betas": (S.cosine(0.95, 0.85, 60), 1 - 1 / (S.step + 2)),
     },
+    decay={"weight_decay": 0.1},
     single={"no decay, no momentum": {"weight_decay": 0.0, "betas": (0.0, 0.0)}},
-    base={"weight_decay": 0.1},
 )
 RULES = {rule.name: rule for rule in (ADAMW, SGD, LION)}
 
