@@ -43,6 +43,39 @@ LRF_HD inline double clip_coefficient(double threshold, double norm) {
     return ratio < 1.0 || ratio != ratio ? ratio : 1.0;
 }
 
+// What unscales and averages a gradient; `outside` is an outside GradScaler's scale.
+LRF_HD inline double inverse_scale(const State& state, const Options& options, double outside) {
+    double scale = static_cast<double>(*state.loss_scale) * options.accumulation_steps;
+    return 1.0 / (scale * outside);
+}
+
+// True for the largest magnitude in a gradient that is not finite, before or after it is unscaled in
+// the compute type.
+LRF_HD inline bool overflows(double largest, double inverse, bool double_precision) {
+    if (double_precision) return !(largest * inverse < infinity());
+    return !(static_cast<float>(largest) * static_cast<float>(inverse) < infinity());
+}
+
+// Sums of squares and largest magnitudes over gradients: raw, and as the global clip sees them.
+struct Sums {
+    double raw, seen, largest, largest_seen;
+};
+
+// The norm before any clip and the one that the global clip uses; the largest magnitude.
+struct Norm {
+    double before, seen, largest;
+};
+
+LRF_HD inline Norm norm_of(const Sums& sums, double inverse, bool infinity_norm,
+                           bool clips_before_norm) {
+    Norm norm;
+    norm.largest = sums.largest;
+    norm.before = infinity_norm ? sums.largest * inverse : root_of(sums.raw) * inverse;
+    if (!clips_before_norm) norm.seen = norm.before;
+    else norm.seen = infinity_norm ? sums.largest_seen : root_of(sums.seen);
+    return norm;
+}
+
 // The decision about a step after its gradients were measured.
 struct Verdict {
     bool is_error, skip;

@@ -11,6 +11,12 @@ struct Prologue {
     C pre_scale, clip_bound, post_scale;  // g * pre_scale, clipped to +-clip_bound, * post_scale
 };
 
+template <class C>
+LRF_HD inline Prologue<C> rounded(const Prologue<double>& r) {
+    return {static_cast<C>(r.pre_scale), static_cast<C>(r.clip_bound),
+            static_cast<C>(r.post_scale)};
+}
+
 // By compare and select, so that nan stays nan.
 template <class C>
 LRF_HD inline C clip_value(C x, C bound) {

@@ -4,12 +4,6 @@ namespace lrfused {
 namespace LRF_ISA {
 
 template <class C>
-struct Record {
-    Prologue<C> prologue;
-    Scalars<C> scalars;
-};
-
-template <class C>
 const Scalars<C>& scalars_of(const ApplyTask& task) {
     if constexpr (sizeof(C) == 8) return *task.scalars;
     else return *task.rounded;
@@ -17,10 +11,7 @@ const Scalars<C>& scalars_of(const ApplyTask& task) {
 
 template <class C>
 Record<C> rounded(const ApplyTask& task) {
-    const Prologue<double>& r = task.prologue;
-    return {{static_cast<C>(r.pre_scale), static_cast<C>(r.clip_bound),
-             static_cast<C>(r.post_scale)},
-            scalars_of<C>(task)};
+    return {lrfused::rounded<C>(task.prologue), scalars_of<C>(task)};
 }
 
 // T: the storage type of all tensors; S...: T, once for each state operand; C: the compute type.

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/norm.h"
-#include "core/prologue.h"
+#include "core/record.h"
 #include "core/typed_pointer.h"
 #include "rules/rules.h"
 

@@ -44,59 +44,58 @@ void Step::plan_units() {
     }
 }
 
+// Chunks without a gradient, or in groups that have not started, take no part.
+bool Step::is_idle(const Piece& chunk) const {
+    return !is_active[static_cast<size_t>(chunk.tensor)];
+}
+
 bool Step::overflows() const {
-    for (size_t c = 0; c < chunks.size(); ++c) {
-        double largest = measured[c].largest;
-        if (tensor_of(chunks[c]).p.dtype == FLOAT64)
-            largest = largest * inverse;
-        else
-            largest = static_cast<float>(largest) * static_cast<float>(inverse);
-        if (!(largest < infinity())) return true;
-    }
+    for (size_t c = 0; c < chunks.size(); ++c)
+        if (!is_idle(chunks[c]) && lrfused::overflows(measured[c].largest, inverse,
+                                                      tensor_of(chunks[c]).p.dtype == FLOAT64))
+            return true;
     return false;
 }
 
-// Returns the norm that the global clip uses; the norm before any clip goes to the metrics.
-double Step::clip_norm() {
-    double largest = 0.0, largest_seen = 0.0;
+Sums Step::sums() const {
+    Sums sums = {};
     for (size_t c = 0; c < chunks.size(); ++c) {
-        const TensorRow& tensor = tensor_of(chunks[c]);
-        double bound = group_plans[static_cast<size_t>(tensor.group)].clip_bound;
+        if (is_idle(chunks[c])) continue;
+        double bound = group_plans[static_cast<size_t>(tensor_of(chunks[c]).group)].clip_bound;
         double scaled = measured[c].largest * inverse;
         scaled = (scaled > bound ? bound : scaled) * agc[static_cast<size_t>(chunks[c].unit)];
-        largest = propagating_maximum(largest, measured[c].largest);
-        largest_seen = propagating_maximum(largest_seen, scaled);
+        sums.largest = propagating_maximum(sums.largest, measured[c].largest);
+        sums.largest_seen = propagating_maximum(sums.largest_seen, scaled);
     }
-    state.write(LARGEST_GRADIENT, largest);
-    int64_t count = static_cast<int64_t>(chunks.size());
-    double before;
-    if (options.infinity_norm)
-        before = largest * inverse;
-    else
-        before = root_of(combine(count, [&](int64_t c) { return measured[c].raw; })) * inverse;
-    state.write(GRAD_NORM, before);
-    if (!clips_before_norm) return before;
-    if (options.infinity_norm) return largest_seen;
-    return root_of(combine(count, [&](int64_t c) {
-        double factor = agc[static_cast<size_t>(chunks[static_cast<size_t>(c)].unit)];
-        return measured[static_cast<size_t>(c)].clipped * (factor * factor);
-    }));
+    if (options.infinity_norm) return sums;
+    const int64_t count = static_cast<int64_t>(chunks.size());
+    sums.raw = combine(count, [&](int64_t c) { return measured[c].raw; });
+    if (clips_before_norm)
+        sums.seen = combine(count, [&](int64_t c) {
+            double factor = agc[static_cast<size_t>(chunks[static_cast<size_t>(c)].unit)];
+            return measured[static_cast<size_t>(c)].clipped * (factor * factor);
+        });
+    return sums;
 }
 
 bool Step::plan(const Call& call) {
     bool nonfinite = false;
-    double norm = 0.0;
+    Norm norm = {};
     if (options.measures) {
         if (clips_before_norm) plan_units();
         nonfinite = overflows();
+        norm = norm_of(sums(), inverse, options.infinity_norm, clips_before_norm);
     }
-    Verdict verdict = judge(options, nonfinite, call.found_inf, 0.0, 0.0);
+    const Verdict verdict = judge(options, nonfinite, call.found_inf,
+                                  hyperparameters[MAX_GRAD_NORM], norm.seen);
     if (verdict.is_error) {
         latch(state, ERROR_GRADIENT, 0, 0, state.words[STEP], 0.0);
         return false;
     }
-    if (options.measures) norm = clip_norm();
-    verdict = judge(options, nonfinite, call.found_inf, hyperparameters[MAX_GRAD_NORM], norm);
+    if (options.measures) {
+        state.write(GRAD_NORM, norm.before);
+        state.write(LARGEST_GRADIENT, norm.largest);
+    }
     coefficient = verdict.coefficient;
     state.write(CLIP_COEFFICIENT, coefficient);
     if (!verdict.skip) plan_tensors();

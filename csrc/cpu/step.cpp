@@ -76,8 +76,7 @@ bool Step::begin(const Call& call) {
     }
     for (size_t i = 0; i < hyperparameters.size(); ++i)
         state.write(FIELDS + static_cast<int>(i), hyperparameters[i]);
-    double scale = static_cast<double>(*state.loss_scale) * options.accumulation_steps;
-    inverse = 1.0 / (scale * call.grad_scale);
+    inverse = inverse_scale(state, options, call.grad_scale);
     return true;
 }
 

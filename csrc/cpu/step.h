@@ -19,7 +19,7 @@ struct Extent {
 struct Call {
     const int64_t* gradients;  // (tensors, 2): pointer, dtype; dtype -1 without a gradient
     const double* values;      // (groups, slots): numbers from the host
-    const bool* is_override;         // (groups, slots): where `values` replaces the program
+    const bool* is_override;   // (groups, slots): where `values` replaces the program
     double* next_values;       // (groups, slots), output: the values for the next step
     double grad_scale;
     bool found_inf;
@@ -46,7 +46,8 @@ class Step {
     void measure(const Call& call, int64_t chunk);
     bool plan(const Call& call);
     bool overflows() const;
-    double clip_norm();
+    bool is_idle(const Piece& chunk) const;
+    Sums sums() const;
     void plan_units();
     void plan_tensors();
     size_t row_of(const ScalarInputs& inputs);

@@ -69,10 +69,7 @@ __device__ inline void fill_tile(const Arguments& a, const Piece& piece, TypedPo
     tile.writes_gradient = a.options.write_grads;
     tile.maximize = options.maximize;
     const Record<double> record = tile.record = make_record(a, piece, tensor.group);
-    const Prologue<double>& r = record.prologue;
-    tile.rounded = {{static_cast<float>(r.pre_scale), static_cast<float>(r.clip_bound),
-                     static_cast<float>(r.post_scale)},
-                    rounded<float>(record.scalars)};
+    tile.rounded = {rounded<float>(record.prologue), rounded<float>(record.scalars)};
 }
 
 // What each thread reads first, while measure and plan still run.

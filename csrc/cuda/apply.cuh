@@ -3,18 +3,11 @@
 
 #include <type_traits>
 
-#include "core/prologue.h"
+#include "core/record.h"
 #include "cuda/block.cuh"
 #include "cuda/table.h"
 
 namespace lrfused {
-
-// What is done to elements, in a compute type.
-template <class C>
-struct Record {
-    Prologue<C> prologue;
-    Scalars<C> scalars;
-};
 
 // Where a tile starts in each of its tensors, and what is done to it. A block shares it, so that
 // registers are left for the elements.
@@ -116,7 +109,7 @@ __device__ inline void update_each(const Tile& tile, int first) {
 }
 
 // No tile is; but nothing is begun before a branch that comes after it. Where an update has no slow
-// path of a division or a root, the compiler would begin 16 elements at once and spill registers.
+// path, the compiler would begin 16 elements at once and spill registers.
 __device__ inline bool is_empty(const Tile& tile) {
     read_anew();
     return tile.count == 0;
@@ -131,7 +124,7 @@ __device__ inline void update_at(const Tile& tile, int i) {
     using M = typename Types::M;
     using C = typename Types::C;
     constexpr bool spares_registers = Types::spares_registers;
-    constexpr bool pauses = width > 8 && operands < 2;
+    constexpr bool pauses = width > 8 && !Rule::HAS_SLOW_PATH;
     auto place = [&](const TypedPointer& pointer, auto number) {
         return static_cast<decltype(number)*>(pointer.data) + i;
     };

@@ -30,8 +30,6 @@ __device__ inline double warp_sum(double x) {
     return over_warp(x, [](double a, double b) { return a + b; });
 }
 
-__device__ inline double warp_largest(double x) { return over_warp(x, propagating_maximum); }
-
 // Asked for each time, so that it does not wait in a register.
 __device__ inline int thread_index() {
 #ifdef __CUDA_ARCH__

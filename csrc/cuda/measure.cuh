@@ -144,12 +144,6 @@ __device__ inline void measure_as(Found& found) {
     if (found.adapts) add_quarter<C>(found.p, found, AsItIs<C>(), found.param);
 }
 
-// Of a gradient that is not finite, before or after it is unscaled in the compute type.
-__device__ inline bool overflows(double largest, double inverse, bool double_precision) {
-    if (double_precision) return !(largest * inverse < infinity());
-    return !(static_cast<float>(largest) * static_cast<float>(inverse) < infinity());
-}
-
 __device__ inline int64_t slot_of(const Part& part) { return part.chunk * QUARTERS + part.quarter; }
 
 __device__ inline void write_part(const Workspace& workspace, int64_t slot, double raw,

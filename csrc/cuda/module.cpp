@@ -54,7 +54,8 @@ static void run(Step& step, const Addresses& gradients, uint64_t gradient_table,
     call.found_inf = reinterpret_cast<const float*>(found_inf_address);
     call.grad_scale_number = grad_scale;
     call.found_inf_number = found_inf;
-    step.run(call, packed(gradients), phases, device, reinterpret_cast<cudaStream_t>(stream));
+    const auto words = call.gradients ? std::vector<uint64_t>() : packed(gradients);
+    step.run(call, words, phases, device, reinterpret_cast<cudaStream_t>(stream));
 }
 
 PYBIND11_MODULE(_cuda, module) {

@@ -100,10 +100,10 @@ __device__ inline void evaluate_thresholds(const Arguments& a, const Span& span,
 
 // What a chunk says; without a gradient, or in a group that has not started, nothing.
 template <class Launched>
-__device__ inline SpanSums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
+__device__ inline Sums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
                                          double inverse) {
     const Workspace& workspace = a.workspace;
-    SpanSums sums = {chunk_sum(workspace.raw, c), 0.0, chunk_largest(workspace.largest, c), 0.0};
+    Sums sums = {chunk_sum(workspace.raw, c), 0.0, chunk_largest(workspace.largest, c), 0.0};
     if (!a.table.clips_before_norm) return sums;
     const Piece& chunk = a.table.chunks[c];
     const int group = a.table.tensors[chunk.tensor].group;
@@ -125,8 +125,8 @@ __device__ inline SpanSums sums_of_chunk(const Launched& a, int64_t c, int64_t n
 }
 
 // Two sets of sums a thread become one, which every thread gets.
-__device__ inline SpanSums combine(const Table& table, const SpanSums (&x)[2], double* of_warps) {
-    SpanSums sums = {};
+__device__ inline Sums combine(const Table& table, const Sums (&x)[2], double* of_warps) {
+    Sums sums = {};
     sums.raw = block_sum(x[0].raw, x[1].raw, of_warps);
     sums.largest = block_largest(x[0].largest, x[1].largest, of_warps);
     if (!table.clips_before_norm) return sums;
@@ -145,22 +145,22 @@ __device__ inline void plan_span(const Launched& a, int64_t s, double* registers
         evaluate_thresholds(a, a.table.spans[s], now, registers);
         __syncthreads();
     }
-    SpanSums chunks[2] = {};
+    Sums chunks[2] = {};
     for (int k = 0; k < 2; ++k) {
         const int64_t c = s * SPAN + 2 * thread_index() + k;
         if (c < a.table.chunks_count) chunks[k] = sums_of_chunk(a, c, now, inverse);
     }
-    const SpanSums sums = combine(a.table, chunks, of_warps);
+    const Sums sums = combine(a.table, chunks, of_warps);
     if (thread_index() == 0) a.workspace.spans[s] = sums;
 }
 
 // The sums of all spans, which enter 256 lanes.
-__device__ inline SpanSums sums_of_spans(const Table& table, const Workspace& workspace,
+__device__ inline Sums sums_of_spans(const Table& table, const Workspace& workspace,
                                          double* of_warps) {
-    SpanSums lanes[2] = {};
+    Sums lanes[2] = {};
     for (int k = 0; k < 2; ++k)
         for (int64_t s = 2 * thread_index() + k; s < table.spans_count; s += SPAN_LANES) {
-            const SpanSums* span = workspace.spans + s;
+            const Sums* span = workspace.spans + s;
             lanes[k].raw += __ldcg(&span->raw);
             lanes[k].seen += __ldcg(&span->seen);
             lanes[k].largest = propagating_maximum(lanes[k].largest, __ldcg(&span->largest));

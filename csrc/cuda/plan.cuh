@@ -46,23 +46,6 @@ __device__ inline void latch_wrong(const Arguments& a, int64_t wrong, int64_t no
         latch(a.state, ERROR_COUNT, wrong - places, 0, now, a.state.steps[wrong - places]);
 }
 
-struct Norm {
-    double before, seen, largest;
-};
-
-// By the whole block; every thread gets the result.
-__device__ inline Norm norm_of(const Arguments& a, double inverse, double* of_warps) {
-    const SpanSums sums = sums_of_spans(a.table, a.workspace, of_warps);
-    Norm norm;
-    norm.largest = sums.largest;
-    if (a.options.infinity_norm) norm.before = sums.largest * inverse;
-    else norm.before = root_of(sums.raw) * inverse;
-    if (!a.table.clips_before_norm) norm.seen = norm.before;
-    else if (a.options.infinity_norm) norm.seen = sums.largest_seen;
-    else norm.seen = root_of(sums.seen);
-    return norm;
-}
-
 // Counters, metrics and the next loss scale, by one thread.
 __device__ inline void conclude(const Arguments& a, const Verdict& verdict, double inverse,
                                 const Norm& norm) {
@@ -101,7 +84,9 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     for (int64_t i = thread_index(); i < a.table.groups_count * a.options.slots; i += blockDim.x)
         a.state.write(FIELDS + static_cast<int>(i), a.workspace.hyperparameters[i]);
     Norm norm = {};
-    if (a.options.measures) norm = norm_of(a, inverse, shared.of_warps);
+    if (a.options.measures)
+        norm = norm_of(sums_of_spans(a.table, a.workspace, shared.of_warps), inverse,
+                       a.options.infinity_norm, a.table.clips_before_norm);
     const double threshold = a.workspace.hyperparameters[MAX_GRAD_NORM];
     const Verdict verdict = judge(a.options, overflows, found_inf, threshold, norm.seen);
     if (verdict.is_error) {

@@ -15,12 +15,10 @@ __device__ inline double evaluate(const Program& program, int64_t step, double* 
                     static_cast<int>(r - registers), program.samples);
 }
 
-// What unscales and averages a gradient.
 __device__ inline double inverse_scale(const Arguments& a) {
-    double outside = a.call.grad_scale ? static_cast<double>(*a.call.grad_scale)
-                                       : a.call.grad_scale_number;
-    double scale = static_cast<double>(*a.state.loss_scale) * a.options.accumulation_steps;
-    return 1.0 / (scale * outside);
+    return inverse_scale(a.state, a.options,
+                         a.call.grad_scale ? static_cast<double>(*a.call.grad_scale)
+                                           : a.call.grad_scale_number);
 }
 
 // The bound of a group's clip by value or the threshold of its adaptive one, before plan has run.

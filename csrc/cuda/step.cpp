@@ -109,8 +109,7 @@ void Step::run(const Call& call, const std::vector<uint64_t>& gradients, int pha
     a.measures = phases & MEASURE && a.options.measures && a.table.parts_count;
     a.plans = phases & PLAN;
     a.combines = a.plans && !(phases & MEASURE) && a.options.measures && a.table.spans_count;
-    const int64_t count = call.gradients ? 0 : static_cast<int64_t>(gradients.size());
-    const Gradients words = {gradients.data(), count};
+    const Gradients words = {gradients.data(), static_cast<int64_t>(gradients.size())};
     if (a.measures || a.plans) launch_measure(a, words, stream);
     // Between the phases of several devices there are copies, which nothing may overtake.
     const bool dependent = can_depend && switches.dependent_launch && phases == WHOLE_STEP;

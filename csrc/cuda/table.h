@@ -37,12 +37,6 @@ struct Span {
     int first_group, groups;            // of its chunks
 };
 
-// Of its chunks: sums of squares and largest magnitudes, before any clip, and as the global clip
-// sees them.
-struct SpanSums {
-    double raw, seen, largest, largest_seen;
-};
-
 struct Group {
     GroupOptions options;
     int64_t clip_program, agc_program;  // of clip_value and agc; -1 without one
@@ -90,14 +84,14 @@ struct Workspace {
     ScalarRow* rows;              // SHARED_ROWS, then one of each tensor for itself
     int* row_of;                  // of each tensor that moves
     Decision* decision;
-    SpanSums* spans;
+    Sums* spans;
     unsigned *span_tickets, *unit_tickets;
 };
 
 // What is new in each call. Numbers that may change under a captured graph lie on the device.
 struct Call {
     const double* values;           // by place: the host's numbers,
-    const double* is_override;            // and 1 where they count instead of a program
+    const double* is_override;      // and 1 where they count instead of a program
     const uint64_t* gradients;      // on the device; null where they are kernel parameters
     const float *grad_scale, *found_inf;  // or null, and then
     double grad_scale_number;

@@ -99,6 +99,8 @@ inline std::vector<GroupRow> read_groups(const py::list& rows, const Options& op
             throw std::invalid_argument("ranges: there has to be one of each hyperparameter");
         std::copy(ranges.begin(), ranges.end(), g.ranges);
         ProgramRow scalars = read_program(row["scalars"], options.slots + options.carried);
+        if (!scalars.samples.empty() || !scalars.inputs.empty())
+            throw std::invalid_argument("scalars: no tables and no inputs");
         Rules::with(options.rule, [&](auto rule) {
             using Rule = decltype(rule);
             if (!Rule::Operands::contain(g.operands) ||

@@ -16,6 +16,7 @@ struct AdamW {
         "decay", "beta1", "one_minus_beta1", "beta2", "one_minus_beta2", "eps", "step_size",
         "inv_sqrt_bias_correction2"};
     using Operands = OperandCounts<2, 3>;  // exp_avg, exp_avg_sq; with amsgrad max_exp_avg_sq
+    static constexpr bool HAS_SLOW_PATH = true;  // of a division and a root
 
     template <int operands, class C>
     LRF_HD static void update(C g, C& p, C* state, const Scalars<C>& r) {

@@ -12,6 +12,7 @@ struct Lion {
     static constexpr const char* SCALARS[] = {"decay", "beta1", "one_minus_beta1",
                                               "beta2", "one_minus_beta2", "lr"};
     using Operands = OperandCounts<1>;  // exp_avg
+    static constexpr bool HAS_SLOW_PATH = false;
 
     // The sign of +-0 is 0, that of nan is nan.
     template <class C>

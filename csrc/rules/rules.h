@@ -31,6 +31,7 @@ struct RuleList {
   private:
     template <class R>
     static std::vector<std::string> names() {
+        static_assert(std::size(R::SCALARS) <= MAX_SCALARS, "Scalars has no room for more");
         return {std::begin(R::SCALARS), std::end(R::SCALARS)};
     }
 };

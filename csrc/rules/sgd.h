@@ -8,10 +8,14 @@ namespace lrfused {
 
 struct Sgd {
     static constexpr const char* NAME = "sgd";
-    enum Scalar { DECAY, L2, BUFFER_DECAY, BUFFER_GAIN, FROM_BUFFER, FROM_GRADIENT, LR };
+    enum Scalar {
+        DECAY, L2, KEEPS_BUFFER, BUFFER_DECAY, BUFFER_GAIN, FROM_BUFFER, FROM_GRADIENT, LR
+    };
     static constexpr const char* SCALARS[] = {
-        "decay", "l2", "buffer_decay", "buffer_gain", "from_buffer", "from_gradient", "lr"};
+        "decay", "l2", "keeps_buffer", "buffer_decay", "buffer_gain", "from_buffer",
+        "from_gradient", "lr"};
     using Operands = OperandCounts<0, 1>;  // with momentum: momentum_buffer
+    static constexpr bool HAS_SLOW_PATH = false;
 
     // x * factor, and 0 for a factor of 0 even if x is inf or nan.
     template <class C>
@@ -24,7 +28,8 @@ struct Sgd {
         C decayed = p * r[DECAY];
         C direction = g + term(p, r[L2]);
         if constexpr (operands == 1) {
-            C buffer = term(state[0], r[BUFFER_DECAY]) + term(direction, r[BUFFER_GAIN]);
+            C updated = term(state[0], r[BUFFER_DECAY]) + direction * r[BUFFER_GAIN];
+            C buffer = r[KEEPS_BUFFER] == C(0) ? updated : state[0];
             state[0] = buffer;
             direction = term(buffer, r[FROM_BUFFER]) + term(direction, r[FROM_GRADIENT]);
         }

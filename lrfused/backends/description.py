@@ -10,11 +10,10 @@ from lrfused.memory.operands import Entry, Operand
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.schedules.bytecode import Program
-from lrfused.schedules.payloads import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_CODES
 from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot
 
-INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
 
 
 def description(work: Work) -> tuple[Any, ...]:

@@ -12,6 +12,10 @@ from lrfused.settings.options import DecayMode, GroupOptions, Source
 from lrfused.settings.slots import Range, Slot
 
 
+# Unused without momentum.
+_OF_THE_BUFFER = ("keeps_buffer", "buffer_decay", "buffer_gain", "from_buffer", "from_gradient")
+
+
 def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | float]:
     # Both also serve as conditions: momentum != 0, and 1 once the buffer was written.
     momentum, written = x.momentum, x.buffer_written
@@ -21,14 +25,15 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | floa
         "lr": x.lr,
     }
     if not options.of_rule["momentum"]:
-        unused = dict.fromkeys(("buffer_decay", "buffer_gain", "from_buffer", "from_gradient"), 0.0)
+        unused = dict.fromkeys(_OF_THE_BUFFER, 0.0)
         return {**first, **unused, "buffer_written": written}
     nesterov = options.of_rule["nesterov"]
     return {
         **first,
         # While momentum is 0 the buffer is unchanged; its first gradient is not damped.
-        "buffer_decay": select(momentum, select(written, momentum, 0.0), x.one),
-        "buffer_gain": select(momentum, select(written, x.one - x.dampening, x.one), 0.0),
+        "keeps_buffer": select(momentum, 0.0, x.one),
+        "buffer_decay": select(written, momentum, 0.0),
+        "buffer_gain": select(written, x.one - x.dampening, x.one),
         "from_buffer": momentum if nesterov else select(momentum, x.one, 0.0),
         "from_gradient": x.one if nesterov else select(momentum, 0.0, x.one),
         "buffer_written": select(momentum, x.one, written),
@@ -45,7 +50,8 @@ def _update(g: Tensor, p: Tensor, state: list[Tensor], r: Any) -> tuple[Tensor, 
     decayed = p * r.decay
     direction = g + _term(p, r.l2)
     if state:
-        buffer = _term(state[0], r.buffer_decay) + _term(direction, r.buffer_gain)
+        updated = _term(state[0], r.buffer_decay) + direction * r.buffer_gain
+        buffer = torch.where(r.keeps_buffer == 0.0, updated, state[0])
         direction = _term(buffer, r.from_buffer) + _term(direction, r.from_gradient)
         state = [buffer]
     return decayed - direction * r.lr, state
@@ -67,10 +73,7 @@ SGD = UpdateRule(
     scalars=(
         "decay",
         "l2",
-        "buffer_decay",
-        "buffer_gain",
-        "from_buffer",
-        "from_gradient",
+        *_OF_THE_BUFFER,
         "lr",
     ),
     expressions=_expressions,

@@ -15,6 +15,7 @@ INPUT_DTYPES = (
     torch.int64,
     torch.int32,
 )
+INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
 
 
 def input_payload(tensor: Any, name: Any) -> tuple[torch.Tensor, str]:

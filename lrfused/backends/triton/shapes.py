@@ -10,13 +10,12 @@ from lrfused.backends.triton import words as w
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.schedules.bytecode import Op, Program
-from lrfused.schedules.payloads import INPUT_DTYPES
+from lrfused.schedules.payloads import INPUT_CODES
 from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot
 
 # What is needed before plan, as bits.
 EARLY = {Slot.CLIP_VALUE: int(w.EARLY_CLIP), Slot.AGC: int(w.EARLY_AGC)}
-INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
 
 Row = list[int]
 Instruction = tuple[int, int, int, int]

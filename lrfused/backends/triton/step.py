@@ -32,7 +32,7 @@ class Launch(NamedTuple):
 
 
 class TritonStep:
-    """One table, ready to be stepped; ``several.Step`` says how.
+    """One table, ready to be stepped; ``multi_device.Step`` says how.
 
     CUDA graphs read this object's memory: it has to live as long as they do.
     """

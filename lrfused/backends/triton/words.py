@@ -24,7 +24,7 @@ def _constant(value):
     return tl.constexpr(value if isinstance(value, float) else int(value))
 
 
-# Codes of dtypes, in the order of lrfused.memory.operands.DTYPES and of the inputs' INPUT_DTYPES.
+# Codes of dtypes, in the order of lrfused.memory.formats.DTYPES and of the inputs' INPUT_DTYPES.
 FLOAT64, FLOAT32, BFLOAT16, FLOAT16, INT64, INT32 = map(_constant, range(6))
 
 # The options that kernels are compiled for, as bits; all others are data.
