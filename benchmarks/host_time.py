@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 import lrfused
+from lrfused.backends.cpu.step import CpuStep
 
 
 class Stopwatch:
@@ -39,9 +40,10 @@ def kernel_share(
     These steps are apart from the reported times: watching takes time, too. None where the
     kernels do not run.
     """
-    side = optimizer._engine.native_step
-    if side is None:
+    table = optimizer._engine.table
+    if table is None or not isinstance(table.run, CpuStep):
         return None
+    side = table.run
     watch = Stopwatch(side.step)
     side.step = watch
     whole, kernels = [], []

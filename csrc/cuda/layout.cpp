@@ -152,7 +152,7 @@ int64_t lay_out_workspace(const Table& table, int slots, uint64_t address, Works
     workspace.rows = layout.room_for<ScalarRow>(SHARED_ROWS + table.tensors_count);
     workspace.row_of = layout.room_for<int>(table.tensors_count);
     workspace.decision = layout.room_for<Decision>(1);
-    workspace.spans = layout.room_for<SpanSums>(table.spans_count);
+    workspace.spans = layout.room_for<Sums>(table.spans_count);
     workspace.span_tickets = layout.room_for<unsigned>(table.spans_count);
     workspace.unit_tickets = layout.room_for<unsigned>(table.long_units_count);
     return layout.size;

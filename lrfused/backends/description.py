@@ -15,7 +15,6 @@ from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot
 
 
-
 def description(work: Work) -> tuple[Any, ...]:
     """Tensors, groups, options, programs, state."""
     tensors = [_tensor(entry) for entry in work.entries]

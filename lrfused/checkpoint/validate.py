@@ -141,11 +141,11 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
     always = {operand.key for operand in rule.operands if operand.is_used is unconditional}
     if missing := (always | ({"step"} if rule.counts else set())) - state.keys():
         raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
-    others = {key for other in RULES for key in other.keys} - set(rule.keys)
-    if foreign := sorted(others & state.keys()):
+    nearest = max(RULES, key=lambda r: (len(state.keys() & set(r.keys)), r is rule))
+    if nearest is not rule:
         raise ValueError(
-            f"state_dict: state of parameter {key} has {foreign}: it is that of another optimizer, "
-            f"this one is {rule.name!r}"
+            f"state_dict: state of parameter {key} has {sorted(state.keys() & set(nearest.keys))}: "
+            f"it is that of another optimizer, this one is {rule.name!r}"
         )
     checked: dict[str, Any] = {"step": _count(key, state["step"])} if rule.counts else {}
     for name, value in state.items():

@@ -134,7 +134,6 @@ class Bookkeeping:
 
     # Loaded values: through load_state_dict, or written into groups and states directly
 
-    @normal_tensors()
     def adopt(self, groups: Groups, states: States) -> None:
         """Adopt a checkpoint that was written into groups and state without `load_state_dict`.
 
@@ -142,10 +141,13 @@ class Bookkeeping:
             RuntimeError: a CUDA graph is being captured.
             ValueError: a loaded value is invalid.
         """
-        carried = self.known.carried
-        if not carried.were_replaced(groups):
-            carried.put_into(groups)
-            return
+        if self.known.carried.were_replaced(groups):
+            self._adopt(groups, states)
+        else:
+            self.known.carried.put_into(groups)
+
+    @normal_tensors()
+    def _adopt(self, groups: Groups, states: States) -> None:
         if is_capturing(self.state(groups).words.device):
             raise RuntimeError("step: another state was loaded; take a step before the capture")
         found = found_in(self.rule, self.hyper.rows, self.options, groups, states)
@@ -153,7 +155,7 @@ class Bookkeeping:
             tensor.fill_(value)
         taken = groups[0].get(STEP)
         self.load_counters(groups, found.counters, found.largest_count, again=True)
-        carried.remember_taken(taken)
+        self.known.carried.remember_taken(taken)
         if found.different:
             warn(f"param_groups: {found.different}")
 
@@ -162,7 +164,7 @@ class Bookkeeping:
     ) -> None:
         """Set the counts exactly as loaded, and the carried numbers."""
         params = [param for group in groups for param in group["params"]]
-        counting.restore(self.state(groups), params, counts, carried)
+        counting.restore(self.state(groups), states, params, counts, carried)
         self.count(groups, states)
 
     def says_the_step(self, counters: dict[Field, float]) -> bool:
@@ -189,6 +191,7 @@ class Bookkeeping:
         """Set the number of completed steps, on the caller's request."""
         self.align(groups)
         self.adopt(groups, states)  # or what was loaded behind our back would come after it
+        self.count_anew(groups, states)
         self.hyper.take_schedules(groups)
         self.counters.forget_pending()
         self.state(groups).set_step(step)

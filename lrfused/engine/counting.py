@@ -33,14 +33,18 @@ def count(
     counts.bind(states)
     if largest > state.step:
         state.set_step(largest)
-        if is_load:  # then the groups' numbers were loaded too, not written by the caller
-            hyper.mirror(groups, largest, reset=True, again=True)
+    if is_load:  # then the groups' numbers were loaded too, not written by the caller
+        hyper.mirror(groups, state.step, reset=True, again=True)
     recovered.warn("optimizer.state")
     return counts
 
 
 def restore(
-    state: DeviceState, params: list[Tensor], counts: list[int], carried: list[Numbers]
+    state: DeviceState,
+    states: States,
+    params: list[Tensor],
+    counts: list[int],
+    carried: list[Numbers],
 ) -> None:
     """Set the counts exactly as loaded, and the carried numbers."""
     # In place where possible: captured graphs hold these addresses.
@@ -48,7 +52,7 @@ def restore(
         state.replace_counts(
             Counts(state.tensors.rule, params, [False] * len(params), state.words.device)
         )
-    state.tensors.forget_carried_views()
+    state.tensors.forget_carried_views(states)
     for index, (updates, numbers) in enumerate(zip(counts, carried, strict=True)):
         state.tensors.set(index, updates, numbers)
 

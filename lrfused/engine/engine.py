@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lrfused.backends.cpu.step import CpuStep
 from lrfused.backends.registry import Choice, checked
 from lrfused.device.graph_capture import is_capturing
 from lrfused.engine import slow_path
@@ -33,12 +32,6 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "table": None, "_captured": []}
-
-    @property
-    def native_step(self) -> CpuStep | None:
-        """The C++ backend's runner of the present table; None if another backend runs it."""
-        run = None if self.table is None else self.table.run
-        return run if isinstance(run, CpuStep) else None
 
     def forget_table(self) -> None:
         """Drop the table, so that the next step rebinds; it stays alive if a graph captured it."""

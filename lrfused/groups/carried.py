@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.schedules.expression import MAX_STEP
 from lrfused.settings.cells import number_or_nan
 from lrfused.state.device_state import PERSISTENT, Field, Reading
 
@@ -94,8 +95,8 @@ def _value(g: int, name: str, stored: Any) -> float:
         rule = "0 or a positive float32"
     else:
         lowest = LOWEST.get(name, 0.0)
-        with_sense = lowest <= value < 2.0**62 and value == math.floor(value)
-        rule = "a count, in [0, 2**62)"
+        with_sense = lowest <= value < MAX_STEP and value == math.floor(value)
+        rule = "a count, in [0, 2**53)"
     if not with_sense:
         raise ValueError(f"{name} of group {g} must be {rule}, got {stored!r:.80}")
     return value

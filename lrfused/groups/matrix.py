@@ -182,9 +182,9 @@ class Hyperparameters:
     def lr_was_written_as_zero(self, groups: list[dict[str, Any]]) -> bool:
         """The caller wrote 0 over every lr since the last step."""
         return bool(groups) and all(
-            is_zero(group["lr"])
+            group["lr"] is not row.cells[Slot.LR].tensor  # first: a tensor may be on a device
+            and is_zero(group["lr"])
             and not row.cells[Slot.LR].is_mirrored(group["lr"])
-            and group["lr"] is not row.cells[Slot.LR].tensor
             and not (is_override and value == 0.0)
             for row, group, is_override, value in zip(
                 self.rows,

@@ -21,6 +21,7 @@ from lrfused.optim.metrics import metrics
 from lrfused.optim.representation import representation
 from lrfused.rules import UpdateRule
 from lrfused.schedules.check import boolean, whole
+from lrfused.schedules.expression import MAX_STEP
 
 
 class FusedOptimizer(Optimizer):
@@ -198,11 +199,12 @@ class FusedOptimizer(Optimizer):
     def set_step(self, step: int) -> None:
         """Set the number of completed steps, from which the schedules continue.
 
-        For checkpoints without that number, before or after :meth:`load_state_dict`. Where the
-        state shows counts of updates (AdamW's), a loaded step is never below the largest of them.
+        For checkpoints without that number, before or after :meth:`load_state_dict`. AdamW's state
+        shows counts of updates: a load sets the step to the stored one or to the largest count.
+        SGD's and Lion's does not: there a step that was set before the load is kept.
 
         Args:
-            step: completed steps, 0 <= step <= 2**53.
+            step: completed steps, 0 <= step < 2**53.
 
         Raises:
             TypeError, ValueError: ``step`` is not an integer in that range.
@@ -216,7 +218,7 @@ class FusedOptimizer(Optimizer):
             >>> opt.param_groups[0]["lr"]
             0.25
         """
-        step = whole("step", step, minimum=0)
+        step = whole("step", step, minimum=0, maximum=MAX_STEP - 1)
         self._engine.bookkeeping.set_step(self.param_groups, self.state, step)
 
     def sync_mirrors(self) -> None:

@@ -86,6 +86,9 @@ class UpdateRule:
     decay_modes: tuple[DecayMode, ...] = (DecayMode.LR, DecayMode.INDEPENDENT, DecayMode.LR_RATIO)
     counts: bool = True
 
+    def __post_init__(self) -> None:
+        _BY_NAME[self.name] = self
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _find, (self.name,)
 
@@ -134,7 +137,9 @@ def _program(
     return compile_all([as_schedule(found[name]) for name in names], symbols.size)
 
 
-def _find(name: str) -> UpdateRule:
-    from lrfused.rules import RULES  # a circular import at module level
+# Filled as the package is imported, so before anything is unpickled.
+_BY_NAME: dict[str, UpdateRule] = {}
 
-    return next(rule for rule in RULES if rule.name == name)
+
+def _find(name: str) -> UpdateRule:
+    return _BY_NAME[name]

@@ -11,7 +11,6 @@ from lrfused.schedules import Schedule, select
 from lrfused.settings.options import DecayMode, GroupOptions, Source
 from lrfused.settings.slots import Range, Slot
 
-
 # Unused without momentum.
 _OF_THE_BUFFER = ("keeps_buffer", "buffer_decay", "buffer_gain", "from_buffer", "from_gradient")
 

@@ -66,11 +66,6 @@ class Schedule(Node):
         object.__setattr__(self, "_inputs", None)
 
     @property
-    def is_constant(self) -> bool:
-        """True for a plain number."""
-        return self._kind == CONSTANT
-
-    @property
     def program(self) -> Program:
         """The compiled form."""
         if self._program is None:

@@ -93,6 +93,7 @@ class Counts:
         self.counts = torch.zeros(len(params), dtype=torch.int64, device=device)
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
         self.carried = self._initial(device).repeat(len(params), 1)
+        self.held: list[Any] = [None] * len(params)  # the states at the last `hold`
         self.renew_views()
 
     def _initial(self, device: torch.device) -> Tensor:
@@ -131,7 +132,7 @@ class Counts:
             )
             foreign, kept = (foreign, kept + 1) if own else ([*foreign, count], kept)
             numbers = self._carried(old, state, count) if carries[index] else None
-            if numbers is None and own and not self._lost(old, state):
+            if numbers is None and own:
                 numbers = tuple(self.carried[old].tolist())
             if numbers is None:
                 numbers = recover(g, count, bool(operands_in(self.rule, state)))
@@ -149,7 +150,13 @@ class Counts:
     def show_in(self, groups: Groups, states: States) -> bool:
         """True if every state's ``step`` is our view; values are not read."""
         if not self.rule.counts:
-            return True
+            held = {id(p): state for p, state in zip(self.params, self.held, strict=True)}
+            return all(
+                state is held.get(id(param))
+                for group in groups
+                for param in group["params"]
+                if (state := states.get(param))
+            )
         ours = {id(p): views["step"] for p, views in zip(self.params, self.views, strict=True)}
         return all(
             state.get("step") is ours.get(id(param))
@@ -172,6 +179,8 @@ class Counts:
                 continue
             if any(state.get(key) is not view for key, view in views.items()):
                 return False
+            if not self.rule.counts and state is not self.held[i]:
+                return False
             if self._place(views) != self.places[i]:
                 return False
         if not self.rule.counts:  # a parameter without operands carries nothing on
@@ -191,16 +200,13 @@ class Counts:
             return None
         return carried_in(self.rule, state, count, [x for _, x in operands_in(self.rule, state)])
 
-    def _lost(self, old: int | None, state: dict[str, Any]) -> bool:
-        """True if a state without counts replaced the one that held our views."""
-        if self.rule.counts or old is None:
-            return False
-        return any(state.get(key) is not view for key, view in self.views[old].items())
-
     def is_shown(self, index: int, state: dict[str, Any]) -> bool:
-        """True if the state's ``step`` is our count, rounded to float32."""
+        """True if the state's ``step`` is our count, rounded to float32.
+
+        Where the rule shows no count: if it is the dictionary of the last `hold`.
+        """
         if not self.rule.counts:
-            return True
+            return state is self.held[index]
         return float(state["step"]) == float(self.counts[index].float())
 
     def bind(self, states: States) -> None:
@@ -212,11 +218,17 @@ class Counts:
                 for key in carried_keys(self.rule):
                     if key not in views:
                         state.pop(key, None)
+        self.hold(states)
 
-    def forget_carried_views(self) -> None:
+    def hold(self, states: States) -> None:
+        """Take these dictionaries for ours."""
+        self.held = [states.get(param) for param in self.params]
+
+    def forget_carried_views(self, states: States) -> None:
         """Loaded states took the place of those that showed the carried numbers."""
         self.carries = [False] * len(self.params)
         self.renew_views()
+        self.hold(states)
 
     def renew_views(self) -> None:
         """Create the views for the states; a deepcopy, for one, turns views into copies."""

@@ -106,7 +106,7 @@ def test_time_in_the_kernels():
     found = host_time.kernel_share(opt, lambda: contestant.take_step(CPU), 3)
     if lrfused.info()["cpu"].available:
         assert 0.0 < found["kernels"] < found["step"]
-    assert not isinstance(opt._engine.native_step.step, host_time.Stopwatch)
+    assert not isinstance(opt._engine.table.run.step, host_time.Stopwatch)
     assert opt.metrics()["steps"] == 4
 
 

@@ -51,16 +51,22 @@ def test_torch_may_go_on_in_between(rng, kind, backend):
     assert_near(again, theirs)
 
 
+def without_ours(saved, key):
+    """A checkpoint that lost one of our keys, or with None all of them."""
+    saved = copy.deepcopy(saved)
+    for group in saved["param_groups"]:
+        for name in [n for n in group if n.startswith("lrfused") and key in (n, None)]:
+            del group[name]
+    return saved
+
+
 @that_counts
 @pytest.mark.parametrize("key", ["lrfused_step", None])
 def test_where_the_counter_is_missing_the_largest_step_leads(rng, kind, key):
     """One key of ours that was lost, or all of them."""
     opt = fresh(kind, parameters(rng))
     run(rng, 4, opt)
-    saved = copy.deepcopy(opt.state_dict())
-    for group in saved["param_groups"]:
-        for name in [n for n in group if n.startswith("lrfused") and key in (n, None)]:
-            del group[name]
+    saved = without_ours(opt.state_dict(), key)
     other = fresh(kind, parameters_of(opt))
     other.load_state_dict(saved)
     assert other.metrics()["steps"] == 4
@@ -74,10 +80,7 @@ def test_where_the_counter_is_missing_and_no_step_is_shown_the_load_says_so(rng,
     """SGD's and Lion's: the schedule stays where it was, with a warning, until set_step."""
     opt = fresh(kind, parameters(rng))
     run(rng, 4, opt)
-    saved = copy.deepcopy(opt.state_dict())
-    for group in saved["param_groups"]:
-        for name in [n for n in group if n.startswith("lrfused") and key in (n, None)]:
-            del group[name]
+    saved = without_ours(opt.state_dict(), key)
     other = fresh(kind, parameters_of(opt))
     run(rng, 1, other)
     for a, b in zip(parameters_of(other), parameters_of(opt), strict=True):

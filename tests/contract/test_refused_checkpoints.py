@@ -46,6 +46,7 @@ BROKEN = {
     "no JSON": change(*GROUP, "lrfused", to="{"),
     "a list": change(*GROUP, "lrfused", to="[]"),
     "negative counter": change(*GROUP, "lrfused_step", to=-3),
+    "a step beyond counts": change(*GROUP, "lrfused_step", to=torch.tensor(2.0**53).double()),
     "fraction of a step": change(*GROUP, "lrfused_step", to=torch.tensor(0.5)),
     "counter that is no number": change(*GROUP, "lrfused_skipped_steps", to="x"),
     "nan loss scale": change(*GROUP, "lrfused_loss_scale", to=float("nan")),

@@ -19,7 +19,7 @@ from lrfused import schedules
 from lrfused.memory import dtensor
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 1e30])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 2.0**53, 1e30])
 @that_counts
 def test_a_step_count_that_is_no_count_is_refused(rng, kind, backend, value):
     """state["step"].fill_(nan): the error names the parameter and the value; nothing moves."""

@@ -81,13 +81,14 @@ def test_scalars_of_adamw_are_those_of_direct_arithmetic(rng, mode, correction):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_scalars_of_sgd_say_what_enters_the_buffer(nesterov):
-    """(momentum, written before) -> decay and gain of the buffer, written after."""
+    """(momentum, written before) -> what enters the buffer, written after."""
     options = options_of(SGD, DecayMode.L2, nesterov=nesterov)
     momentum = np.array([0.0, 0.0, 0.9, 0.9])
     rows = {Slot.MOMENTUM: momentum, Slot.DAMPENING: 0.25, Slot.WEIGHT_DECAY: 0.5, Slot.LR: 0.1}
     found = values_of(SGD, options, rows, np.ones(4), (np.array([0.0, 1.0, 0.0, 1.0]),))
-    assert found["buffer_decay"].tolist() == [1.0, 1.0, 0.0, 0.9]
-    assert found["buffer_gain"].tolist() == [0.0, 0.0, 1.0, 0.75]
+    assert found["keeps_buffer"].tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert found["buffer_decay"].tolist()[2:] == [0.0, 0.9]
+    assert found["buffer_gain"].tolist()[2:] == [1.0, 0.75]
     assert found["buffer_written"].tolist() == [0.0, 1.0, 1.0, 1.0]
     assert found["l2"].tolist() == [0.5] * 4 and found["decay"].tolist() == [1.0] * 4
     if not nesterov:

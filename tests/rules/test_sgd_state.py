@@ -10,13 +10,9 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 import lrfused
 from lrfused import schedules as S
 
+from .sgd_runs import step
+
 BACKENDS = ["reference", "cpu"]
-
-
-def step(opt, *params, gradient=1.0):
-    for p in params:
-        p.grad = torch.full_like(p, gradient)
-    opt.step()
 
 
 # torch.distributed.checkpoint has state allocated by a step with lr 0 and zero gradients
@@ -174,64 +170,3 @@ def test_other_arrays_are_refused_by_name(key):
     opt.param_groups[0][key] = np.array([0.5, 0.5])
     with pytest.raises(TypeError, match=rf"param_groups\[0\]: {key} must be a number"):
         step(opt, weight)
-
-
-# set_step
-
-
-def test_steps_after_set_step_are_no_word_for_the_next_load(recwarn):
-    weight = torch.nn.Parameter(torch.ones(2))
-    theirs = torch.optim.SGD([weight], lr=0.1)
-    opt = lrfused.SGD([weight], lr=S.linear(0.5, 0.1, steps=100))
-    opt.set_step(10)
-    step(opt, weight)
-    opt.load_state_dict(theirs.state_dict())
-    assert ["set_step" in str(w.message) for w in recwarn] == [True]
-
-
-def test_set_step_before_a_load_is_the_last_word():
-    """torch went on with our checkpoint, whose own step it cannot raise."""
-    lr = S.linear(0.5, 0.1, steps=100)
-    weight = torch.nn.Parameter(torch.ones(2))
-    opt = lrfused.SGD([weight], lr=lr, momentum=0.5)
-    for _ in range(5):
-        step(opt, weight)
-    theirs = torch.optim.SGD([weight], lr=0.1, momentum=0.5)
-    theirs.load_state_dict(copy.deepcopy(opt.state_dict()))
-    for _ in range(30):
-        step(theirs, weight)
-    opt.set_step(35)
-    opt.load_state_dict(copy.deepcopy(theirs.state_dict()))
-    assert opt.metrics()["steps"] == 35 and opt.param_groups[0]["lr"] == lr(35)
-
-
-def test_set_step_shows_a_schedule_that_was_written():
-    weight = torch.nn.Parameter(torch.ones(2))
-    opt = lrfused.SGD([weight], lr=0.1)
-    opt.param_groups[0]["lr"] = S.linear(0.5, 0.0, steps=10)
-    opt.set_step(5)
-    assert opt.param_groups[0]["lr"] == 0.25
-
-
-# Other optimizers' states
-
-
-@pytest.mark.parametrize("make", [lrfused.SGD, lrfused.Lion])
-def test_the_state_of_another_optimizer_is_refused(make):
-    weight = torch.nn.Parameter(torch.ones(2))
-    theirs = torch.optim.AdamW([weight])
-    step(theirs, weight)
-    opt = make([weight], lr=0.1)
-    with pytest.raises(ValueError, match=r"exp_avg_sq.*it is that of another optimizer"):
-        opt.load_state_dict(theirs.state_dict())
-    assert weight not in opt.state
-
-
-def test_a_step_that_stands_in_a_state_without_counts_says_nothing():
-    weight, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
-    opt = lrfused.Lion([weight], lr=S.linear(0.5, 0.1, steps=100))
-    step(opt, weight)
-    opt.add_param_group({"params": [other]})
-    opt.state[other] = {"exp_avg": torch.zeros(2), "step": torch.tensor(500.0)}
-    step(opt, weight, other)
-    assert opt.metrics()["steps"] == 2

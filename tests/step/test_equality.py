@@ -142,7 +142,7 @@ def test_the_instruction_set_that_is_asked_for_is_used(rng):
     problem = random_problem(rng, [(3,)], 1)
     for name in INSTRUCTION_SETS:
         made = run(problem, "cpu", instruction_set=name)
-        assert made.opt._engine.native_step.instruction_set == name
+        assert made.opt._engine.table.run.instruction_set == name
     with pytest.raises(ValueError, match="instruction_set: this machine has no 'mmx'"):
         run(problem, "cpu", instruction_set="mmx")
 
@@ -150,5 +150,5 @@ def test_the_instruction_set_that_is_asked_for_is_used(rng):
 @needs_cpp
 def test_auto_is_the_cpp_backend_on_a_cpu(rng):
     problem = random_problem(rng, [(3,)], 1)
-    assert run(problem, "auto").opt._engine.native_step is not None
-    assert run(problem, "reference").opt._engine.native_step is None
+    assert run(problem, "auto").opt._engine.table.backend.name == "cpu"
+    assert run(problem, "reference").opt._engine.table.backend.name == "reference"
