@@ -47,8 +47,9 @@ DIFFERENCES_HEAD = """\
 
 `lrfused.AdamW` is a `torch.optim.AdamW` and `lrfused.SGD` a `torch.optim.SGD`, and they behave like
 them, except for what this page lists: each difference with its reason, what to write instead if
-there is something, and the test that shows both sides. What is said of AdamW holds for SGD, too,
-unless it is about AdamW's own arguments; the last section is SGD's own. On a GPU the numbers in
+there is something, and the test that shows both sides. The tests compare AdamW with torch's, those
+of the last section SGD; most of the others hold for SGD, too, but torch's SGD accepts gradients of
+another dtype, and has no `capturable` and no `state["step"]`. On a GPU the numbers in
 `param_groups` and errors may be some steps late, too: see the [README](../README.md). What is as in
 torch is in [facts.md](facts.md).
 

@@ -291,7 +291,7 @@ def exchanged_of(kind: Kind) -> tuple[Scenario, Scenario]:
         Scenario(
             f"torch-to-ours-{slug(kind)}",
             groups=groups,
-            settings=("plain",),
+            settings=("plain", "zero") if kind.has_state else ("plain",),
             late=2,
             classes=("torch", "lrfused"),
             later_groups=(scheduled,) * 2,

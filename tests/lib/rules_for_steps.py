@@ -57,7 +57,7 @@ class StepRule:
     def torchs(self) -> type[torch.optim.Optimizer] | None:
         """torch's optimizer of the same formulas, if there is one."""
         theirs = self.kind.counterpart
-        return theirs if hasattr(torch.optim, theirs.__name__) else None
+        return theirs if theirs.__module__.startswith("torch.optim.") else None
 
     @property
     def counts(self) -> bool:

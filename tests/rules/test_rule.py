@@ -3,9 +3,11 @@
 import copy
 import pickle
 
+import executed
 import numpy as np
 import pytest
 import torch
+from lib import optimizers, rules_for_steps
 
 import lrfused
 from lrfused import native
@@ -94,6 +96,13 @@ def test_scalars_of_sgd_say_what_enters_the_buffer(nesterov):
     if not nesterov:
         assert found["from_buffer"].tolist() == [0.0, 0.0, 1.0, 1.0]
         assert found["from_gradient"].tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_the_suites_run_over_every_rule():
+    """A rule without an entry in the lists of the tests would go untested."""
+    names = {rule.name for rule in RULES}
+    assert names == {kind.cls.rule.name for kind in optimizers.KINDS}
+    assert names == rules_for_steps.RULES.keys() == executed.TITLES.keys()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
