@@ -8,12 +8,12 @@ namespace lrfused {
 
 struct Sgd {
     static constexpr const char* NAME = "sgd";
-    enum Scalar {
-        DECAY, L2, KEEPS_BUFFER, BUFFER_DECAY, BUFFER_GAIN, FROM_BUFFER, FROM_GRADIENT, LR
-    };
+    enum Scalar { DECAY, L2, BUFFER_DECAY, BUFFER_GAIN, FROM_BUFFER, MODE, LR };
     static constexpr const char* SCALARS[] = {
-        "decay", "l2", "keeps_buffer", "buffer_decay", "buffer_gain", "from_buffer",
-        "from_gradient", "lr"};
+        "decay", "l2", "buffer_decay", "buffer_gain", "from_buffer", "mode", "lr"};
+    // What the direction is made of; one scalar, as registers are scarce. Without momentum the
+    // buffer is unchanged.
+    static constexpr int BUFFER = 0, BUFFER_AND_GRADIENT = 1, GRADIENT = 2;
     using Operands = OperandCounts<0, 1>;  // with momentum: momentum_buffer
     static constexpr bool HAS_SLOW_PATH = false;
 
@@ -29,9 +29,9 @@ struct Sgd {
         C direction = g + term(p, r[L2]);
         if constexpr (operands == 1) {
             C updated = term(state[0], r[BUFFER_DECAY]) + direction * r[BUFFER_GAIN];
-            C buffer = r[KEEPS_BUFFER] == C(0) ? updated : state[0];
+            C buffer = r[MODE] == C(GRADIENT) ? state[0] : updated;
             state[0] = buffer;
-            direction = term(buffer, r[FROM_BUFFER]) + term(direction, r[FROM_GRADIENT]);
+            direction = term(buffer, r[FROM_BUFFER]) + (r[MODE] == C(BUFFER) ? C(0) : direction);
         }
         p = decayed - direction * r[LR];
     }

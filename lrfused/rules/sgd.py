@@ -12,7 +12,10 @@ from lrfused.settings.options import DecayMode, GroupOptions, Source
 from lrfused.settings.slots import Range, Slot
 
 # Unused without momentum.
-_OF_THE_BUFFER = ("keeps_buffer", "buffer_decay", "buffer_gain", "from_buffer", "from_gradient")
+_OF_THE_BUFFER = ("buffer_decay", "buffer_gain", "from_buffer", "mode")
+
+# What the direction is made of, Nesterov's being of both; without momentum the buffer is unchanged.
+BUFFER, BUFFER_AND_GRADIENT, GRADIENT = 0.0, 1.0, 2.0
 
 
 def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | float]:
@@ -29,12 +32,11 @@ def _expressions(x: Symbols, options: GroupOptions) -> dict[str, Schedule | floa
     nesterov = options.of_rule["nesterov"]
     return {
         **first,
-        # While momentum is 0 the buffer is unchanged; its first gradient is not damped.
-        "keeps_buffer": select(momentum, 0.0, x.one),
+        # The buffer's first gradient is not damped.
         "buffer_decay": select(written, momentum, 0.0),
         "buffer_gain": select(written, x.one - x.dampening, x.one),
         "from_buffer": momentum if nesterov else select(momentum, x.one, 0.0),
-        "from_gradient": x.one if nesterov else select(momentum, 0.0, x.one),
+        "mode": select(momentum, BUFFER_AND_GRADIENT if nesterov else BUFFER, GRADIENT),
         "buffer_written": select(momentum, x.one, written),
     }
 
@@ -50,8 +52,9 @@ def _update(g: Tensor, p: Tensor, state: list[Tensor], r: Any) -> tuple[Tensor, 
     direction = g + _term(p, r.l2)
     if state:
         updated = _term(state[0], r.buffer_decay) + direction * r.buffer_gain
-        buffer = torch.where(r.keeps_buffer == 0.0, updated, state[0])
-        direction = _term(buffer, r.from_buffer) + _term(direction, r.from_gradient)
+        buffer = torch.where(r.mode == GRADIENT, state[0], updated)
+        of_gradient = torch.where(r.mode == BUFFER, torch.zeros_like(direction), direction)
+        direction = _term(buffer, r.from_buffer) + of_gradient
         state = [buffer]
     return decayed - direction * r.lr, state
 

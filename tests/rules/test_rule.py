@@ -13,7 +13,7 @@ import lrfused
 from lrfused import native
 from lrfused.backends.description import description
 from lrfused.numerics.elementary import power_integer
-from lrfused.rules import ADAMW, RULES, SGD
+from lrfused.rules import ADAMW, RULES, SGD, sgd
 from lrfused.settings.options import DecayMode, GroupOptions
 from lrfused.settings.slots import LARGEST_FLOAT32, LIMITS, Range, Slot, is_usable
 
@@ -88,14 +88,14 @@ def test_scalars_of_sgd_say_what_enters_the_buffer(nesterov):
     momentum = np.array([0.0, 0.0, 0.9, 0.9])
     rows = {Slot.MOMENTUM: momentum, Slot.DAMPENING: 0.25, Slot.WEIGHT_DECAY: 0.5, Slot.LR: 0.1}
     found = values_of(SGD, options, rows, np.ones(4), (np.array([0.0, 1.0, 0.0, 1.0]),))
-    assert found["keeps_buffer"].tolist() == [1.0, 1.0, 0.0, 0.0]
+    with_momentum = sgd.BUFFER_AND_GRADIENT if nesterov else sgd.BUFFER
+    assert found["mode"].tolist() == [sgd.GRADIENT] * 2 + [with_momentum] * 2
     assert found["buffer_decay"].tolist()[2:] == [0.0, 0.9]
     assert found["buffer_gain"].tolist()[2:] == [1.0, 0.75]
     assert found["buffer_written"].tolist() == [0.0, 1.0, 1.0, 1.0]
     assert found["l2"].tolist() == [0.5] * 4 and found["decay"].tolist() == [1.0] * 4
     if not nesterov:
         assert found["from_buffer"].tolist() == [0.0, 0.0, 1.0, 1.0]
-        assert found["from_gradient"].tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_the_suites_run_over_every_rule():

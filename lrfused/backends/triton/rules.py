@@ -65,14 +65,14 @@ def lion(g, p, state, scalars):
 @triton.jit
 def sgd(g, p, state, scalars):
     """lrfused/rules/sgd.py."""
-    decay, l2, keeps_buffer, buffer_decay, buffer_gain, from_buffer, from_gradient, lr = scalars
+    decay, l2, buffer_decay, buffer_gain, from_buffer, mode, lr = scalars
     decayed = p * decay
     direction = g + term(p, l2)
     after = ()
     if len(state) == 1:
         updated = term(state[0], buffer_decay) + direction * buffer_gain
-        buffer = tl.where(keeps_buffer == 0.0, updated, state[0])
-        direction = term(buffer, from_buffer) + term(direction, from_gradient)
+        buffer = tl.where(mode == 2.0, state[0], updated)  # GRADIENT
+        direction = term(buffer, from_buffer) + tl.where(mode == 0.0, 0.0, direction)  # BUFFER
         after = (buffer,)
     return decayed - direction * lr, after
 
