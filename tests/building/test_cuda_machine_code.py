@@ -57,7 +57,7 @@ class Apply:
 RULES = {
     "AdamW": Apply({2: 37.5, 3: 0.0}, {75: 40, 80: 38}, only_by_16=(3,)),
     "Lion": Apply({1: 20.5}, {}),
-    "Sgd": Apply({0: 9.0, 1: 21.0}, {}),
+    "Sgd": Apply({0: 9.0, 1: 18.5}, {}),
 }
 KERNELS = ["measure_and_plan", *RULES]
 
