@@ -1,5 +1,7 @@
 """What groups and counts do: averages over micro-batches, start_step, None gradients."""
 
+import math
+
 import pytest
 import torch
 from lib.runs import (
@@ -7,6 +9,7 @@ from lib.runs import (
     advance,
     assert_same_bits,
     assert_same_contents,
+    assert_same_run,
     assert_within,
     contents,
     numpy_of,
@@ -86,6 +89,29 @@ def test_a_late_groups_gradient_is_not_checked_before_its_start(rng, backend, ru
     got = run(problem, backend, groups=LATE, nonfinite="raise", max_grad_norm=1.0)
     assert got.opt.metrics()["steps"] == 6
     assert torch.isfinite(got.params[1]).all()
+
+
+@pytest.mark.parametrize("clip", [{}, {"norm_type": math.inf, "clip_value": 0.3}], ids=["2", "inf"])
+def test_what_takes_no_part_decides_nothing(rng, kernels, rule, clip):
+    """By a scale of 0 gradients become infinite, and what has none would be nan."""
+    made = []
+    problem = random_problem(rng, [(5,), (65,), (3,)], 2, none=0.0)
+    options = {"max_grad_norm": 1.0, "groups": LATE, **clip}
+    for backend in (kernels, "reference"):
+        made.append(start(problem.values, backend, **options))
+        advance(made[-1], problem.gradients[0])
+        made[-1].opt.grad_scale = torch.tensor(0.0)
+        advance(made[-1], [*problem.gradients[1][:2], None])
+    assert_same_run(*made)
+    assert made[0].metrics[-1]["grad_norm"] == math.inf
+
+
+def test_a_step_whose_only_gradients_are_in_a_late_group_is_not_skipped(rng, backend, rule):
+    problem = random_problem(rng, [(5,), (65,)], 1)
+    made = start(problem.values, backend, groups=LATE, nonfinite="skip")
+    made.opt.grad_scale = torch.tensor(0.0)
+    advance(made, [None, problem.gradients[0][1]])
+    assert made.metrics[-1]["skipped_steps"] == 0 and made.metrics[-1]["steps"] == 1
 
 
 def test_a_late_groups_hyperparameters_may_be_unusable_before_its_start(rng, backend):
