@@ -82,17 +82,23 @@ class Collected:
 # What there is
 
 
-@functools.cache
 def collected(*places: str) -> list[Collected]:
-    """The tests of some folders, by pytest."""
-    options = ["-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *places]
+    """The tests of some folders."""
+    found = (Collected.of(line) for line in listing().splitlines() if "::" in line)
+    return [test for test in found if test.file.startswith(places)]
+
+
+@functools.cache
+def listing() -> str:
+    """The names of all tests, by pytest."""
+    options = ["-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, *options], cwd=ROOT, env=variables, capture_output=True, text=True
     )
     if done.returncode:
-        raise RuntimeError(f"pytest could not collect {places}:\n{done.stdout}{done.stderr}")
-    return [Collected.of(line) for line in done.stdout.splitlines() if "::" in line]
+        raise RuntimeError(f"pytest could not collect the tests:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def option_names(tests: Iterable[Collected]) -> list[Option]:

@@ -1,6 +1,5 @@
 """What nvcc made of the CUDA kernels: read from the module that was built, without a GPU."""
 
-import functools
 import re
 import subprocess
 import sys
@@ -62,13 +61,16 @@ RULES = {
 KERNELS = ["measure_and_plan", *RULES]
 
 
-@functools.cache
-def kernels(name):
-    """Those of measure and plan, or of a rule's apply."""
+def kernels(name, few=True):
+    """Those of measure and plan, or of a rule's apply; with few gradients among the parameters.
+
+    With many there are as many kernels, of which only that is another.
+    """
     part = f"5applyINS_{len(name)}{name}E" if name in RULES else name
     found = [f for f in machine_code.functions(MODULE) if part in f.name]
-    assert found
-    return found
+    capacities = sorted({int(re.search(r"Li(\d+)E", f.name)[1]) for f in found})
+    assert len(capacities) == 2
+    return [f for f in found if not few or f"Li{capacities[0]}E" in f.name]
 
 
 def has_256_bits(function):
@@ -102,16 +104,18 @@ def test_every_rule_is_looked_at():
 @pytest.mark.parametrize("name", KERNELS)
 def test_registers_suffice(name):
     """No stack frame, and so no spills."""
-    for kernel in kernels(name):
+    for kernel in kernels(name, few=False):
         about = (kernel.name, kernel.architecture)
         assert kernel.registers <= REGISTERS["apply" if name in RULES else name], about
         assert (kernel.stack, kernel.local) == (0, 0), about
-        assert not re.search(r"\b(STL|LDL)\b", kernel.sass), about
+    for kernel in kernels(name):
+        assert not re.search(r"\b(STL|LDL)\b", kernel.sass), kernel.architecture
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_compiled_for_the_chips_that_were_asked_for(name):
-    assert {kernel.architecture for kernel in kernels(name)} <= {75, 80, 90, 100, 120}
+    found = {kernel.architecture for kernel in kernels(name, few=False)}
+    assert found <= {75, 80, 90, 100, 120}
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -44,12 +44,22 @@ class Loop:
 class Function:
     """One kernel for one architecture."""
 
+    binary: Path
     name: str
-    architecture: int
+    chip: str  # as sm_90a
     registers: int
     stack: int
     local: int  # bytes that registers are spilled to
-    sass: str
+
+    @property
+    def architecture(self) -> int:
+        return int(re.sub(r"\D", "", self.chip))
+
+    @cached_property
+    def sass(self) -> str:
+        """The listing, disassembled when it is first wanted: all of a module takes a while."""
+        listing = _dump(self.binary, "-sass", "-arch", self.chip, "-fun", self.name)
+        return listing.split("Function : ")[1]
 
     @cached_property
     def loops(self) -> list[Loop]:
@@ -108,25 +118,19 @@ def loops_of(sass: str) -> list[Loop]:
 @cache
 def functions(binary: Path) -> list[Function]:
     """The kernels of an object or a module."""
-
-    def run(flag: str) -> str:
-        command = [tool("cuobjdump"), flag, binary]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
     found = re.finditer(
-        r"arch = sm_(\d+)\w*|Function (\S+):\s+REG:(\d+) STACK:(\d+) \S+ LOCAL:(\d+)",
-        run("-res-usage"),
+        r"arch = (sm_\w+)|Function (\S+):\s+REG:(\d+) STACK:(\d+) \S+ LOCAL:(\d+)",
+        _dump(binary, "-res-usage"),
     )
-    usage, architecture = {}, 0
+    kernels, chip = [], ""
     for match in found:
         if match[1]:
-            architecture = int(match[1])
+            chip = match[1]
         else:
-            usage[architecture, match[2]] = tuple(map(int, match.group(3, 4, 5)))
-    kernels = []
-    for part in re.split(r"\bcode for sm_", run("-sass"))[1:]:
-        architecture = int(re.match(r"\d+", part)[0])  # type: ignore[index]
-        for text in part.split("Function : ")[1:]:
-            name = text.split()[0]
-            kernels.append(Function(name, architecture, *usage[architecture, name], text))
+            kernels.append(Function(binary, match[2], chip, *map(int, match.group(3, 4, 5))))
     return kernels
+
+
+def _dump(binary: Path, *options: str) -> str:
+    command = [tool("cuobjdump"), *options, binary]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

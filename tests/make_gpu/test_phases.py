@@ -12,7 +12,7 @@ from lib.runs import assert_same_bits
 # isort: split
 import gpu_phases
 
-SHAPES = ((70, 3), (5,), (3, 2, 2))
+SHAPES = ((7, 30), (5,), (3, 2, 2))
 
 
 class Seconds:

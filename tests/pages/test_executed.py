@@ -6,6 +6,8 @@ import executed
 import pytest
 from executed import Collected, Evidence
 
+pytestmark = pytest.mark.usefixtures("listed_once")
+
 OPTION = "tests/gpu/test_gpu_equality.py::test_every_option[{}-adamw-eps 0]"
 EPS_0, ANOTHER = ("adamw", "eps 0"), ("adamw", "another")
 LINES = [

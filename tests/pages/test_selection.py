@@ -16,6 +16,7 @@ from lib.selection import (
 )
 
 
+@pytest.mark.usefixtures("listed_once")
 @pytest.mark.skipif("LRFUSED_TEST_BACKENDS" in os.environ, reason="fewer tests are collected")
 def test_every_name_that_chooses_chooses_something():
     tests = collected("tests")
