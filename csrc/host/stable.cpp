@@ -99,17 +99,18 @@ void release(Handle handle) { api()->release(handle); }
 
 bool read(Handle tensor, TensorView& view) {
     int64_t *shape, *strides, bytes;
+    const Api& torch = *api();  // once: thousands are read in a step
     // Strides first: a tensor without strides has no address, or a meaningless one.
-    if (api()->strides(tensor, &strides) || api()->shape(tensor, &shape) ||
-        api()->data(tensor, &view.data) || api()->storage(tensor, &bytes) ||
-        api()->dtype(tensor, &view.type) || api()->dimensions(tensor, &view.dimensions))
+    if (torch.strides(tensor, &strides) || torch.shape(tensor, &shape) ||
+        torch.data(tensor, &view.data) || torch.storage(tensor, &bytes) ||
+        torch.dtype(tensor, &view.type) || torch.dimensions(tensor, &view.dimensions))
         return false;
     if (bytes == 0) view.data = nullptr;  // for freed storage torch returns the offset
     view.shape = shape;
     view.strides = strides;
     view.dtype = -1;
     for (int dtype : {FLOAT64, FLOAT32, BFLOAT16, FLOAT16})
-        if (view.type == api()->dtypes[dtype]) view.dtype = dtype;
+        if (view.type == torch.dtypes[dtype]) view.dtype = dtype;
     return true;
 }
 
