@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.groups.carried import BY_PLACE, NUMBER
+from lrfused.groups.shared_counters import BY_PLACE, NUMBER
 from lrfused.memory.normal_tensors import normal_tensors
 
 
@@ -21,7 +21,7 @@ def state_dict(
     """
     groups = opt.param_groups
     reading = books.read(groups, opt.state)
-    books.known.carried.fill(reading, books.options.loss_scale is not None)
+    books.known.counters.fill(reading, books.options.loss_scale is not None)
     books.known.describe(books.hyper.rows, groups)
     handle = opt.register_state_dict_post_hook(
         lambda _, saved: _put_in_copies(books, opt, saved), prepend=True
@@ -34,7 +34,7 @@ def state_dict(
 
 def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) -> None:
     """Copy our tensors, so that a loading optimizer does not share or see changes of our memory."""
-    copies = {name: tensor.clone() for name, tensor in books.known.carried.tensors.items()}
+    copies = {name: tensor.clone() for name, tensor in books.known.counters.tensors.items()}
     for group in saved["param_groups"]:
         group.update({NUMBER: BY_PLACE, **copies})
     counts = books.count(opt.param_groups, opt.state)

@@ -11,8 +11,8 @@ from torch import Tensor
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.recovery import Recovered
 from lrfused.groups.arguments import with_group
-from lrfused.groups.carried import KEYS, counters_in
 from lrfused.groups.inputs import Inputs, fits, input_values
+from lrfused.groups.shared_counters import KEYS, counters_in
 from lrfused.groups.stored import Stored, schedule_data, stored_in
 from lrfused.groups.text import is_limited
 from lrfused.memory.checks import check_moment

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lrfused.groups.carried import counters_in
 from lrfused.groups.differences import differences
 from lrfused.groups.inputs import input_values
+from lrfused.groups.shared_counters import counters_in
 from lrfused.groups.stored import stored_in
 from lrfused.rules import UpdateRule
 from lrfused.settings.cells import Settings

@@ -11,9 +11,9 @@ from lrfused.engine import counting
 from lrfused.engine.adopt import found_in
 from lrfused.engine.counters import Counters
 from lrfused.groups import arguments
-from lrfused.groups.carried import STEP
 from lrfused.groups.known_groups import KnownGroups
 from lrfused.groups.matrix import Hyperparameters
+from lrfused.groups.shared_counters import STEP
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.settings.cells import Settings, as_number
 from lrfused.settings.options import GroupOptions, Options
@@ -141,10 +141,10 @@ class Bookkeeping:
             RuntimeError: a CUDA graph is being captured.
             ValueError: a loaded value is invalid.
         """
-        if self.known.carried.were_replaced(groups):
+        if self.known.counters.were_replaced(groups):
             self._adopt(groups, states)
         else:
-            self.known.carried.put_into(groups)
+            self.known.counters.put_into(groups)
 
     @normal_tensors()
     def _adopt(self, groups: Groups, states: States) -> None:
@@ -155,7 +155,7 @@ class Bookkeeping:
             tensor.fill_(value)
         taken = groups[0].get(STEP)
         self.load_counters(groups, found.counters, found.largest_count, again=True)
-        self.known.carried.remember_taken(taken)
+        self.known.counters.remember_taken(taken)
         if found.different:
             warn(f"param_groups: {found.different}")
 
@@ -183,7 +183,7 @@ class Bookkeeping:
             largest_count = self.counters.step  # nobody says another
         self.counters.load(groups, counters, largest_count)
         self.step_was_set = False
-        self.known.carried.put_into(groups)
+        self.known.counters.put_into(groups)
         self.known.describe(self.hyper.rows, groups)
         self.hyper.mirror(groups, self.state(groups).step, reset=True, again=again)
 
@@ -225,7 +225,7 @@ class Bookkeeping:
         """Record a step over these rows, and update the mirrors with what the host knows."""
         self.has_stepped, self.measured, self._last_rows = True, measured, rows
         self.step_was_set = False
-        self.known.carried.forget_taken()
+        self.known.counters.forget_taken()
         self.hyper.forget_loaded()
         if outcome.step is not None:
             self.hyper.mirror(groups, outcome.step, values=outcome.values)
@@ -259,7 +259,7 @@ class Bookkeeping:
     def present_loss_scale(self, groups: Groups, states: States) -> Tensor:
         """The tensor that multiplies the loss now."""
         self.note_scale_asked()
-        if self.known.carried.were_replaced(groups):
+        if self.known.counters.were_replaced(groups):
             self.align(groups)
             self.adopt(groups, states)
         return self.state(groups).loss_scale

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from lrfused.groups import arguments
-from lrfused.groups.carried import BY_PLACE, KEYS, NUMBER, TEXT, Carried
-from lrfused.groups.matrix import watched_keys
+from lrfused.groups.matrix import torchs_keys
+from lrfused.groups.shared_counters import BY_PLACE, KEYS, NUMBER, TEXT, SharedCounters
 from lrfused.groups.stored import Stored, schedule_data, stored_in
 from lrfused.groups.text import SCHEDULE, Describer, usual_options
 from lrfused.memory.dtensor import check_is_whole
@@ -48,7 +48,7 @@ class KnownGroups:
         self._seen: GroupList = []  # the dictionaries at the last call
         self._describer = Describer(rule)
         self.tables: dict[str, str] = {}  # of groups that came from another optimizer
-        self.carried = Carried()
+        self.counters = SharedCounters()
 
     def checked(self, own: dict[str, Any]) -> arguments.Group:
         """Check a group's arguments, with defaults for missing ones.
@@ -89,7 +89,7 @@ class KnownGroups:
         self._known[settings.number] = settings
         group[TEXT] = self._describer.text(settings, self._options)
         group[NUMBER] = settings.number
-        group.update(self.carried.tensors)
+        group.update(self.counters.tensors)
         return settings
 
     def are_as_before(self, groups: GroupList, before: list[Settings]) -> bool:
@@ -117,7 +117,7 @@ class KnownGroups:
                 cells = [replace(cell) for cell in settings.cells]
                 settings = self._remember(group, settings.options, cells)
             elif id(group) not in places and group.get(NUMBER) == settings.number:
-                group.update(self.carried.tensors)  # a copy, whose tensors may be copies, too
+                group.update(self.counters.tensors)  # a copy, whose tensors may be copies, too
             group[NUMBER] = settings.number
             if TEXT not in group:
                 group[TEXT] = self._describer.text(settings, self._options)
@@ -138,7 +138,7 @@ class KnownGroups:
             raise TypeError(f"param_groups[{g}]: must be a dict, got {type(group).__name__}")
         if id(group) in places:  # its number may be another: ZeroRedundancyOptimizer loads one
             return self.settings_of(group) or before[places[id(group)]]
-        needed = ("params", *watched_keys(self.rule)[:-2])
+        needed = ("params", *torchs_keys(self.rule))
         if missing := [key for key in needed if key not in group]:
             raise ValueError(
                 f"param_groups[{g}]: has no {missing[0]!r}; add_param_group fills in the rest"

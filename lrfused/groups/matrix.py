@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lrfused.groups.carried import NUMBER, STEP
+from lrfused.groups.shared_counters import NUMBER, STEP
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import (
@@ -25,10 +25,15 @@ from lrfused.settings.slots import Slot
 from lrfused.warn import warn
 
 
-def watched_keys(rule: UpdateRule) -> tuple[str, ...]:
-    """The keys of this optimizer's groups that a caller may write and a step reads."""
+def torchs_keys(rule: UpdateRule) -> tuple[str, ...]:
+    """The keys of a group that a caller may write and a step reads, as with torch's class."""
     keys = dict.fromkeys(slot.key for slot in rule.hyperparameters)
-    return (*keys, *rule.switches, "maximize", NUMBER, STEP)
+    return (*keys, *rule.switches, "maximize")
+
+
+def watched_keys(rule: UpdateRule) -> tuple[str, ...]:
+    """The same, and those of ours that say whose group it is and which checkpoint it is of."""
+    return (*torchs_keys(rule), NUMBER, STEP)
 
 
 Place = tuple[int, Slot, Cell]

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from lrfused.groups.carried import TEXT
+from lrfused.groups.shared_counters import TEXT
 from lrfused.groups.text import VERSION, with_tables
 from lrfused.settings.slots import Slot
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.groups.carried import KEYS
+from lrfused.groups.shared_counters import KEYS
 from lrfused.groups.text import COMMON, described_options, usual_options
 from lrfused.rules import UpdateRule
 from lrfused.settings.cells import Settings

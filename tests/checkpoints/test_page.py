@@ -10,7 +10,7 @@ from torch.distributed.checkpoint import default_planner, state_dict
 
 import lrfused
 from lrfused import schedules
-from lrfused.groups.carried import KEYS
+from lrfused.groups.shared_counters import KEYS
 from lrfused.rules import RULES
 from lrfused.state.step_counts import carried_keys
 

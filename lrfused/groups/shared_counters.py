@@ -26,7 +26,7 @@ LOWEST = {STEP: NOTHING, NAMES[Field.HYSTERESIS_TRACKER]: -(2.0**62)}
 KEYS = (TEXT, NUMBER, *NAMES.values())
 
 
-class Carried:
+class SharedCounters:
     """An optimizer's counters and loss scale as tensors, shared by all groups.
 
     They are updated by ``state_dict()``; before its first call the step is -1. The loss scale is 0
