@@ -151,7 +151,9 @@ def test_the_build_can_be_left_out(stub: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("where", ["--inplace", "--build-lib=."])
+@pytest.mark.parametrize(
+    "where", ["--inplace", pytest.param("--build-lib=.", marks=pytest.mark.slow)]
+)
 def test_either_the_module_or_the_reason(stub: Path, where: str) -> None:
     def build(**variables: str) -> str:
         (stub / "setup.py").touch()  # else an up-to-date module is kept, as it should be

@@ -30,7 +30,7 @@ from lrfused import schedules as S
 @over_every_option
 def test_every_option(rng, kernels, rule, name):
     """Every option over a long run (of AdamW; a shorter one of others)."""
-    steps = shorter(kernels, 80 if rule.name == "adamw" else 40, least=12)
+    steps = shorter(kernels, 60 if rule.name == "adamw" else 30, least=12)
     problem = random_problem(rng, FEW, steps)
     if name in POISONED:
         problem = poison(rng, problem, 2 / steps)
