@@ -131,7 +131,9 @@ class Counts:
                 int(self.counts[old]) if own else as_count(state["step"]) if self.rule.counts else 0
             )
             foreign, kept = (foreign, kept + 1) if own else ([*foreign, count], kept)
-            numbers = self._carried(old, state, count) if carries[index] else None
+            numbers = None
+            if carries[index]:  # after an interrupted bind our views are in a dictionary not held
+                numbers = self._carried(old if own else None, state, count)
             if numbers is None and own:
                 numbers = tuple(self.carried[old].tolist())
             if numbers is None:

@@ -89,10 +89,12 @@ def test_more_than_2_31_elements_are_updated_and_count_in_the_norm(rng, kind):
     p = torch.nn.Parameter(large)
     p.grad = gradient
     opt = kind.ours([p], lr=0.5, max_grad_norm=0.25, backend="cpu")
-    if kind.has_state:
-        opt.state[p] = dict(zip(kind.moments, moments, strict=True))
-        opt.state[p] |= {"step": torch.tensor(0.0)} if kind.counts else {}
     plain = kind.ours([small], lr=0.5, max_grad_norm=0.25, backend="reference")
+    if kind.has_state:
+        zeros = [torch.zeros_like(values) for _ in moments]
+        for optimizer, param, state in ((opt, p, moments), (plain, small, zeros)):
+            optimizer.state[param] = dict(zip(kind.moments, state, strict=True))
+            optimizer.state[param] |= {"step": torch.tensor(0.0)} if kind.counts else {}
     for _ in range(2):
         opt.step()
         plain.step()

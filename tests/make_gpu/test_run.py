@@ -191,11 +191,15 @@ def test_a_dry_run_on_a_bare_machine(tmp_path):
         assert outcomes.count("passed") >= least and "failed" not in outcomes
         assert {t["backend"] for t in found["tests"] if t["outcome"] == "passed"} == {"cpu"}
     times = read("gpu-first.json")
-    found = {m["provider"]: m for m in times["measurements"]}
+    found = {(m["workload"], m["provider"]): m for m in times["measurements"]}
     assert times["finished"] and times["device"] == "gpu"
-    assert all(found[name]["status"] == "ok" for name in ("fused", "foreach", "lrfused"))
-    assert found["lrfused-cuda"]["status"] == "not installed"
-    assert set(found["lrfused"]["gpu"]) == {"host_seconds", "launches", "copies", "kernel_seconds"}
+    assert all(found["gpt2", name]["status"] == "ok" for name in ("fused", "foreach"))
+    assert found["gpt2-sgd", "fused"]["status"] == "ok"
+    for work in ("gpt2", "gpt2-sgd", "gpt2-lion"):
+        assert found[work, "lrfused-cuda"]["status"] == "not installed"
+        own = found[work, "lrfused"]
+        assert own["status"] == "ok"
+        assert set(own["gpu"]) == {"host_seconds", "launches", "copies", "kernel_seconds"}
 
 
 def no_triton(stage: Stage, facts: dict) -> bool:
