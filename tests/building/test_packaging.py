@@ -126,7 +126,13 @@ def test_the_project_is_described_in_words_that_old_and_new_setuptools_take() ->
     assert setuptools == "setuptools>=65.5"
 
 
-@pytest.mark.parametrize("variables", NO_COMPILER.values(), ids=NO_COMPILER)
+@pytest.mark.parametrize(
+    "variables",
+    [
+        pytest.param(variables, id=name, marks=pytest.mark.slow if name == "not on PATH" else ())
+        for name, variables in NO_COMPILER.items()
+    ],
+)
 def test_installs_without_a_compiler(stub: Path, tmp_path: Path, variables: dict[str, str]) -> None:
     target = tmp_path / "installed"
     run(*PIP, "install", *FROM_HERE, "--target", target, ".", cwd=stub, **variables)

@@ -28,7 +28,7 @@ CLIPPED = {"max_grad_norm": 0.5, "clip_value": 0.3, "agc": 0.1}
 @pytest.mark.parametrize("gradient_dtype", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_pair_of_dtypes(rng, kernels, rule, dtype, gradient_dtype):
-    shapes = [(), (63,), (5, 13), (9000,)]
+    shapes = [(), (63,), (9000,)]
     problem = random_problem(
         rng, shapes, shorter(kernels, 15, least=2), (dtype,), (gradient_dtype,)
     )
