@@ -101,7 +101,7 @@ __device__ inline void evaluate_thresholds(const Arguments& a, const Span& span,
 // What a chunk says; without a gradient, or in a group that has not started, nothing.
 template <class Launched>
 __device__ inline Sums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
-                                         double inverse) {
+                                     double inverse) {
     const Workspace& workspace = a.workspace;
     Sums sums = {chunk_sum(workspace.raw, c), 0.0, chunk_largest(workspace.largest, c), 0.0};
     if (!a.table.clips_before_norm) return sums;
@@ -156,7 +156,7 @@ __device__ inline void plan_span(const Launched& a, int64_t s, double* registers
 
 // The sums of all spans, which enter 256 lanes.
 __device__ inline Sums sums_of_spans(const Table& table, const Workspace& workspace,
-                                         double* of_warps) {
+                                     double* of_warps) {
     Sums lanes[2] = {};
     for (int k = 0; k < 2; ++k)
         for (int64_t s = 2 * thread_index() + k; s < table.spans_count; s += SPAN_LANES) {

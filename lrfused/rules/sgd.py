@@ -72,12 +72,7 @@ SGD = UpdateRule(
     name="sgd",
     operands=(StateOperand("buffer", "momentum_buffer", lambda o: bool(o.of_rule["momentum"])),),
     hyperparameters=(Slot.LR, Slot.MOMENTUM, Slot.DAMPENING, Slot.WEIGHT_DECAY),
-    scalars=(
-        "decay",
-        "l2",
-        *_OF_THE_BUFFER,
-        "lr",
-    ),
+    scalars=("decay", "l2", *_OF_THE_BUFFER, "lr"),
     expressions=_expressions,
     update=_update,
     # An unwritten buffer holds zeros, so whether it was written matters only for dampening.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lib.optimizers import FIRST
 
-from . import scenarios
+from . import scenarios, scenarios_of_others
 from .scenarios import Scenario
 
 MEMORY = ("memory", "flattened", "full")
@@ -70,9 +70,9 @@ class Job:
         if self.setting == "fsdp1whole":
             return name == "everything-measured" and self.carrier in ("memory", "disk", "fsdp-full")
         if self.scenario.kind is not FIRST:
-            is_exchange = self.scenario in scenarios.EXCHANGED_OF_OTHERS
+            is_exchange = self.scenario in scenarios_of_others.EXCHANGED
             return is_exchange or way in (
-                FEW if self.scenario in scenarios.EVERYTHING_OF_OTHERS else TWO
+                FEW if self.scenario in scenarios_of_others.EVERYTHING else TWO
             )
         if self.scenario in scenarios.EVERYTHING:
             return self.setting == "plain" or way == "fsdp2-disk-partial" or "partial" not in way
@@ -98,8 +98,8 @@ def jobs(chosen: Iterable[Scenario]) -> list[Job]:
 
 
 OURS = jobs((*scenarios.EVERYTHING, *scenarios.OURS, *scenarios.OTHERWISE))
-OURS += jobs((*scenarios.EVERYTHING_OF_OTHERS, *scenarios.MEASURED_OF_OTHERS))
+OURS += jobs((*scenarios_of_others.EVERYTHING, *scenarios_of_others.MEASURED))
 TORCHS = jobs(scenarios.TORCHS)
 EXCHANGED = jobs(scenarios.EXCHANGED)
-EXCHANGED += [job for job in jobs(scenarios.EXCHANGED_OF_OTHERS) if job.carrier in BETWEEN]
+EXCHANGED += [job for job in jobs(scenarios_of_others.EXCHANGED) if job.carrier in BETWEEN]
 ALL = (*OURS, *TORCHS, *EXCHANGED)

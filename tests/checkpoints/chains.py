@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from . import scenarios
+from . import scenarios, scenarios_of_others
 from .scenarios import Scenario
 
 
@@ -32,7 +32,7 @@ OF_TWO = [
     Chain("disk-flattened", OURS, (1, 2)),
     Chain("offloaded", OURS, (2, 1)),
     Chain("disk", TORCHS, (2, 1)),
-    *(Chain("disk", scenario, (2, 1)) for scenario in scenarios.EVERYTHING_OF_OTHERS),
+    *(Chain("disk", scenario, (2, 1)) for scenario in scenarios_of_others.EVERYTHING),
 ]
 OF_FOUR = [
     Chain(carrier, scenario, (2, 4, 1))

@@ -9,6 +9,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import lrfused
 from lrfused import schedules as S
+from lrfused.state.step_counts import Counts
 
 from .sgd_runs import step
 
@@ -54,6 +55,29 @@ def test_zero_gradients_and_a_schedule_at_zero_are_steps(backend):
     for _ in range(2):
         step(opt, weight, gradient=1.0)
     assert opt.metrics()["steps"] == 8
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_interrupted_first_step_leaves_a_buffer_as_new(backend, monkeypatch):
+    """Allocated, but not written: the next step's gradient is the first, which is not damped."""
+    weight, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    opt = lrfused.SGD([weight], lr=0.5, momentum=0.5, dampening=0.25, backend=backend)
+    plain = torch.optim.SGD([other], lr=0.5, momentum=0.5, dampening=0.25)
+    bind = Counts.bind
+
+    def interrupted(self, states):
+        if states.get(weight):
+            raise KeyboardInterrupt
+        bind(self, states)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Counts, "bind", interrupted)
+        step(opt, weight)
+    assert "momentum_buffer" in opt.state[weight] and torch.equal(weight, torch.ones(2))
+    for _ in range(2):
+        step(opt, weight)
+        step(plain, other)
+    assert torch.equal(weight, other)
 
 
 # Buffers that somebody takes away

@@ -62,6 +62,10 @@ def lion(g, p, state, scalars):
     return decayed - direction * lr, (m,)
 
 
+# SGD's modes, as in lrfused/rules/sgd.py.
+BUFFER, GRADIENT = tl.constexpr(0.0), tl.constexpr(2.0)
+
+
 @triton.jit
 def sgd(g, p, state, scalars):
     """lrfused/rules/sgd.py."""
@@ -71,8 +75,8 @@ def sgd(g, p, state, scalars):
     after = ()
     if len(state) == 1:
         updated = term(state[0], buffer_decay) + direction * buffer_gain
-        buffer = tl.where(mode == 2.0, state[0], updated)  # GRADIENT
-        direction = term(buffer, from_buffer) + tl.where(mode == 0.0, 0.0, direction)  # BUFFER
+        buffer = tl.where(mode == GRADIENT, state[0], updated)
+        direction = term(buffer, from_buffer) + tl.where(mode == BUFFER, 0.0, direction)
         after = (buffer,)
     return decayed - direction * lr, after
 
