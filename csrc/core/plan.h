@@ -5,30 +5,40 @@
 #include "core/elementary.h"
 #include "core/options.h"
 #include "core/state.h"
+#include "riders/average.h"
 
 namespace lrfused {
 
 constexpr double LARGEST_FLOAT32 = 3.4028234663852886e38;
 constexpr double UNIT_NORM_FLOOR = 1e-3;
 
-// What plan and measure use of a group; everything else belongs to its rule.
+// What a step uses of a group besides its rule.
 struct GroupPlan {
     bool active;
-    double clip_bound, agc;
+    double clip_bound, agc, average_weight;
 };
+
+// What is done about a step. Of one that is refused, nothing is; of one that is skipped, zero_grads.
+enum Decided { REFUSED, PROCEEDS, SKIPPED };
 
 LRF_HD inline bool is_usable(int range, double value) {
     if (range == RANGE_LIMIT) return value >= 0.0;
     if (range == RANGE_BELOW_ONE) return value >= 0.0 && value < 1.0;
     if (range == RANGE_POSITIVE) return value > 0.0 && value <= LARGEST_FLOAT32;
     if (range == RANGE_ZERO) return value == 0.0;
+    if (range == RANGE_UNIT) return value >= 0.0 && value <= 1.0;
     return value <= LARGEST_FLOAT32 && value >= -LARGEST_FLOAT32;
+}
+
+// Averages go on before a group starts.
+LRF_HD inline bool is_read(int slot, const GroupOptions& options, int64_t now) {
+    return now >= options.start_step || slot == EMA_DECAY;
 }
 
 LRF_HD inline GroupPlan group_plan(const double* values, const GroupOptions& options,
                                    int64_t now) {
     return {now >= options.start_step, options.value_clip ? values[CLIP_VALUE] : infinity(),
-            values[AGC]};
+            values[AGC], average_weight(values[EMA_DECAY], options.average_every, now)};
 }
 
 // The coefficient of adaptive clipping, from the sums of squares of a unit's gradient and weights.

@@ -137,7 +137,7 @@ void apply_as(const ApplyTask& task, Places<i...> places) {
     else return apply_in_place<Rule, C, float16>(task, places);
 }
 
-void apply(const ApplyTask& task) {
+void update_by_rule(const ApplyTask& task) {
     Rules::with(task.rule, [&](auto rule) {
         using Rule = decltype(rule);
         Rule::Operands::with(task.operands_count, [&](auto count) {
@@ -146,6 +146,18 @@ void apply(const ApplyTask& task) {
             else apply_as<Rule, float>(task, places);
         });
     });
+}
+
+// Riders come after so many elements: what they read again is still in a cache.
+constexpr int64_t RIDE_LENGTH = 16 * TILE;
+
+void apply(const ApplyTask& task) {
+    if (!task.rides()) return update_by_rule(task);
+    for (int64_t start = 0; start < task.count; start += RIDE_LENGTH) {
+        const ApplyTask part = task.at(start, std::min(task.count - start, RIDE_LENGTH));
+        if (part.moves) update_by_rule(part);
+        ride(part);
+    }
 }
 
 }  // namespace LRF_ISA

@@ -2,5 +2,6 @@
 // Plain C++ with independent lanes, so that vector code gives the same bits as scalar code.
 
 #include "cpu/tiles.inl"
+#include "cpu/riders.inl"
 #include "cpu/measure.inl"
 #include "cpu/apply.inl"

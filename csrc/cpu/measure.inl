@@ -85,20 +85,30 @@ const C* open_rows(TypedPointer pointer, C* buffer, int count, int rows) {
     return buffer;
 }
 
+// Masked elements of a block are 0, whatever they were.
+template <class C>
+const C* without_masked(const C* block, C* buffer, const Mask& mask, int count, int padded) {
+    if (!mask.words) return block;
+    if (block != buffer) memcpy(buffer, block, static_cast<size_t>(padded) * sizeof(C));
+    clear_masked({buffer, own_dtype<C>()}, mask, count);
+    return buffer;
+}
+
 // Calls body(block, rows, index) for each block.
 template <class C, class Body>
-void over_blocks(TypedPointer pointer, int64_t count, Body body) {
+void over_blocks(TypedPointer pointer, const Mask& mask, int64_t count, Body body) {
     alignas(64) C buffer[BLOCK];
     for (int64_t i = 0, index = 0; i < count; i += BLOCK, ++index) {
         int size = static_cast<int>(count - i < BLOCK ? count - i : BLOCK), rows = rows_of(size);
-        body(open_rows(pointer.at(i), buffer, size, rows), rows, index);
+        const C* block = open_rows(pointer.at(i), buffer, size, rows);
+        body(without_masked(block, buffer, mask.at(i), size, rows * COLUMNS), rows, index);
     }
 }
 
 template <class C>
 double sum_of_squares(TypedPointer pointer, int64_t count) {
     Lanes lanes(count);
-    over_blocks<C>(pointer, count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
+    over_blocks<C>(pointer, Mask(), count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
     return lanes.sum();
 }
 
@@ -108,7 +118,7 @@ Measured measure_as(const MeasureTask& task) {
     Lanes raw(task.count), after(value_clip ? task.count : 0);
     const C inverse = static_cast<C>(task.inverse), bound = static_cast<C>(task.bound);
     decltype(largest_bits(clipped, 0, 0)) largest = 0;
-    over_blocks<C>(task.g, task.count, [&](const C* g, int rows, int64_t index) {
+    over_blocks<C>(task.g, task.mask, task.count, [&](const C* g, int rows, int64_t index) {
         raw.add(g, rows, index);
         largest = largest_bits(g, rows * COLUMNS, largest);
         if (!value_clip) return;

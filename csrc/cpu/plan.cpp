@@ -78,7 +78,7 @@ Sums Step::sums() const {
     return sums;
 }
 
-bool Step::plan(const Call& call) {
+Decided Step::plan(const Call& call) {
     bool nonfinite = false;
     Norm norm = {};
     if (options.measures) {
@@ -90,7 +90,7 @@ bool Step::plan(const Call& call) {
                                   hyperparameters[MAX_GRAD_NORM], norm.seen);
     if (verdict.is_error) {
         latch(state, ERROR_GRADIENT, 0, 0, state.words[STEP], 0.0);
-        return false;
+        return REFUSED;
     }
     if (options.measures) {
         state.write(GRAD_NORM, norm.before);
@@ -101,7 +101,7 @@ bool Step::plan(const Call& call) {
     if (!verdict.skip) plan_tensors();
     count_step(state, verdict.skip, coefficient, options.advance_schedule_on_skip);
     if (options.loss_scale.dynamic) update_loss_scale(state, options.loss_scale, verdict.skip);
-    return !verdict.skip;
+    return verdict.skip ? SKIPPED : PROCEEDS;
 }
 
 void Step::plan_tensors() {

@@ -62,7 +62,7 @@ bool Step::begin(const Call& call) {
         const GroupOptions& group = groups[g].options;
         const double* values = values_of(static_cast<int>(g));
         for (int slot = 0; slot < options.slots; ++slot) {
-            if (now < group.start_step || is_usable(group.ranges[slot], values[slot])) continue;
+            if (!is_read(slot, group, now) || is_usable(group.ranges[slot], values[slot])) continue;
             latch(state, ERROR_HYPERPARAMETER, static_cast<int64_t>(g), slot, now, values[slot]);
             return false;
         }
@@ -85,11 +85,17 @@ static TypedPointer gradient_of(const Call& call, int64_t tensor) {
             static_cast<int>(call.gradients[2 * tensor + 1])};
 }
 
+// The tensor's average is updated, whether or not the tensor moves.
+bool Step::averages(size_t t) const {
+    const GroupPlan& group = group_plans[static_cast<size_t>(tensors[t].group)];
+    return tensors[t].average.data && group.average_weight != NOT_NOW;
+}
+
 // Waking threads costs some microseconds, so the calling thread does small steps alone.
 int Step::threads_for(const Call& call) const {
     int64_t total = 0;
     for (size_t t = 0; t < tensors.size(); ++t)
-        if (is_active[t]) total += tensors[t].count;
+        if (is_active[t] || averages(t)) total += tensors[t].count;
     return total < 2 * TASK ? 1 : call.threads;
 }
 
@@ -103,6 +109,7 @@ void Step::measure(const Call& call, int64_t c) {
     MeasureTask task{};
     task.g = gradient_of(call, chunk.tensor).at(chunk.offset);
     if (group.agc) task.p = tensor.p.at(chunk.offset);
+    task.mask = Mask{tensor.mask, chunk.offset};
     task.count = chunk.count;
     task.double_precision = tensor.p.dtype == FLOAT64;
     task.value_clip = group.value_clip;
@@ -114,26 +121,34 @@ void Step::measure(const Call& call, int64_t c) {
 void Step::apply(const Call& call, int64_t c) {
     const Piece& chunk = chunks[static_cast<size_t>(c)];
     size_t t = static_cast<size_t>(chunk.tensor);
-    if (!is_active[t]) return;
     const TensorRow& tensor = tensors[t];
     const GroupOptions& group = groups[static_cast<size_t>(tensor.group)].options;
-    double bound = group_plans[static_cast<size_t>(tensor.group)].clip_bound;
+    const GroupPlan& plan = group_plans[static_cast<size_t>(tensor.group)];
     double factor = agc[static_cast<size_t>(chunk.unit)];
+    const TypedPointer g = gradient_of(call, chunk.tensor);
     ApplyTask task{};
+    task.moves = decided == PROCEEDS && is_active[t];
+    task.average_weight = decided == PROCEEDS && averages(t) ? plan.average_weight : NOT_NOW;
+    task.zero_gradient = options.zero_grads && g.dtype >= 0;
+    if (!task.moves && task.average_weight == NOT_NOW && !task.zero_gradient) return;
     task.rule = options.rule;
-    task.operands_count = group.operands;
+    task.operands_count = task.moves ? group.operands : 0;
     task.p = tensor.p.at(chunk.offset);
-    task.g = gradient_of(call, chunk.tensor).at(chunk.offset);
-    for (int i = 0; i < group.operands; ++i)
+    if (g.data) task.g = g.at(chunk.offset);
+    for (int i = 0; i < group.operands && task.moves; ++i)
         task.operands[i] = tensor.operands[i].at(chunk.offset);
+    if (tensor.average.data) task.average = tensor.average.at(chunk.offset);
+    task.mask = Mask{tensor.mask, chunk.offset};
     task.count = chunk.count;
     task.double_precision = tensor.p.dtype == FLOAT64;
     task.write_gradient = options.write_grads;
     task.maximize = group.maximize;
     task.prologue =
-        make_prologue(group.maximize, group.value_clip, bound, inverse, factor, coefficient);
-    task.scalars = &rows[row_of_tensor[t]].scalars;
-    task.rounded = &rounded_rows[row_of_tensor[t]];
+        make_prologue(group.maximize, group.value_clip, plan.clip_bound, inverse, factor, coefficient);
+    if (task.moves) {
+        task.scalars = &rows[row_of_tensor[t]].scalars;
+        task.rounded = &rounded_rows[row_of_tensor[t]];
+    }
     call.kernels->apply(task);
 }
 
@@ -145,26 +160,30 @@ Result Step::run(const Call& call) {
     Queue measuring(count), applying(count);
     Gate planned;
     bool measures = options.measures && count > 0;
-    if (!measures) proceed = plan(call);
+    if (!measures) decided = plan(call);
+    auto applies = [&] {
+        return decided == PROCEEDS || (decided == SKIPPED && options.zero_grads);
+    };
     auto over_chunks = [&](auto body) {
         return [&, body](int64_t i) {
             for (int64_t c = tasks[static_cast<size_t>(i)]; c < tasks[static_cast<size_t>(i) + 1]; ++c)
                 body(c);
         };
     };
-    if (measures || proceed)
+    if (measures || applies())
         run_in_threads(threads_for(call), [&] {
             if (measures) {
                 if (measuring.work_off(over_chunks([&](int64_t c) { measure(call, c); }))) {
-                    proceed = plan(call);
+                    decided = plan(call);
                     planned.open();
                 }
                 planned.wait();
             }
-            if (proceed) applying.work_off(over_chunks([&](int64_t c) { apply(call, c); }));
+            if (applies()) applying.work_off(over_chunks([&](int64_t c) { apply(call, c); }));
         });
     evaluate_hyperparameters(call, call.next_values);
-    return {static_cast<int>(state.words[ERROR]), proceed, state.words[STEP]};
+    const bool proceeded = decided == PROCEEDS;
+    return {static_cast<int>(state.words[ERROR]), proceeded, state.words[STEP]};
 }
 
 }  // namespace lrfused

@@ -44,9 +44,10 @@ class Step {
     bool begin(const Call& call);
     void evaluate_hyperparameters(const Call& call, double* values);
     void measure(const Call& call, int64_t chunk);
-    bool plan(const Call& call);
+    Decided plan(const Call& call);
     bool overflows() const;
     bool is_idle(const Piece& chunk) const;
+    bool averages(size_t tensor) const;
     Sums sums() const;
     void plan_units();
     void plan_tensors();
@@ -76,7 +77,8 @@ class Step {
     std::vector<double> agc;         // by unit
     std::vector<char> is_active;
     double inverse = 1.0, coefficient = 1.0;
-    bool clips_before_norm = false, proceed = false;
+    bool clips_before_norm = false;
+    Decided decided = REFUSED;
 };
 
 }  // namespace lrfused

@@ -1,6 +1,7 @@
 // The second launch of a step: apply, compiled once for each rule, which LRF_RULE names.
 #include "cuda/apply.cuh"
 #include "cuda/launch.h"
+#include "cuda/riders.cuh"
 #include "rules/rules.h"
 
 namespace lrfused {
@@ -96,11 +97,15 @@ __device__ static Tile& shared_tile() {
 }
 
 // Tiles last first: what measure read last is still in L2.
+__device__ inline const Piece& tile_of(const Table& table, unsigned block) {
+    return table.tiles[gridDim.x - 1 - block];
+}
+
 template <class Rule, int capacity>
 __global__ void __launch_bounds__(APPLY_THREADS, 4)
     apply(const __grid_constant__ Launch<capacity> a) {
     Tile& tile = shared_tile();
-    const Piece& piece = a.table.tiles[gridDim.x - 1 - blockIdx.x];
+    const Piece& piece = tile_of(a.table, blockIdx.x);
     const Tensor& tensor = a.table.tensors[piece.tensor];
     const GroupOptions& options = a.table.groups[tensor.group].options;
     const TypedPointer g = a.gradient(piece.tensor);
@@ -112,14 +117,14 @@ __global__ void __launch_bounds__(APPLY_THREADS, 4)
             if (k < options.operands) prefetch(tensor.operands[k], piece);
     }
     wait_for_plan();  // on every way, or what is launched after apply would not come after plan
-    const Workspace& workspace = a.workspace;
-    if (!has_gradient || !workspace.decision->proceed || !workspace.groups[tensor.group].active)
-        return;
-    if (threadIdx.x == 0) fill_tile(a, piece, g, tile);
-    __syncthreads();
-    Rule::Operands::with(options.operands, [&](auto operands) {
-        update<Rule, decltype(operands)::value>(tile);
-    });
+    if (parts_of(a, tensor, g).moves) {
+        if (threadIdx.x == 0) fill_tile(a, piece, g, tile);
+        __syncthreads();
+        Rule::Operands::with(options.operands, [&](auto operands) {
+            update<Rule, decltype(operands)::value>(tile);
+        });
+    }
+    if (a.table.rides) ride(a, tile_of(a.table, same_block()));
 }
 
 template <class Rule>

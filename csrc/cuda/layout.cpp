@@ -103,7 +103,8 @@ std::vector<char> lay_out_table(const Description& from, uint64_t address, Table
     table.spans_here = rows.spans_here;
     std::vector<Tensor> tensor_rows;
     for (const TensorRow& t : from.tensors) {
-        tensor_rows.push_back({t.p, {}, t.group});
+        tensor_rows.push_back({t.p, {}, t.average, t.mask, t.group});
+        table.rides |= t.average.data || t.mask || from.options.zero_grads;
         std::copy(t.operands, t.operands + MAX_OPERANDS, tensor_rows.back().operands);
     }
     std::vector<Group> group_rows;

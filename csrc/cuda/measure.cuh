@@ -66,6 +66,20 @@ __device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change c
     return largest;
 }
 
+// Masked elements of rows are 0, whatever they were.
+template <int width, class T>
+__device__ inline void clear_rows(Elements<T, width>* rows, const Mask& mask, int left) {
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r) {
+        read_anew();  // registers for the bits of one row
+        if (r * COLUMNS >= left) break;
+        const uint32_t kept = mask.word(r * COLUMNS);
+#pragma unroll
+        for (int j = 0; j < width; ++j)
+            if (!(kept >> j & 1)) rows[r].x[j] = T();
+    }
+}
+
 template <int width, class T>
 __device__ inline void read_rows(const T* x, int left, Elements<T, width>* rows) {
     const bool is_aligned = reinterpret_cast<uintptr_t>(x) % sizeof(rows->x) == 0;
@@ -84,6 +98,7 @@ __device__ inline void read_rows(const T* x, int left, Elements<T, width>* rows)
 // What a block is about, and what its warps found; shared, so that registers are left for rows.
 struct Found {
     TypedPointer g, p;  // where the chunk starts
+    Mask mask;
     int64_t slot;  // of the results
     int count, quarter;
     bool is_active, value_clip, adapts;
@@ -93,7 +108,7 @@ struct Found {
 
 // One quarter of the lanes of a chunk, by warps; returned is the largest magnitude that this thread
 // saw.
-template <class C, class T, class Change>
+template <class C, class T, bool masked, class Change>
 __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const Found& found,
                                               Change change, double* sums) {
     constexpr int width = 16 / (sizeof(T) > sizeof(C) ? sizeof(T) : sizeof(C));
@@ -113,6 +128,8 @@ __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const
             if (place >= found.count) break;
             Elements<T, width> rows[ROWS];
             read_rows(static_cast<const T*>(pointer.data) + place, found.count - place, rows);
+            if (masked && found.mask.words)
+                clear_rows(rows, found.mask.at(place), found.count - place);
             Magnitude<C> here = add_rows<C>(rows, change, lanes);
             largest = here > largest ? here : largest;
         }
@@ -122,26 +139,26 @@ __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const
     return largest;
 }
 
-template <class C, class Change>
+template <class C, bool masked, class Change>
 __device__ inline Magnitude<C> add_quarter(const TypedPointer& pointer, const Found& found,
                                            Change change, double* sums) {
     Magnitude<C> largest = 0;
     with_type(pointer.dtype, [&](auto number) {
-        largest = add_quarter_as<C, decltype(number)>(pointer, found, change, sums);
+        largest = add_quarter_as<C, decltype(number), masked>(pointer, found, change, sums);
     });
     return largest;
 }
 
 template <class C>
 __device__ inline void measure_as(Found& found) {
-    Magnitude<C> largest = add_quarter<C>(found.g, found, AsItIs<C>(), found.raw);
+    Magnitude<C> largest = add_quarter<C, true>(found.g, found, AsItIs<C>(), found.raw);
     largest = over_warp(largest, [](auto x, auto y) { return x > y ? x : y; });
     if (leads_warp()) found.largest[warp_index()] = from_magnitude(largest);
     if (found.value_clip) {
         Clipped<C> clip = {static_cast<C>(found.inverse), static_cast<C>(found.bound)};
-        add_quarter<C>(found.g, found, clip, found.clipped);
+        add_quarter<C, true>(found.g, found, clip, found.clipped);
     }
-    if (found.adapts) add_quarter<C>(found.p, found, AsItIs<C>(), found.param);
+    if (found.adapts) add_quarter<C, false>(found.p, found, AsItIs<C>(), found.param);
 }
 
 __device__ inline int64_t slot_of(const Part& part) { return part.chunk * QUARTERS + part.quarter; }
@@ -168,6 +185,7 @@ __device__ inline void look_up(const Launched& a, const Part& part, double* regi
     if (!found.is_active) return;
     found.g = g.at(chunk.offset);
     found.p = tensor.p.at(chunk.offset);
+    found.mask = {tensor.mask, chunk.offset};
     found.count = chunk.count;
     found.quarter = part.quarter;
     found.value_clip = options.value_clip;

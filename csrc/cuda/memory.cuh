@@ -24,6 +24,18 @@ __device__ inline void read_anew() {
 #endif
 }
 
+// The same block, but the compiler does not know: what was looked up by it need not stay in
+// registers until it is needed again.
+__device__ inline unsigned same_block() {
+#ifdef __CUDA_ARCH__
+    unsigned block;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+    return block;
+#else
+    return blockIdx.x;
+#endif
+}
+
 // The most that a thread reads or writes at once; a build for the emulation may choose, too.
 #ifndef LRF_WIDEST
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000 && \

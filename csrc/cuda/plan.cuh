@@ -20,8 +20,8 @@ __device__ inline int64_t first_wrong(const Launched& a, int64_t now, int64_t* o
     int64_t first = NOWHERE;
     for (int64_t i = thread_index(); i < places && first == NOWHERE; i += blockDim.x) {
         const GroupOptions& options = table.groups[i / slots].options;
-        if (now >= options.start_step && !is_usable(options.ranges[i % slots], values[i]))
-            first = i;
+        const int slot = static_cast<int>(i % slots);
+        if (is_read(slot, options, now) && !is_usable(options.ranges[slot], values[i])) first = i;
     }
     for (int64_t g = thread_index(); g < table.groups_count; g += blockDim.x)
         a.workspace.groups[g] = group_plan(values + g * slots, table.groups[g].options, now);
@@ -59,7 +59,7 @@ __device__ inline void conclude(const Arguments& a, const Verdict& verdict, doub
         update_loss_scale(a.state, a.options.loss_scale, verdict.skip);
     a.workspace.decision->inverse = inverse;
     a.workspace.decision->coefficient = verdict.coefficient;
-    a.workspace.decision->proceed = !verdict.skip;
+    a.workspace.decision->decided = verdict.skip ? SKIPPED : PROCEEDS;
 }
 
 template <class Launched>
@@ -73,7 +73,7 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     shared.leaders[thread_index()] = NOBODY;
     __syncthreads();
     if (leads) {
-        a.workspace.decision->proceed = false;
+        a.workspace.decision->decided = REFUSED;
         a.workspace.decision->overflows = false;
     }
     const int64_t wrong = first_wrong(a, now, shared.first_wrong);

@@ -10,11 +10,13 @@
 #include "core/plan.h"
 #include "core/typed_pointer.h"
 #include "host/rows.h"
+#include "riders/mask.h"
 
 namespace lrfused {
 
 struct Tensor {
-    TypedPointer p, operands[MAX_OPERANDS];
+    TypedPointer p, operands[MAX_OPERANDS], average;
+    const uint32_t* mask;
     int group;
 };
 
@@ -64,13 +66,13 @@ struct Table {
     int64_t tensors_count, chunks_count, parts_count, tiles_count, units_count, long_units_count;
     int64_t spans_count, spans_here, groups_count, programs_count;
     int registers, scalar_registers;  // that the longest program needs, of schedules and of scalars
-    bool clips_before_norm;
+    bool clips_before_norm, rides;  // the latter: something of it may have riders
 };
 
 // What was decided about a step.
 struct Decision {
     double inverse, coefficient;
-    int proceed;
+    int decided;    // a Decided
     int overflows;  // measure found a gradient that is not finite
     unsigned ticket;
 };

@@ -52,6 +52,8 @@ inline std::vector<TensorRow> read_tensors(const py::list& rows) {
             if (place == MAX_OPERANDS) throw std::invalid_argument("operands: too many");
             t.operands[place++] = read_typed_pointer(operand);
         }
+        t.average = read_typed_pointer(row["average"]);
+        t.mask = reinterpret_cast<const uint32_t*>(row["mask"].cast<int64_t>());
         t.count = row["count"].cast<int64_t>();
         t.unit = row["unit"].cast<int64_t>();
         t.group = row["group"].cast<int>();
@@ -94,6 +96,7 @@ inline std::vector<GroupRow> read_groups(const py::list& rows, const Options& op
         g.agc = row["agc"].cast<int>();
         g.operands = row["operands"].cast<int>();
         g.start_step = row["start_step"].cast<int64_t>();
+        g.average_every = row["average_every"].cast<int64_t>();
         auto ranges = row["ranges"].cast<std::vector<int>>();
         if (ranges.size() != static_cast<size_t>(options.slots))
             throw std::invalid_argument("ranges: there has to be one of each hyperparameter");
@@ -140,6 +143,7 @@ inline Options read_options(const py::dict& row) {
     o.advance_schedule_on_skip = row["advance_schedule_on_skip"].cast<bool>();
     o.raises_on_gradients = row["raises_on_gradients"].cast<bool>();
     o.write_grads = row["write_grads"].cast<bool>();
+    o.zero_grads = row["zero_grads"].cast<bool>();
     o.accumulation_steps = row["accumulation_steps"].cast<double>();
     o.loss_scale = read_policy(row["loss_scale"]);
     return o;

@@ -15,7 +15,8 @@ namespace lrfused {
 // A tensor on another device has a row with a null pointer, so that indices are the same on all
 // devices; nothing is done for it.
 struct TensorRow {
-    TypedPointer p, operands[MAX_OPERANDS];
+    TypedPointer p, operands[MAX_OPERANDS], average;
+    const uint32_t* mask;  // its words, or null
     int64_t count, unit;  // elements; length of an output unit, 0 without units
     int group;
 

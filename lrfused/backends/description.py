@@ -17,7 +17,7 @@ from lrfused.settings.slots import Slot
 
 def description(work: Work) -> tuple[Any, ...]:
     """Tensors, groups, options, programs, state."""
-    tensors = [_tensor(entry) for entry in work.entries]
+    tensors = [_tensor(work.rule, entry) for entry in work.entries]
     groups = [_group(work.rule, options) for options in work.groups]
     programs = [_schedule(work, *place) for place in work.hyper.programs]
     addresses = {name: tensor.data_ptr() for name, tensor in work.state_tensors.items()}
@@ -31,10 +31,12 @@ def _typed_pointer(operand: Operand | None) -> tuple[int, int]:
     return (operand.flat.data_ptr(), CODES[operand.flat.dtype])
 
 
-def _tensor(entry: Entry) -> dict[str, Any]:
+def _tensor(rule: UpdateRule, entry: Entry) -> dict[str, Any]:
     return {
         "p": _typed_pointer(entry.p),
-        "operands": [_typed_pointer(operand) for operand in entry.state],
+        "operands": [_typed_pointer(operand) for operand in entry.state[: len(rule.operands)]],
+        "average": _typed_pointer(entry.average),
+        "mask": 0 if entry.mask is None else entry.mask.data_ptr(),
         "count": entry.p.flat.numel(),
         "unit": entry.unit,
         "group": entry.group,
@@ -47,6 +49,7 @@ def _group(rule: UpdateRule, options: GroupOptions) -> dict[str, Any]:
         "value_clip": options.value_clip,
         "agc": int(options.agc),
         "start_step": options.start_step,
+        "average_every": options.average_every,
         "operands": rule.operands_used(options),
         "ranges": [int(rule.range_of(slot, options)) for slot in Slot],
         "scalars": _program(rule.program(options)),

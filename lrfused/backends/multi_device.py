@@ -189,10 +189,10 @@ class Peer(Share):
 
 
 def _without_memory(entry: Entry) -> Entry:
-    """An entry of another device: sizes and dtypes, and the address 0."""
+    """An entry of another device: sizes and dtypes, and addresses that are 0."""
 
     def elsewhere(operand: Operand) -> Operand:
         return replace(operand, flat=operand.flat.to("meta"))
 
     state = tuple(None if operand is None else elsewhere(operand) for operand in entry.state)
-    return replace(entry, p=elsewhere(entry.p), state=state)
+    return replace(entry, p=elsewhere(entry.p), state=state, mask=None)

@@ -8,6 +8,8 @@ from torch.optim import Optimizer
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.shared_counters import BY_PLACE, NUMBER
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.state.masks import KEY
+from lrfused.state.operands import fresh_state
 
 
 @normal_tensors()
@@ -38,6 +40,14 @@ def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) ->
     for group in saved["param_groups"]:
         group.update({NUMBER: BY_PLACE, **copies})
     counts = books.count(opt.param_groups, opt.state)
+    states = saved["state"]
     for index, own in enumerate(counts.copies(opt.state)):
-        if isinstance(saved["state"].get(index), dict):
-            saved["state"][index] = {**saved["state"][index], **own}
+        if isinstance(states.get(index), dict):
+            states[index] = {**states[index], **own}
+    pairs = zip(books.group_options, opt.param_groups, strict=True)
+    options = [of_group for of_group, group in pairs for _ in group["params"]]
+    masks = books.masks.shown()
+    for index, param in enumerate(counts.params):
+        if param in masks:  # with a state as torch's optimizer would make it, if there is none yet
+            state = states.get(index) or fresh_state(books.rule, options[index], param)
+            states[index] = {**state, KEY: masks[param]}

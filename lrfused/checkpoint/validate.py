@@ -14,17 +14,20 @@ from lrfused.groups.arguments import with_group
 from lrfused.groups.inputs import Inputs, fits, input_values
 from lrfused.groups.shared_counters import KEYS, counters_in
 from lrfused.groups.stored import Stored, schedule_data, stored_in
-from lrfused.groups.text import is_limited
+from lrfused.groups.text import is_on
 from lrfused.memory.checks import check_moment
+from lrfused.memory.dtensor import is_distributed
 from lrfused.rules import RULES, UpdateRule
-from lrfused.rules.rule import always as unconditional
+from lrfused.rules.operand import always as unconditional
 from lrfused.schedules import Schedule
 from lrfused.schedules.payloads import INPUT_DTYPES
 from lrfused.settings.cells import as_number, number_or_nan, pair, read_group
 from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot, is_usable
 from lrfused.state.device_state import Field
-from lrfused.state.operands import operands_in
+from lrfused.state.masks import KEY as MASK
+from lrfused.state.masks import as_mask
+from lrfused.state.operands import own_operands_in
 from lrfused.state.step_counts import Numbers, States, carried_in, carried_keys, is_count
 
 GroupList = list[dict[str, Any]]
@@ -42,6 +45,7 @@ class Loaded:
     stored: list[Stored | None]
     schedules: list[dict[Slot, Schedule]]  # stored ones that will be used
     inputs: list[tuple[Tensor, float]]
+    masks: dict[Tensor, Tensor]
     recovered: Recovered
 
 
@@ -56,6 +60,7 @@ def check(
     saved_groups = _check_shape(groups, saved)
     rule = books.rule
     states = _check_states(rule, groups, saved_groups, saved["state"])
+    masks = _masks(books, states)
     try:
         counters, stored = counters_in(saved_groups), stored_in(saved_groups)
     except ValueError as error:
@@ -79,7 +84,7 @@ def check(
     carried = _carried(rule, states, groups, counts, recovered)
     inputs = input_values(books.hyper.rows, stored, schedules)
     return Loaded(
-        new_groups, states, counts, carried, counters, stored, schedules, inputs, recovered
+        new_groups, states, counts, carried, counters, stored, schedules, inputs, masks, recovered
     )
 
 
@@ -139,6 +144,8 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
     if not state:
         return {}
     always = {operand.key for operand in rule.operands if operand.is_used is unconditional}
+    if state.keys() == {MASK}:
+        return dict(state)
     if missing := (always | ({"step"} if rule.counts else set())) - state.keys():
         raise ValueError(f"state_dict: state of parameter {key} lacks {sorted(missing)}")
     nearest = max(RULES, key=lambda r: (len(state.keys() & set(r.keys)), r is rule))
@@ -149,14 +156,31 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
         )
     checked: dict[str, Any] = {"step": _count(key, state["step"])} if rule.counts else {}
     for name, value in state.items():
-        if name in rule.keys and value is None and name not in always:
+        if name in rule.state_keys and value is None and name not in always:
             continue  # torch's SGD stores None for a missing buffer
-        if name in rule.keys:
+        if name in rule.state_keys:
             device = value.device if isinstance(value, Tensor) else param.device
             check_moment(f"state_dict: state of parameter {key}: {name}", value, param, device)
         if name not in checked:
             checked[name] = value.to(param.device) if isinstance(value, Tensor) else value
     return checked
+
+
+def _masks(books: Bookkeeping, states: States) -> dict[Tensor, Tensor]:
+    """The masks by parameter, which are removed from the states."""
+    found = {}
+    for param, state in states.items():
+        if not isinstance(param, Tensor) or MASK not in state:
+            continue
+        mask, what = state.pop(MASK), f"state_dict: the mask of a parameter of {tuple(param.shape)}"
+        if not isinstance(mask, Tensor) or mask.shape != param.shape:
+            raise ValueError(f"{what} must be a tensor of its shape, got {mask!r:.80}")
+        if is_distributed(mask) != is_distributed(param):
+            raise ValueError(f"{what} is a {type(mask).__name__}, it a {type(param).__name__}")
+        if books.is_captured and param not in books.masks:
+            raise ValueError(f"{what} must be set before a step is captured in a CUDA graph")
+        found[param] = as_mask(mask.to(param.device))
+    return found
 
 
 def _count(key: Any, step: Any) -> float:
@@ -211,10 +235,10 @@ def _check_group(
 
 
 def _schedules(g: int, stored: Stored, books: Bookkeeping, present: Inputs) -> dict[Slot, Schedule]:
-    """The stored schedules, reading the present inputs; those of unused limits are left out."""
+    """The stored schedules, reading the present inputs; those of unused options are left out."""
     made = {}
     for slot in stored.schedules:
-        if slot.is_limit and not is_limited(slot, books.group_options[g], books.options):
+        if slot.is_optional and not is_on(slot, books.group_options[g], books.options):
             continue
         try:
             made[slot] = Schedule.from_dict(schedule_data(stored, slot), present.near(g, slot))
@@ -246,7 +270,7 @@ def _carried(
     for (g, param), count in zip(params, counts, strict=True):
         state = states.get(param, {})
         carried = {key: state.pop(key) for key in carried_keys(rule) if key in state}
-        operands = [operand for _, operand in operands_in(rule, state)]
+        operands = [operand for _, operand in own_operands_in(rule, state)]
         try:
             found = carried_in(rule, carried, count, operands)
         except ValueError as error:

@@ -10,7 +10,7 @@ from lrfused.backends.registry import Choice, choose_for_all
 from lrfused.backends.work import Work
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.bound_table import BoundTable
-from lrfused.memory.checks import check_moment, is_freed
+from lrfused.memory.checks import check_moment, check_param, is_freed
 from lrfused.memory.dtensor import check_is_whole, local
 from lrfused.memory.operands import Entry, check_no_shared_memory, idle_entry, make_entry
 from lrfused.settings.options import Agc
@@ -41,10 +41,11 @@ def bind(
             param,
             g,
             id(param) in gradients
+            or options.average_every > 0
             or bool(states.get(param))
             or (stateless[g] and id(param) in used_before),
         )
-        for g, group in enumerate(groups)
+        for g, (group, options) in enumerate(zip(groups, books.group_options, strict=True))
         for param in group["params"]
     ]
     books.hyper.check_bases(groups)
@@ -63,15 +64,21 @@ def bind(
     for index, (param, g, is_used) in enumerate(uses):
         if is_used:
             operands = states.get(param, {})
-            entries[index] = make_entry(param, g, options[g].agc == Agc.UNIT, rule.keys, operands)
+            in_units = options[g].agc == Agc.UNIT
+            entry = entries[index] = make_entry(param, g, in_units, rule.state_keys, operands)
+            entry.mask = books.masks.bits(param, entry.order, entry.p.flat.device)
     watched = [(tensor, tensor.data_ptr()) for tensor in (state.tensors.steps, *inputs)]
     work = Work(rule, entries, options, books.options, state, books.hyper, watched)
     run = backend.bind(work, instruction_set)
-    return BoundTable(work, backend, run, books.options.measures(options)), newly_initialized
+    measures = books.options.measures(options)
+    return BoundTable(work, backend, run, measures, books.masks), newly_initialized
 
 
 class Use(NamedTuple):
-    """A parameter and its group; ``is_used`` if it has a gradient or state, else not checked."""
+    """A parameter and its group; ``is_used`` if it has a part in steps, else not checked.
+
+    It has one with a gradient, with a state, or if it is averaged.
+    """
 
     param: Tensor
     group: int
@@ -81,6 +88,9 @@ class Use(NamedTuple):
 def _checked_entries(books: Bookkeeping, uses: list[Use], states: States) -> list[Entry]:
     """Check parameters and their state; entries of the parameters alone, without the state yet."""
     options = books.group_options
+    for param, _, is_used in uses:
+        if is_used and param.grad is None:
+            check_param(param)
     entries = [
         make_entry(param, g, options[g].agc == Agc.UNIT, (), {})
         if is_used

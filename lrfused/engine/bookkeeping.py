@@ -18,7 +18,9 @@ from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.settings.cells import Settings, as_number
 from lrfused.settings.options import GroupOptions, Options
 from lrfused.settings.slots import Slot
+from lrfused.state import masks
 from lrfused.state.device_state import DeviceState, Field, Reading
+from lrfused.state.masks import Masks
 from lrfused.state.operands import allocate
 from lrfused.state.step_counts import Counts, Groups, Numbers, States
 from lrfused.warn import warn
@@ -35,13 +37,15 @@ class Bookkeeping:
         self.options, self.known, self.rule = options, known, known.rule
         self.counters = Counters(self.rule, options.loss_scale)
         self.hyper = Hyperparameters(self.rule)
+        self.masks = Masks()
         self.group_options: list[GroupOptions] = []
         self.has_stepped = self.measured = self.scale_was_asked = self.step_was_set = False
+        self.holds_averages = False  # the parameters do, for a while
         self._last_rows: list[Settings] = []  # groups of the last step
         self._captured_rows: list[Settings] | None = None  # groups of captured graphs
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_captured_rows": None}
+        return {**self.__dict__, "_captured_rows": None, "holds_averages": False}
 
     # Groups
 
@@ -123,12 +127,12 @@ class Bookkeeping:
         return not any(map(self.rule.has_state, self.group_options))
 
     def make_states(self, groups: Groups, states: States, params: list[Tensor]) -> None:
-        """Allocate the state of these parameters, as their first step would."""
+        """Allocate the state of these parameters and of averaged ones, as a first step would."""
         wanted = {id(param) for param in params}
         counts = self.count(groups, states)
         for options, group in zip(self.group_options, groups, strict=True):
             for param in group["params"]:
-                if id(param) in wanted:
+                if id(param) in wanted or options.average_every:
                     allocate(self.rule, options, states, param)
         counts.bind(states)
 
@@ -153,11 +157,17 @@ class Bookkeeping:
         found = found_in(self.rule, self.hyper.rows, self.options, groups, states)
         for tensor, value in found.inputs:
             tensor.fill_(value)
+        self.load_masks(_masks_in(groups, states))
         taken = groups[0].get(STEP)
         self.load_counters(groups, found.counters, found.largest_count, again=True)
         self.known.counters.remember_taken(taken)
         if found.different:
             warn(f"param_groups: {found.different}")
+
+    def load_masks(self, loaded: dict[Tensor, Tensor]) -> None:
+        """Set masks as loaded; other parameters keep theirs."""
+        for param, mask in loaded.items():
+            self.masks.set(param, mask)
 
     def load_counts(
         self, groups: Groups, states: States, counts: list[int], carried: list[Numbers]
@@ -267,3 +277,10 @@ class Bookkeeping:
     def note_scale_asked(self) -> None:
         """Record that the caller has read the loss scale, and so may have scaled the loss."""
         self.scale_was_asked = True
+
+
+def _masks_in(groups: Groups, states: States) -> dict[Tensor, Tensor]:
+    """Masks that stand in the states, which are taken out of them."""
+    params = [param for group in groups for param in group["params"]]
+    held = {param: states.get(param) or {} for param in params}
+    return {p: masks.as_mask(s.pop(masks.KEY)) for p, s in held.items() if masks.KEY in s}

@@ -14,6 +14,7 @@ from lrfused.groups.matrix import watched_keys
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.operands import Entry, Place, place_of
 from lrfused.rules import UpdateRule
+from lrfused.state.masks import Masks
 from lrfused.state.step_counts import Groups, States
 
 
@@ -29,14 +30,19 @@ class BoundTable:
     backend: Backend
     run: Runner
     measures: bool
+    masks: Masks
     is_captured: bool = False  # a CUDA graph reads its memory and may be replayed any time
     guard: Any = None
     _is_trusted: bool = False  # the guard matches what the last step left behind
+    _apart: list[int] = field(init=False)  # what is staged even without a gradient
     _state_version: int = field(init=False)  # the state version that the table is bound to
+    _masks_version: int = field(init=False)  # and that of the masks
     _groups_version: int = -1  # the version of the groups that the guard was made for
 
     def __post_init__(self) -> None:
         self._state_version = self.work.state.version
+        self._masks_version = self.masks.version
+        self._apart = [i for i, entry in enumerate(self.work.entries) if self._is_apart(entry)]
 
     # A step
 
@@ -55,7 +61,14 @@ class BoundTable:
             if not self.backend.reads_on_device:
                 scale, found = float(scale), float(found) != 0.0
         work.grad_scale, work.found_inf = scale, found
+        if self._apart:
+            staged = [*staged, *(i for i in self._apart if work.entries[i].param.grad is None)]
         return run_with_copies(self.run, work, staged) if staged else self.run(work)
+
+    def _is_apart(self, entry: Entry) -> bool:
+        """True if it is averaged and something of it is staged: also without a gradient."""
+        averages = self.work.groups[entry.group].average_every > 0
+        return averages and any(operand.staged is not None for operand in entry.operands)
 
     def stage_all(self, with_gradient: list[Tensor]) -> list[int]:
         """Stage every gradient; returns the indices of the parameters that have one."""
@@ -82,7 +95,7 @@ class BoundTable:
         if (
             not self._is_trusted
             or self._groups_version != work.hyper.version
-            or self._state_version != work.state.version
+            or self.is_stale
             or not isinstance(groups, list)
         ):
             return None
@@ -132,8 +145,9 @@ class BoundTable:
 
     @property
     def is_stale(self) -> bool:
-        """True if memory that the table is bound to was replaced."""
-        return self._state_version != self.work.state.version
+        """True if memory that the table is bound to was replaced, or a mask came or went."""
+        versions = (self.work.state.version, self.masks.version)
+        return (self._state_version, self._masks_version) != versions
 
     def is_current(self, books: Bookkeeping) -> bool:
         """True if the table was built for the present groups, options and schedules."""
@@ -171,7 +185,7 @@ def _holds(
         return False
     if "step" in views and place_of(views["step"]) != place:
         return False
-    for operand, key in zip(entry.state, rule.keys, strict=True):
+    for operand, key in zip(entry.state, rule.state_keys, strict=True):
         now = state.get(key)
         if operand is None:
             if now is not None:

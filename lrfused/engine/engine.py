@@ -58,6 +58,8 @@ class Engine:
                 step, which was refused.
         """
         books = self.bookkeeping
+        if books.holds_averages:
+            raise RuntimeError("step: the parameters hold their averages; leave `averaged` first")
         seen = books.counters.look_back(books.group_options)
         newly_initialized: list[Tensor] = []
         staged = self._fast_path(groups, states)
@@ -107,7 +109,7 @@ class Engine:
             return None
         for index in staged:
             param: Any = table.work.entries[index].param
-            check_pair(param, param.grad, self.bookkeeping.options.write_grads)
+            check_pair(param, param.grad, self.bookkeeping.options.changes_gradients)
         return staged
 
     def _slow_path(self, groups: Groups, states: States) -> tuple[list[int] | None, list[Tensor]]:

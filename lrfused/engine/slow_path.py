@@ -30,7 +30,7 @@ def check(
         RuntimeError, TypeError, ValueError: something cannot be used; nothing was changed.
     """
     books.arrange(groups)
-    with_gradient = _checked_gradients(groups, books.options.write_grads)
+    with_gradient = _checked_gradients(groups, books.options.changes_gradients)
     if not with_gradient:
         return None
     capturing = is_capturing(local(with_gradient[0]).device)
@@ -57,7 +57,7 @@ def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:
         check_pair(param, param.grad, writes)
     if writes:
         gradients = [local(p.grad) for p in with_gradient]
-        check_no_shared_memory("gradients (write_grads=True): two", gradients)
+        check_no_shared_memory("gradients (write_grads=True or zero_grads=True): two", gradients)
     return with_gradient
 
 

@@ -12,17 +12,19 @@ from lrfused.memory.operands import Operand
 def run_with_copies(run: Runner, work: Work, places: list[int]) -> Outcome:
     """Run the step, copying tensors that cannot be used in place to buffers and back.
 
-    ``places`` are the indices of the gradients that the guard did not accept.
+    ``places`` are the indices of the gradients that the guard did not accept, and of entries that
+    are staged without a gradient.
     """
     copies: list[Operand] = []
     for index in places:
         entry = work.entries[index]
-        assert entry.param.grad is not None
+        copies += [operand for operand in entry.operands if operand.staged is not None]
+        if entry.param.grad is None:
+            continue
         gradient = Operand.of(entry.param.grad, entry.order)
         work.gradients[index] = gradient
         work.addresses[index] = (gradient.flat.data_ptr(), CODES[gradient.flat.dtype])
-        copies += [operand for operand in entry.operands if operand.staged is not None]
-        if work.options.write_grads:
+        if work.options.changes_gradients:
             copies.append(gradient)
     for operand in copies:
         operand.refresh()

@@ -13,10 +13,19 @@ from lrfused.schedules.check import finite, nonnegative, one_of, positive, whole
 from lrfused.settings.cells import Settings, Value, as_number, read_group
 from lrfused.settings.hints import refuse_what_is_no_number
 from lrfused.settings.options import Agc, DecayMode, GroupOptions, Source
-from lrfused.settings.slots import Range, Slot, is_usable
+from lrfused.settings.slots import OPTIONAL, Range, Slot, is_usable
 
 # Arguments of a parameter group that torch does not have; they are kept outside param_groups.
-COMMON_ARGUMENTS = ("clip_value", "agc", "agc_by", "weight_decay_mode", "peak_lr", "start_step")
+COMMON_ARGUMENTS = (
+    "clip_value",
+    "agc",
+    "agc_by",
+    "ema_decay",
+    "ema_update_every",
+    "weight_decay_mode",
+    "peak_lr",
+    "start_step",
+)
 
 
 def group_arguments(rule: UpdateRule) -> tuple[str, ...]:
@@ -60,6 +69,8 @@ def _source(slot: Slot, value: Any) -> Value:
         checked = finite(name, value) if slot.may_be_negative else nonnegative(name, value)
         if slot.range == Range.BELOW_ONE and checked >= 1.0:
             raise ValueError(f"{name}: must be less than 1, got {value}")
+        if slot.range == Range.UNIT and checked > 1.0:
+            raise ValueError(f"{name}: must be at most 1, got {value}")
         return checked
 
     if isinstance(value, Schedule):
@@ -72,7 +83,7 @@ def _source(slot: Slot, value: Any) -> Value:
             )
         number(float(value))
         return value
-    if slot.is_limit and isinstance(value, float) and value == math.inf:
+    if slot.range == Range.LIMIT and isinstance(value, float) and value == math.inf:
         return value
     refuse_what_is_no_number(name, value)
     return number(value)
@@ -88,14 +99,12 @@ def _with_unique_names(name: str, schedule: Schedule) -> Schedule:
 
 
 def _sources(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> dict[Slot, Value]:
-    """The source of each hyperparameter of a group; limits that are None are left out."""
+    """The source of each hyperparameter of a group; optional ones that are None are left out."""
     sources = {slot: _source(slot, _given(arguments, slot)) for slot in rule.hyperparameters}
-    limits = {
-        Slot.CLIP_VALUE: arguments["clip_value"],
-        Slot.AGC: arguments["agc"],
-        Slot.MAX_GRAD_NORM: max_grad_norm,
+    of_all = {"max_grad_norm": max_grad_norm}
+    given = {
+        slot: value for slot in OPTIONAL if (value := {**arguments, **of_all}[slot.key]) is not None
     }
-    given = {slot: value for slot, value in limits.items() if value is not None}
     return {**sources, **{slot: _source(slot, value) for slot, value in given.items()}}
 
 
@@ -157,9 +166,15 @@ def _options(
         value_clip=arguments["clip_value"] is not None,
         agc=Agc.OFF if arguments["agc"] is None else Agc[agc_by.upper()],
         start_step=whole("start_step", arguments["start_step"], minimum=0, maximum=2**53),
+        average_every=_average_every(arguments),
         peak_lr=_peak_lr(arguments["peak_lr"], arguments["lr"], mode),
         of_rule=of_rule,
     )
+
+
+def _average_every(arguments: dict[str, Any]) -> int:
+    every = whole("ema_update_every", arguments["ema_update_every"], minimum=1, maximum=2**53)
+    return 0 if arguments["ema_decay"] is None else every
 
 
 def source_of(value: Any) -> Source:

@@ -11,7 +11,7 @@ from lrfused.schedules import Schedule
 from lrfused.settings.cells import Settings, read_group
 from lrfused.settings.loss_scale import LossScale
 from lrfused.settings.options import Options
-from lrfused.settings.slots import Slot, limit_of
+from lrfused.settings.slots import Slot, optional_slot
 
 SHOWN = 12
 Found = Iterator[tuple[str, str]]  # a setting, and its value in the checkpoint
@@ -78,14 +78,14 @@ class _Comparison:
     def options_of(
         self, settings: Settings, stored: Stored, taken: set[Slot], *, common: bool
     ) -> Found:
-        """Options and thresholds that differ."""
+        """Options and optional hyperparameters that differ."""
         for name, mine in described_options(self._rule, settings, self._options).items():
-            limit = limit_of(name)
-            if (name in COMMON) != common or name not in stored.options or limit in taken:
+            slot = optional_slot(name)
+            if (name in COMMON) != common or name not in stored.options or slot in taken:
                 continue
             then = stored.options[name]
-            if then == mine == SCHEDULE and limit is not None:
-                if not self._is_stored(settings.cells[limit].schedule, stored, limit):
+            if then == mine == SCHEDULE and slot is not None:
+                if not self._is_stored(settings.cells[slot].schedule, stored, slot):
                     yield name, "another schedule (this optimizer's is kept)"
             elif then != mine:
                 kept = f"{_shown(name, mine)} is kept"

@@ -5,7 +5,6 @@ each, which its copies keep, identifies its settings; it is drawn at random, so 
 those of any other optimizer's groups.
 """
 
-import math
 import numbers
 import secrets
 from collections.abc import Iterable
@@ -31,7 +30,7 @@ from lrfused.settings.cells import (
     written,
 )
 from lrfused.settings.options import GroupOptions, Options
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import OPTIONAL, Slot
 
 GroupList = list[dict[str, Any]]
 
@@ -75,10 +74,7 @@ class KnownGroups:
 
     def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
         """Register a new group, and put this package's keys into its dictionary."""
-        cells = [
-            Cell.of(made.sources.get(slot, math.inf if slot.is_limit else 0.0), slot)
-            for slot in Slot
-        ]
+        cells = [Cell.of(made.sources.get(slot, slot.neutral), slot) for slot in Slot]
         self._seen = [*self._seen, group]
         return self._remember(group, made.options, cells)
 
@@ -223,7 +219,8 @@ def from_group(
     own, usual = arguments.group_arguments(rule), usual_options(rule)
     options = {k: v for k, v in stored.options.items() if k in own}
     found = {k: v for k, v in options.items() if v not in (SCHEDULE, usual.get(k))} | group
-    for slot in (Slot.CLIP_VALUE, Slot.AGC, *rule.hyperparameters):
+    of_groups = (slot for slot in OPTIONAL if slot.key in own)
+    for slot in (*of_groups, *rule.hyperparameters):
         if _is_given(group, slot, settings):
             continue
         schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
@@ -238,7 +235,7 @@ def from_group(
 
 def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> bool:
     """True if the caller set the value; False for a copied mirror or a default."""
-    if slot.is_limit:
+    if slot.is_optional:
         return slot.key in group
     if slot.key not in group:
         return True

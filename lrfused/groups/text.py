@@ -17,7 +17,7 @@ from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import Cell, Settings
 from lrfused.settings.options import Agc, GroupOptions, Options
-from lrfused.settings.slots import LIMITS, Slot
+from lrfused.settings.slots import OPTIONAL, Slot
 
 VERSION = 2
 SCHEDULE = "a schedule"
@@ -85,10 +85,12 @@ def described_options(rule: UpdateRule, settings: Settings, options: Options) ->
     }
     if group.agc != Agc.OFF:
         described["agc_by"] = group.agc.name.lower()
-    for slot in LIMITS:
+    if group.average_every:
+        described["ema_update_every"] = group.average_every
+    for slot in OPTIONAL:
         cell = settings.cells[slot]
-        limit = cell.value if is_limited(slot, group, options) else None
-        described[slot.name.lower()] = SCHEDULE if cell.schedule is not None else limit
+        value = cell.value if is_on(slot, group, options) else None
+        described[slot.key] = SCHEDULE if cell.schedule is not None else value
     return described
 
 
@@ -105,15 +107,19 @@ def described_common_options(options: Options) -> dict[str, Any]:
         "loss_scale": scale,
         "advance_schedule_on_skip": options.advance_schedule_on_skip,
         "write_grads": options.write_grads,
+        "zero_grads": options.zero_grads,
         "always_measure": options.always_measure,
     }
 
 
-def is_limited(slot: Slot, group: GroupOptions, options: Options) -> bool:
-    """True if the clip is switched on, whatever its threshold."""
-    if slot == Slot.MAX_GRAD_NORM:
-        return options.clip_norm
-    return group.value_clip if slot == Slot.CLIP_VALUE else group.agc != Agc.OFF
+def is_on(slot: Slot, group: GroupOptions, options: Options) -> bool:
+    """True if what an optional hyperparameter is for is switched on, whatever its value."""
+    return {
+        Slot.MAX_GRAD_NORM: options.clip_norm,
+        Slot.CLIP_VALUE: group.value_clip,
+        Slot.AGC: group.agc != Agc.OFF,
+        Slot.EMA_DECAY: group.average_every > 0,
+    }[slot]
 
 
 def usual_options(rule: UpdateRule) -> dict[str, Any]:

@@ -46,13 +46,8 @@ def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
         raise RuntimeError(
             f"gradient of {name} is sparse ({gradient.layout}); only dense ones work"
         )
-    for tensor, what in ((param, "params: "), (gradient, "gradient of ")):
-        if tensor.is_meta:
-            raise ValueError(f"{what}{name} is on the meta device: it has no values")
-        if REAL.get(tensor.dtype, tensor.dtype) not in DTYPES:
-            raise TypeError(f"{what}{name} has dtype {tensor.dtype}; supported are {DTYPES}")
-        if is_freed(tensor):
-            raise ValueError(f"{what}{name} has no memory (its storage was freed)")
+    _check_values(param, f"params: {name}")
+    _check_values(gradient, f"gradient of {name}")
     if param.is_complex() != gradient.is_complex():
         raise TypeError(f"gradient of {name} is {gradient.dtype}, the parameter {param.dtype}")
     if param.device != gradient.device:
@@ -61,9 +56,34 @@ def check_pair(param: Tensor, gradient: Tensor, writes: bool) -> None:
         raise ValueError(f"gradient of {name} has another shape, {tuple(gradient.shape)}")
     if writes and overlaps_itself(gradient):
         raise ValueError(
-            f"gradient of {name} cannot be written (write_grads=True): its elements share memory, "
-            f"strides {gradient.stride()}"
+            f"gradient of {name} cannot be written (write_grads=True or zero_grads=True): its "
+            f"elements share memory, strides {gradient.stride()}"
         )
+
+
+def check_param(param: Tensor) -> None:
+    """Refuse a parameter that has a part in steps without a gradient, if no kernel can read it.
+
+    Raises:
+        TypeError: a subclass of Tensor, or a dtype that is not supported.
+        ValueError: no memory behind it.
+    """
+    name = f"params: a parameter of shape {tuple(param.shape)}"
+    if not is_distributed(param) and type(param) not in PLAIN:
+        raise TypeError(
+            f"{name} is of type {type(param).__name__}; only Tensor, Parameter and DTensor are "
+            "supported"
+        )
+    _check_values(local(param), name)
+
+
+def _check_values(tensor: Tensor, what: str) -> None:
+    if tensor.is_meta:
+        raise ValueError(f"{what} is on the meta device: it has no values")
+    if REAL.get(tensor.dtype, tensor.dtype) not in DTYPES:
+        raise TypeError(f"{what} has dtype {tensor.dtype}; supported are {DTYPES}")
+    if is_freed(tensor):
+        raise ValueError(f"{what} has no memory (its storage was freed)")
 
 
 def _check_distributed(name: str, param: Any, gradient: Any) -> None:

@@ -16,6 +16,20 @@ def local(tensor: Tensor) -> Tensor:
     return tensor._local_tensor if is_distributed(tensor) else tensor  # type: ignore[attr-defined]
 
 
+def as_local_of(param: Any, tensor: Tensor) -> Tensor:
+    """A tensor for this rank's part of a parameter: a DTensor if the parameter is one."""
+    if not is_distributed(param):
+        return tensor
+    made: Tensor = type(param).from_local(
+        tensor,
+        *placing(param),
+        run_check=False,
+        shape=param.shape,
+        stride=param.stride(),
+    )
+    return made
+
+
 def placing(tensor: Any) -> tuple[Any, Any]:
     """The mesh and placements of a DTensor."""
     return tensor.device_mesh, tensor.placements

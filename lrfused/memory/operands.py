@@ -96,7 +96,8 @@ class Operand:
 class Entry:
     """A parameter with its rule's operands, None for those missing from the state.
 
-    ``unit`` is the number of elements of an output unit, 0 without units.
+    ``unit`` is the number of elements of an output unit, 0 without units. ``mask`` are the bits
+    of a mask in the order of the vectors, 1 for what is kept.
     """
 
     param: Tensor
@@ -105,7 +106,8 @@ class Entry:
     order: Tensor
     p: Operand
     state: tuple[Operand | None, ...] = ()
-    is_idle: bool = False  # neither gradient nor state: not checked
+    is_idle: bool = False  # it has no part in steps: not checked
+    mask: Tensor | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -114,13 +116,18 @@ class Entry:
         return not copied and not self.p.tensor.is_complex()
 
     @property
+    def average(self) -> Operand | None:
+        """That of the parameter's average: after those of its rule (`UpdateRule.state_keys`)."""
+        return self.state[-1] if self.state else None
+
+    @property
     def operands(self) -> list[Operand]:
         """The operands that exist; before the first gradient there is no state."""
         return [self.p, *(operand for operand in self.state if operand is not None)]
 
 
 def idle_entry(param: Tensor, group: int) -> Entry:
-    """The entry of a parameter that has neither a gradient nor state."""
+    """The entry of a parameter that has no part in steps."""
     nothing = torch.empty(0, device="cpu")
     return Entry(param, group, 0, nothing, Operand(nothing, nothing), is_idle=True)
 

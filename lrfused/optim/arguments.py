@@ -2,8 +2,10 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
+
+from torch import Tensor
 
 from lrfused.schedules.check import boolean, one_of, whole
 from lrfused.settings.cells import Value
@@ -22,6 +24,9 @@ class StepOptions(TypedDict, total=False):
     clip_value: Value | None
     agc: Value | None
     agc_by: str
+    ema_decay: Value | None
+    ema_update_every: int
+    masks: Mapping[Tensor, Tensor] | None
     nonfinite: str
     accumulation_steps: int
     loss_scale: LossScale | float | str | None
@@ -29,6 +34,7 @@ class StepOptions(TypedDict, total=False):
     peak_lr: float | None
     start_step: int
     write_grads: bool
+    zero_grads: bool
     always_measure: bool
     sharded: bool | None
     amp_scaling: bool
@@ -41,6 +47,9 @@ DEFAULTS: StepOptions = {
     "clip_value": None,
     "agc": None,
     "agc_by": "unit",
+    "ema_decay": None,
+    "ema_update_every": 1,
+    "masks": None,
     "nonfinite": "propagate",
     "accumulation_steps": 1,
     "loss_scale": None,
@@ -48,12 +57,21 @@ DEFAULTS: StepOptions = {
     "peak_lr": None,
     "start_step": 0,
     "write_grads": False,
+    "zero_grads": False,
     "always_measure": False,
     "sharded": None,
     "amp_scaling": True,
     "backend": "auto",
 }
-OF_GROUPS = ("clip_value", "agc", "agc_by", "peak_lr", "start_step")
+OF_GROUPS = (
+    "clip_value",
+    "agc",
+    "agc_by",
+    "ema_decay",
+    "ema_update_every",
+    "peak_lr",
+    "start_step",
+)
 
 
 def takes_step_options(init: Callable[..., None]) -> Callable[..., None]:
@@ -93,7 +111,10 @@ def optimizer_options(chosen: dict[str, Any]) -> Options:
         raise ValueError(f"norm_type: must be 2.0 or inf, got {norm_type!r}")
     policies = tuple(member.name.lower() for member in Nonfinite)
     policy = one_of("nonfinite", chosen["nonfinite"], policies)
-    flags = ("advance_schedule_on_skip", "write_grads", "always_measure")
+    flags = ("advance_schedule_on_skip", "write_grads", "zero_grads", "always_measure")
+    switched = {name: boolean(name, chosen[name]) for name in flags}
+    if switched["write_grads"] and switched["zero_grads"]:
+        raise ValueError("zero_grads: must be False with write_grads=True, got True for both")
     return Options(
         clip_norm=chosen["max_grad_norm"] is not None,
         infinity_norm=norm_type == math.inf,
@@ -101,5 +122,5 @@ def optimizer_options(chosen: dict[str, Any]) -> Options:
         accumulation_steps=whole("accumulation_steps", chosen["accumulation_steps"], minimum=1),
         loss_scale=LossScale.of(chosen["loss_scale"]),
         sharded=None if sharded is None else boolean("sharded", sharded),
-        **{name: boolean(name, chosen[name]) for name in flags},
+        **switched,
     )

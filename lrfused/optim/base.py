@@ -19,12 +19,13 @@ from lrfused.optim.arguments import OF_GROUPS, StepOptions, optimizer_options, w
 from lrfused.optim.live import LIVE
 from lrfused.optim.metrics import metrics
 from lrfused.optim.representation import representation
+from lrfused.optim.riding import Riding
 from lrfused.rules import UpdateRule
 from lrfused.schedules.check import boolean, whole
 from lrfused.schedules.expression import MAX_STEP
 
 
-class FusedOptimizer(Optimizer):
+class FusedOptimizer(Riding, Optimizer):
     """The base class of this package's optimizers; construct one of its subclasses.
 
     Order of operations on a gradient: unscale and average, value clip, adaptive clip, global norm
@@ -36,6 +37,12 @@ class FusedOptimizer(Optimizer):
         clip_value: elements of the gradient are clipped to +-clip_value, >= 0, or None.
         agc: threshold of adaptive gradient clipping, >= 0, or None.
         agc_by: "unit" (each output unit: the first dimension; arXiv 2102.06171) or "tensor".
+        ema_decay: keep averages of the weights, a <- decay * a + (1 - decay) * p after each update,
+            in [0, 1], or None; see :meth:`averaged`. The first update copies. Of 16-bit parameters
+            they are float32. Parameters that do not move are averaged, too; skipped steps and steps
+            without any gradient change nothing.
+        ema_update_every: the averages are updated at steps 0, n, 2 n, ..., n >= 1.
+        masks: {parameter: bool tensor}, or None; see :meth:`set_masks`.
         nonfinite: what to do if a gradient is inf or nan: "propagate" (as in torch), "skip" the
             step or "raise". With a loss scale the step is always skipped.
         accumulation_steps: gradients are sums over this many micro-batches and are averaged.
@@ -45,6 +52,7 @@ class FusedOptimizer(Optimizer):
             defaults to lr if that is a number.
         start_step: skip this group until ``start_step`` steps have completed.
         write_grads: write the clipped, unscaled gradients back to ``.grad``.
+        zero_grads: fill all gradients with zeros after the update, also in skipped steps.
         always_measure: measure the gradients for the metrics even where nothing needs it.
         sharded: whether each rank holds only a part of every parameter. None: as the parameters
             indicate (DTensor, FullyShardedDataParallel); False: every rank has all of them anyway
@@ -54,8 +62,8 @@ class FusedOptimizer(Optimizer):
             the parameters' device (see :func:`lrfused.info`; the environment variable
             LRFUSED_BACKEND overrides it); or a dictionary {device type: name}.
 
-    Thresholds may be numbers, Tensors or Schedules. clip_value, agc, agc_by, peak_lr and start_step
-    may also be set in a group.
+    Thresholds and ema_decay may be numbers, Tensors or Schedules. clip_value, agc, agc_by,
+    ema_decay, ema_update_every, peak_lr and start_step may also be set in a group.
     """
 
     rule: ClassVar[UpdateRule]
@@ -95,6 +103,8 @@ class FusedOptimizer(Optimizer):
                 group["fused"] = fused
         self._torch_defaults = dict(self.defaults)
         self._step_supports_amp_scaling = options["amp_scaling"]
+        if options["masks"] is not None:
+            self.set_masks(options["masks"])
 
     def _start_torch(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         """Run the next constructor in the MRO: torch's particular optimizer, or `Optimizer`."""

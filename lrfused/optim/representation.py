@@ -9,7 +9,7 @@ from lrfused.groups.text import COMMON, described_options, usual_options
 from lrfused.rules import UpdateRule
 from lrfused.settings.cells import Settings
 from lrfused.settings.options import Options
-from lrfused.settings.slots import Slot, limit_of
+from lrfused.settings.slots import Slot, optional_slot
 
 
 def representation(name: str, books: Bookkeeping, groups: list[dict[str, Any]]) -> str:
@@ -33,13 +33,13 @@ def _given(rule: UpdateRule, settings: Settings, options: Options) -> Iterator[t
     for slot, cell in zip(Slot, settings.cells, strict=True):
         schedule = cell.schedule
         if schedule is not None:
-            is_limit = slot.is_limit
-            yield slot.argument if is_limit else f"{slot.argument} follows", schedule
+            is_shown = slot.is_optional  # here only, torch's groups do not have it
+            yield slot.argument if is_shown else f"{slot.argument} follows", schedule
     usual = usual_options(rule)
     for name, value in described_options(rule, settings, options).items():
         if name == "loss_scale" and options.loss_scale is not None:
             yield name, options.loss_scale if options.loss_scale.dynamic else value
-        elif usual.get(name) != value and schedules.get(limit_of(name)) is None:
+        elif usual.get(name) != value and schedules.get(optional_slot(name)) is None:
             yield name, value
 
 

@@ -81,7 +81,7 @@ def _step(opt: Live, closure: Callable[[], Any] | None = None) -> Any:
         untraced(opt._update)
         return loss
     grads = [params[i].grad for i in places]
-    writes = opt._engine.bookkeeping.options.write_grads
+    writes = opt._engine.bookkeeping.options.changes_gradients
     inner: Inner = opt._inner  # type: ignore[attr-defined]
     with torch.no_grad():
         torch.ops.lrfused.step(

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lrfused.numerics.rounding import square_root
-from lrfused.rules.rule import CarriedNumber, StateOperand, UpdateRule
+from lrfused.rules.operand import StateOperand
+from lrfused.rules.rule import CarriedNumber, UpdateRule
 from lrfused.rules.symbols import Symbols, decay_factor
 from lrfused.schedules import Schedule, sqrt
 from lrfused.settings.options import GroupOptions

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused.rules.rule import StateOperand, UpdateRule
+from lrfused.rules.operand import StateOperand
+from lrfused.rules.rule import UpdateRule
 from lrfused.rules.symbols import Symbols, decay_factor
 from lrfused.schedules import Schedule
 from lrfused.settings.options import GroupOptions

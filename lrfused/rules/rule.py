@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lrfused.rules.average import AVERAGE
+from lrfused.rules.operand import Condition, StateOperand
 from lrfused.rules.symbols import Symbols
 from lrfused.schedules import Schedule
 from lrfused.schedules.bytecode import Program
@@ -22,24 +24,9 @@ from lrfused.schedules.expression import as_schedule
 from lrfused.settings.options import DecayMode, GroupOptions
 from lrfused.settings.slots import Range, Slot
 
-Condition = Callable[[GroupOptions], bool]
 # (gradient after the prologue, parameter, operands, scalars as 0-dim tensors by name) -> (new
 # parameter, new operands), all in the compute type.
 Update = Callable[[Tensor, Tensor, list[Tensor], Any], tuple[Tensor, list[Tensor]]]
-
-
-def always(_: GroupOptions) -> bool:
-    """True for any options."""
-    return True
-
-
-@dataclass(frozen=True)
-class StateOperand:
-    """A state tensor of the parameter's shape: name, key in torch's state, when it is used."""
-
-    name: str
-    key: str
-    is_used: Condition = always
 
 
 @dataclass(frozen=True)
@@ -94,16 +81,26 @@ class UpdateRule:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys of the operands in torch's state."""
+        """The keys of the rule's own operands in torch's state."""
         return tuple(operand.key for operand in self.operands)
 
+    @property
+    def state_operands(self) -> tuple[StateOperand, ...]:
+        """The rule's own operands, then those that any rule's state may have."""
+        return (*self.operands, AVERAGE)
+
+    @property
+    def state_keys(self) -> tuple[str, ...]:
+        """The keys of all state operands in torch's state."""
+        return tuple(operand.key for operand in self.state_operands)
+
     def operands_used(self, options: GroupOptions) -> int:
-        """The number of operands that a group with these options uses."""
+        """The number of the rule's own operands that a group with these options uses."""
         return sum(operand.is_used(options) for operand in self.operands)
 
     def has_state(self, options: GroupOptions) -> bool:
         """A parameter of such a group has an entry in the optimizer's state after an update."""
-        return self.counts or self.operands_used(options) > 0
+        return self.counts or any(operand.is_used(options) for operand in self.state_operands)
 
     def range_of(self, slot: Slot, options: GroupOptions) -> Range:
         """The range of a hyperparameter in a group with these options."""

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrfused.rules.rule import CarriedNumber, StateOperand, UpdateRule
+from lrfused.rules.operand import StateOperand
+from lrfused.rules.rule import CarriedNumber, UpdateRule
 from lrfused.rules.symbols import Symbols, decay_factor
 from lrfused.schedules import Schedule, select
 from lrfused.settings.options import DecayMode, GroupOptions, Source

@@ -67,6 +67,7 @@ class GroupOptions:
     value_clip: bool = False
     agc: Agc = Agc.OFF
     start_step: int = 0
+    average_every: int = 0  # steps from one update of the averages to the next; 0: no averages
     peak_lr: float = 1.0
     of_rule: dict[str, Any] = field(default_factory=dict)
 
@@ -82,6 +83,7 @@ class Options:
     loss_scale: LossScale | None = None
     advance_schedule_on_skip: bool = False
     write_grads: bool = False
+    zero_grads: bool = False
     always_measure: bool = False
     sharded: bool | None = None  # ranks hold parts of parameters; None: ask each parameter
 
@@ -94,6 +96,11 @@ class Options:
     def raises_on_gradients(self) -> bool:
         """True if a gradient that is not finite is an error; with a loss scale it is expected."""
         return self.nonfinite == Nonfinite.RAISE and self.loss_scale is None
+
+    @property
+    def changes_gradients(self) -> bool:
+        """True if a step writes to gradients."""
+        return self.write_grads or self.zero_grads
 
     def measures(self, groups: list[GroupOptions]) -> bool:
         """True if all gradients must be measured before the first parameter is updated."""

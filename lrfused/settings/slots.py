@@ -4,6 +4,7 @@ Each is a column of a matrix with a row for every parameter group; columns that 
 not use are 0.
 """
 
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -18,11 +19,15 @@ class Range(IntEnum):
     LIMIT = 2  # a threshold, possibly infinite
     POSITIVE = 3
     ZERO = 4
+    UNIT = 5
 
     @property
     def words(self) -> str:
         """The range in words, for error messages."""
-        return ("finite", "in [0, 1)", "0 or greater", "finite and greater than 0", "0")[self]
+        return WORDS[self]
+
+
+WORDS = ("finite", "in [0, 1)", "0 or greater", "finite and greater than 0", "0", "in [0, 1]")
 
 
 class Hyperparameter(NamedTuple):
@@ -32,21 +37,23 @@ class Hyperparameter(NamedTuple):
     range: Range = Range.FINITE
     place: int | None = None
     may_be_negative: bool = False  # as a number; a schedule's values always may
+    is_optional: bool = False  # None leaves it out, and with it what it is for
 
 
 class Slot(IntEnum):
-    """The columns. Plan uses the first three, whose numbers must match csrc/core/options.h."""
+    """The columns. Plan uses the first four, whose numbers must match csrc/core/options.h."""
 
     MAX_GRAD_NORM = 0  # the same for all groups: row 0 is used
     CLIP_VALUE = 1
     AGC = 2
-    LR = 3
-    WEIGHT_DECAY = 4
-    BETA1 = 5
-    BETA2 = 6
-    EPS = 7
-    MOMENTUM = 8
-    DAMPENING = 9
+    EMA_DECAY = 3
+    LR = 4
+    WEIGHT_DECAY = 5
+    BETA1 = 6
+    BETA2 = 7
+    EPS = 8
+    MOMENTUM = 9
+    DAMPENING = 10
 
     @property
     def key(self) -> str:
@@ -74,15 +81,24 @@ class Slot(IntEnum):
         return TABLE[self].may_be_negative
 
     @property
-    def is_limit(self) -> bool:
-        """True for the threshold of a clip, which may be left out."""
-        return self.range == Range.LIMIT
+    def is_optional(self) -> bool:
+        """True for what may be left out: thresholds of clips, the decay of averages.
+
+        These are arguments of ours, which parameter groups do not show.
+        """
+        return TABLE[self].is_optional
+
+    @property
+    def neutral(self) -> float:
+        """The value where it is left out."""
+        return math.inf if self.range == Range.LIMIT else 0.0
 
 
 TABLE = {
-    Slot.MAX_GRAD_NORM: Hyperparameter("max_grad_norm", Range.LIMIT),
-    Slot.CLIP_VALUE: Hyperparameter("clip_value", Range.LIMIT),
-    Slot.AGC: Hyperparameter("agc", Range.LIMIT),
+    Slot.MAX_GRAD_NORM: Hyperparameter("max_grad_norm", Range.LIMIT, is_optional=True),
+    Slot.CLIP_VALUE: Hyperparameter("clip_value", Range.LIMIT, is_optional=True),
+    Slot.AGC: Hyperparameter("agc", Range.LIMIT, is_optional=True),
+    Slot.EMA_DECAY: Hyperparameter("ema_decay", Range.UNIT, is_optional=True),
     Slot.LR: Hyperparameter("lr"),
     Slot.WEIGHT_DECAY: Hyperparameter("weight_decay"),
     Slot.BETA1: Hyperparameter("betas", Range.BELOW_ONE, 0),
@@ -93,12 +109,12 @@ TABLE = {
 }
 
 
-LIMITS = tuple(slot for slot in Slot if slot.is_limit)
+OPTIONAL = tuple(slot for slot in Slot if slot.is_optional)
 
 
-def limit_of(name: str) -> Slot | None:
-    """The threshold slot with this argument name, or None."""
-    return next((slot for slot in LIMITS if slot.key == name), None)
+def optional_slot(name: str) -> Slot | None:
+    """The optional slot with this argument name, or None."""
+    return next((slot for slot in OPTIONAL if slot.key == name), None)
 
 
 def is_usable(kind: Range, value: float) -> bool:
@@ -111,4 +127,6 @@ def is_usable(kind: Range, value: float) -> bool:
         return bool(0.0 < value <= LARGEST_FLOAT32)
     if kind == Range.ZERO:
         return bool(value == 0.0)
+    if kind == Range.UNIT:
+        return bool(0.0 <= value <= 1.0)
     return bool(abs(value) <= LARGEST_FLOAT32)

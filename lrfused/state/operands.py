@@ -1,4 +1,4 @@
-"""The state operands of a parameter, under torch's keys in the optimizer's state."""
+"""The state operands of a parameter, under their keys in the optimizer's state."""
 
 from typing import Any
 
@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from lrfused.rules import UpdateRule
+from lrfused.rules.operand import StateOperand
 from lrfused.settings.options import GroupOptions
+
+WIDER = {
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+    torch.complex32: torch.complex64,
+}
 
 
 def allocate(rule: UpdateRule, options: GroupOptions, states: Any, param: Tensor) -> None:
@@ -18,18 +25,40 @@ def allocate(rule: UpdateRule, options: GroupOptions, states: Any, param: Tensor
     if not rule.has_state(options):
         return
     state = states[param]
-    used = rule.keys[: rule.operands_used(options)]
     made: dict[str, Tensor] = {}
-    if not operands_in(rule, state):
+    if not own_operands_in(rule, state):
         for carried in rule.carried:
             if carried.matters(options):
                 made[carried.key] = torch.tensor(carried.initial, dtype=torch.float64, device="cpu")
-    for key in used:
-        if state.get(key) is None:
-            made[key] = torch.zeros_like(param, memory_format=torch.preserve_format).detach()
+    for operand in rule.state_operands:
+        if operand.is_used(options) and state.get(operand.key) is None:
+            made[operand.key] = new_operand(operand, param)
     state.update(made)  # at once, as the caller may be interrupted anywhere
+
+
+def new_operand(operand: StateOperand, param: Tensor) -> Tensor:
+    """The operand of a parameter before its first update."""
+    dtype = WIDER.get(param.dtype, param.dtype) if operand.widens else param.dtype
+    made = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format).detach()
+    if operand.initial:
+        made.fill_(complex(*[operand.initial] * 2) if made.is_complex() else operand.initial)
+    return made
+
+
+def fresh_state(rule: UpdateRule, options: GroupOptions, param: Tensor) -> dict[str, Tensor]:
+    """The state of a parameter without updates, as torch's optimizer would begin with."""
+    used = rule.operands[: rule.operands_used(options)]
+    state = {operand.key: new_operand(operand, param) for operand in used}
+    if rule.counts:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
+    return state
 
 
 def operands_in(rule: UpdateRule, state: dict[str, Any]) -> list[tuple[str, Any]]:
     """Keys and values of the operands that exist; torch's SGD stores None for a missing one."""
+    return [(key, state[key]) for key in rule.state_keys if state.get(key) is not None]
+
+
+def own_operands_in(rule: UpdateRule, state: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The same of the rule's own operands, which show that an update was made."""
     return [(key, state[key]) for key in rule.keys if state.get(key) is not None]

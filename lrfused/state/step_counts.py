@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lrfused.memory.operands import place_of
 from lrfused.rules import UpdateRule
-from lrfused.state.operands import operands_in
+from lrfused.state.operands import own_operands_in
 
 Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
@@ -137,7 +137,7 @@ class Counts:
             if numbers is None and own:
                 numbers = tuple(self.carried[old].tolist())
             if numbers is None:
-                numbers = recover(g, count, bool(operands_in(self.rule, state)))
+                numbers = recover(g, count, bool(own_operands_in(self.rule, state)))
             new.set(index, count, numbers)
         if [id(p) for p in new.params] != [id(p) for p in self.params]:
             return Moved(new, max(foreign), len(foreign) > 1 and not kept)
@@ -192,7 +192,7 @@ class Counts:
 
     def _is_idle(self, state: dict[str, Any] | None) -> bool:
         """It shows nothing of an update: others than counts are about operands."""
-        return not state or not (self.rule.counts or operands_in(self.rule, state))
+        return not state or not (self.rule.counts or own_operands_in(self.rule, state))
 
     def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Numbers | None:
         """Carried numbers that the caller put into the state; None if the state has our views."""
@@ -200,7 +200,8 @@ class Counts:
         keys = [carried.key for carried in self.rule.carried]
         if old is not None and all(state.get(key) is ours.get(key) for key in keys):
             return None
-        return carried_in(self.rule, state, count, [x for _, x in operands_in(self.rule, state)])
+        operands = [x for _, x in own_operands_in(self.rule, state)]
+        return carried_in(self.rule, state, count, operands)
 
     def is_shown(self, index: int, state: dict[str, Any]) -> bool:
         """True if the state's ``step`` is our count, rounded to float32.

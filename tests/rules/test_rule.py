@@ -15,7 +15,7 @@ from lrfused.backends.description import description
 from lrfused.numerics.elementary import power_integer
 from lrfused.rules import ADAMW, RULES, SGD, sgd
 from lrfused.settings.options import DecayMode, GroupOptions
-from lrfused.settings.slots import LARGEST_FLOAT32, LIMITS, Range, Slot, is_usable
+from lrfused.settings.slots import LARGEST_FLOAT32, OPTIONAL, Range, Slot, is_usable
 
 MANY = 20_000
 
@@ -165,4 +165,4 @@ def test_ranges():
     assert usable[Range.LIMIT] == values[1:8]
     assert usable[Range.POSITIVE] == values[3:6]
     assert usable[Range.ZERO] == values[1:3]
-    assert LIMITS == (Slot.MAX_GRAD_NORM, Slot.CLIP_VALUE, Slot.AGC)
+    assert OPTIONAL == (Slot.MAX_GRAD_NORM, Slot.CLIP_VALUE, Slot.AGC, Slot.EMA_DECAY)

@@ -8,7 +8,7 @@ gradients are converted to it before anything is done with them.
 
 import numpy as np
 
-from lrfused.backends.reference import apply, measure, plan
+from lrfused.backends.reference import apply, measure, plan, riders
 from lrfused.backends.work import Work
 
 
@@ -21,3 +21,6 @@ def step(work: Work) -> None:
         decision = plan.plan(work, groups, measure.measure(work, groups))
     if decision.proceed:
         apply.apply(work, decision)
+        riders.ride(work, decision)
+    if work.options.zero_grads and not decision.refused:
+        riders.zero_gradients(work)

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from lrfused.backends.reference.arithmetic import units_of
+from lrfused.backends.reference.arithmetic import gradient_of, used_operands
 from lrfused.backends.reference.plan import Move, Plan
 from lrfused.backends.work import Work
-from lrfused.memory.operands import Entry, Operand
-from lrfused.numerics.rounding import clamp, compute_type, scalar
+from lrfused.memory.operands import Entry
+from lrfused.numerics.rounding import clamp, scalar
 
 
 def apply(work: Work, decision: Plan) -> None:
@@ -17,7 +17,7 @@ def apply(work: Work, decision: Plan) -> None:
     for index, move in decision.moves.items():
         entry, gradient = work.entries[index], work.gradients[index]
         group, options = decision.groups[entry.group], work.groups[entry.group]
-        g = units_of(entry, gradient.flat.to(compute_type(entry.p.flat)))
+        g = gradient_of(work, index)
         g = g * torch.stack([scalar(f, g) for f in move.pre_scale])[:, None]
         if options.value_clip:
             g = clamp(g, scalar(group.clip_bound, g))
@@ -30,8 +30,7 @@ def apply(work: Work, decision: Plan) -> None:
 
 def update(work: Work, g: Tensor, entry: Entry, move: Move) -> None:
     """The rule's update, in the compute type."""
-    used = work.rule.operands_used(work.groups[entry.group])
-    operands: list[Operand] = [operand for operand in entry.state[:used] if operand is not None]
+    operands = used_operands(work, entry)
     scalars = SimpleNamespace(**{name: scalar(value, g) for name, value in move.scalars.items()})
     state = [operand.flat.to(g.dtype) for operand in operands]
     p, state = work.rule.update(g, entry.p.flat.to(g.dtype), state, scalars)

@@ -1,15 +1,36 @@
 """What the phases of the reference have in common."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lrfused.backends.work import Work
-from lrfused.memory.operands import Entry
+from lrfused.memory.bits import unpack
+from lrfused.memory.operands import Entry, Operand
+from lrfused.numerics.rounding import compute_type
 
 
 def units_of(entry: Entry, flat: Tensor) -> Tensor:
     """A flat vector as a matrix with a row a unit; one row without units."""
     return flat.view(-1, entry.unit) if entry.unit else flat.view(1, -1)
+
+
+def kept_of(entry: Entry) -> Tensor | None:
+    """Which elements a mask keeps, as a bool vector; None without a mask."""
+    return None if entry.mask is None else unpack(entry.mask, entry.p.flat.numel())
+
+
+def gradient_of(work: Work, index: int) -> Tensor:
+    """A gradient by units, in the compute type; masked elements are 0, whatever they were."""
+    entry, kept = work.entries[index], kept_of(work.entries[index])
+    g = work.gradients[index].flat.to(compute_type(entry.p.flat))
+    return units_of(entry, g if kept is None else torch.where(kept, g, torch.zeros_like(g)))
+
+
+def used_operands(work: Work, entry: Entry) -> list[Operand]:
+    """The operands of the rule that a parameter's group uses."""
+    used = work.rule.operands_used(work.groups[entry.group])
+    return [operand for operand in entry.state[:used] if operand is not None]
 
 
 def inverse_scale(work: Work) -> float:

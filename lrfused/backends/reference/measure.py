@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lrfused.backends.reference.arithmetic import inverse_scale, units_of
+from lrfused.backends.reference.arithmetic import gradient_of, inverse_scale, units_of
 from lrfused.backends.reference.scalars import GroupPlan
 from lrfused.backends.work import Work
 from lrfused.numerics.norm import sums_of_squares
-from lrfused.numerics.rounding import clamp, compute_type, scalar
+from lrfused.numerics.rounding import clamp, scalar
 
 
 @dataclass
@@ -36,14 +36,13 @@ def measure(work: Work, groups: list[GroupPlan]) -> dict[int, Measured]:
 def _of_gradient(work: Work, index: int, group: GroupPlan) -> Measured:
     entry = work.entries[index]
     options = work.groups[entry.group]
-    dtype = compute_type(entry.p.flat)
-    g = units_of(entry, work.gradients[index].flat.to(dtype))
+    g = gradient_of(work, index)
     clipped = param = None
     if options.value_clip:
         inverse = scalar(inverse_scale(work), g)
         clipped = sums_of_squares(clamp(g * inverse, scalar(group.clip_bound, g)))
     if options.agc:
-        param = sums_of_squares(units_of(entry, entry.p.flat.to(dtype)))
+        param = sums_of_squares(units_of(entry, entry.p.flat.to(g.dtype)))
     magnitude = g.abs().double()
     zero = torch.zeros((g.shape[0], 1), dtype=torch.float64, device=g.device)
     largest = torch.cat([zero, magnitude], 1).amax(1)

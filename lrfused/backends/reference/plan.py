@@ -34,10 +34,14 @@ class Move:
 
 @dataclass
 class Plan:
-    """What apply is told; moves by the parameter's place in the table."""
+    """What apply is told; moves by the parameter's place in the table.
+
+    Of a step that is ``refused`` nothing is done, of one that is skipped only zero_grads.
+    """
 
     proceed: bool
     groups: list[GroupPlan]
+    refused: bool = False
     moves: dict[int, Move] = field(default_factory=dict)
 
 
@@ -50,7 +54,8 @@ def begin(work: Work) -> list[GroupPlan] | None:
     for g, options in enumerate(work.groups):
         for slot in Slot:
             kind = work.rule.range_of(slot, options)
-            if now >= options.start_step and not is_usable(kind, values[g, slot]):
+            is_read = now >= options.start_step or slot == Slot.EMA_DECAY
+            if is_read and not is_usable(kind, values[g, slot]):
                 state.words[Field.ERROR_SLOT] = slot
                 _refuse(work, Error.HYPERPARAMETER, g, values[g, slot])
                 return None
@@ -87,7 +92,7 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
         if nonfinite and options.raises_on_gradients and not work.found_inf:
             state.words[Field.ERROR] = Error.GRADIENT
             state.words[Field.ERROR_STEP] = state.words[Field.STEP]
-            return Plan(False, groups)
+            return Plan(False, groups, refused=True)
         if options.clip_norm:
             coefficient = clip_coefficient(work.max_grad_norm(), seen)
         state.floats[Field.GRAD_NORM] = norm

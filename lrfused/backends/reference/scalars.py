@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrfused.rules.average import average_weight
 from lrfused.settings.loss_scale import LossScale
 from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import LARGEST_FLOAT32, Slot
@@ -15,17 +16,19 @@ UNIT_NORM_FLOOR = 1e-3
 
 @dataclass
 class GroupPlan:
-    """What plan and measure use of a group, in float64; all else is a matter of its rule."""
+    """What a step uses of a group besides its rule, in float64."""
 
     active: bool
     clip_bound: float
     agc: float
+    average_weight: float
 
 
 def group_plan(values: np.ndarray, options: GroupOptions, now: int) -> GroupPlan:
     """Of one group."""
     bound = values[Slot.CLIP_VALUE] if options.value_clip else np.inf
-    return GroupPlan(now >= options.start_step, bound, values[Slot.AGC])
+    weight = average_weight(float(values[Slot.EMA_DECAY]), options.average_every, now)
+    return GroupPlan(now >= options.start_step, bound, values[Slot.AGC], weight)
 
 
 def agc_coefficient(threshold: float, gradient: float, weight: float) -> float:

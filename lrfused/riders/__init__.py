@@ -1,0 +1,1 @@
+"""What goes along in the pass, as users see it: masks and averages of the weights."""

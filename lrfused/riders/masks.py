@@ -1,0 +1,78 @@
+"""Setting, changing and taking away the masks of an optimizer's parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.memory.dtensor import is_distributed, local, placing
+from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.state.masks import masked_out
+from lrfused.state.operands import operands_in
+
+Given = Mapping[Tensor, Tensor | None]
+
+
+@normal_tensors()
+def set_masks(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
+    """Set these masks (None: take one away); masked weights and their state become 0 at once."""
+    _check(books, opt, masks)
+    for param, mask in masks.items():
+        if mask is None:
+            books.masks.take_away(param, keeps_memory=books.is_captured)
+        else:
+            books.masks.set(param, mask)
+    clear(books, opt, {param: mask for param, mask in masks.items() if mask is not None})
+
+
+@torch.no_grad()
+def clear(books: Bookkeeping, opt: Optimizer, masks: Mapping[Tensor, Tensor]) -> None:
+    """Make masked weights and their state 0."""
+    for param, mask in masks.items():
+        state = opt.state.get(param) or {}
+        for tensor in (param.detach(), *(x for _, x in operands_in(books.rule, state))):
+            local(tensor).masked_fill_(masked_out(param, mask), 0)
+
+
+def _check(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            f"masks: must be a dictionary {{parameter: bool tensor}}, got {type(masks).__name__}"
+        )
+    known = {id(param) for group in opt.param_groups for param in group["params"]}
+    for param, mask in masks.items():
+        if not isinstance(param, Tensor) or id(param) not in known:
+            raise ValueError(f"masks: {_named(param)} is not a parameter of this optimizer")
+        if mask is None:
+            continue
+        _check_mask(param, mask)
+        if books.is_captured and param not in books.masks:
+            raise RuntimeError(
+                f"masks: {_named(param)} had no mask when a step was captured in a CUDA graph, "
+                "which reads those that there were; set one (all True) before the capture"
+            )
+
+
+def _named(param: Any) -> str:
+    shape = f" of shape {tuple(param.shape)}" if isinstance(param, Tensor) else ""
+    return f"a {type(param).__name__}{shape}"
+
+
+def _check_mask(param: Tensor, mask: Any) -> None:
+    what = f"masks: the mask of a parameter of shape {tuple(param.shape)}"
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.layout != torch.strided:
+        kind = f"a {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"{what} must be a dense tensor of bools, got {kind}")
+    if mask.shape != param.shape:
+        raise ValueError(f"{what} must have its shape, got {tuple(mask.shape)}")
+    if mask.device != param.device:
+        raise ValueError(f"{what} must be on its device {param.device}, got {mask.device}")
+    if is_distributed(mask) != is_distributed(param) or (
+        is_distributed(param) and placing(mask) != placing(param)
+    ):
+        raise ValueError(f"{what} must be a DTensor with its placements, as the parameter")
+    if mask.is_meta:
+        raise ValueError(f"{what} is on the meta device: it has no values")
