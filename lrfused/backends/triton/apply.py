@@ -6,8 +6,9 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from lrfused.backends.triton.memory import element_size, pointer, read, write
+from lrfused.backends.triton.memory import pointer, read, write
 from lrfused.backends.triton.record import make_record
+from lrfused.backends.triton.riders import ride_apart, start_of
 from lrfused.backends.triton.rules import update
 from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
@@ -32,6 +33,8 @@ from lrfused.backends.triton.words import (
     PART_TENSOR,
     PART_UNIT,
     PROCEED,
+    PROCEEDS,
+    RIDES,
     TENSOR_GROUP,
     TENSOR_P,
     TENSOR_SIZE,
@@ -79,12 +82,6 @@ def update_tile(
         write(at.state[i], offsets, present, state[i], KINDS[AT + KIND_STATE + i])
     if WRITE_GRADS & FLAGS:
         write(at.g, offsets, present, g * r.sign, G)
-
-
-@triton.jit
-def start_of(address, offset, DTYPE: tl.constexpr):
-    """The address of an element."""
-    return address + offset * element_size(DTYPE)
 
 
 @triton.jit
@@ -198,22 +195,30 @@ def apply_kernel(
     group = tl.load(table.tensors + tensor * TENSOR_SIZE + TENSOR_GROUP)
     kind = tl.load(gradients + tensor * GRADIENT_SIZE + GRADIENT_KIND)
     start = tl.load(table.groups + group * GROUP_SIZE + GROUP_START)
-    proceed = tl.load(decided.words + PROCEED) != 0
-    if proceed & (kind >= 0) & (tl.load(decided.words + NOW) >= start):
-        COUNT: tl.constexpr = len(KINDS) // KIND_SIZE
+    proceed = tl.load(decided.words + PROCEED) == PROCEEDS
+    moves = proceed & (kind >= 0) & (tl.load(decided.words + NOW) >= start)
+    COUNT: tl.constexpr = len(KINDS) // KIND_SIZE
+    if moves:
         if COUNT == 1:
             apply_stretch(table, gradients, decided, stretch, RULE, SCALARS, KINDS, 0, FLAGS)
         else:
             for K in tl.static_range(COUNT):
-                if kind == K:
-                    apply_apart(
-                        table,
-                        gradients,
-                        decided,
-                        stretch,
-                        RULE,
-                        SCALARS,
-                        KINDS,
-                        K * KIND_SIZE,
-                        FLAGS,
-                    )
+                if KINDS[K * KIND_SIZE + KIND_G] >= 0:  # noqa: SIM102 (for the compiler)
+                    if kind == K:
+                        apply_apart(
+                            table,
+                            gradients,
+                            decided,
+                            stretch,
+                            RULE,
+                            SCALARS,
+                            KINDS,
+                            K * KIND_SIZE,
+                            FLAGS,
+                        )
+    if RIDES & FLAGS:
+        tl.debug_barrier()  # other threads may read what was written
+        kind = tl.where(kind >= 0, kind, -2 - kind)
+        for K in tl.static_range(COUNT):
+            if kind == K:
+                ride_apart(table, gradients, decided, stretch, moves, KINDS, K * KIND_SIZE, FLAGS)

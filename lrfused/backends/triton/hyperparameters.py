@@ -8,6 +8,7 @@ from lrfused.backends.triton.memory import as_bits
 from lrfused.backends.triton.program import evaluate
 from lrfused.backends.triton.words import (
     BELOW_ONE,
+    EMA_DECAY,
     FIELDS,
     GROUP_RANGES,
     GROUP_SIZE,
@@ -24,6 +25,7 @@ from lrfused.backends.triton.words import (
     SHAPES_COUNT,
     SHAPES_FIRST,
     SLOTS,
+    UNIT,
     VALUES,
     WIDTH,
     ZERO,
@@ -78,13 +80,16 @@ def first_unusable(table, decided, now):
         value = tl.load(decided.matrix + place, mask=present, other=0.0)
         slot = place % SLOTS
         row = table.groups + place // SLOTS * GROUP_SIZE
-        present = present & (tl.load(row + GROUP_START, mask=present, other=0) <= now)
+        # Averages go on before a group starts.
+        started = tl.load(row + GROUP_START, mask=present, other=0) <= now
+        present = present & (started | (slot == EMA_DECAY))
         kind = tl.load(row + GROUP_RANGES + slot, mask=present, other=0)
         usable = (value <= LARGEST_FLOAT32) & (value >= -LARGEST_FLOAT32)
         usable = tl.where(kind == POSITIVE, usable & (value > 0.0), usable)
         usable = tl.where(kind == LIMIT, value >= 0.0, usable)
         usable = tl.where(kind == BELOW_ONE, (value >= 0.0) & (value < 1.0), usable)
         usable = tl.where(kind == ZERO, value == 0.0, usable)
+        usable = tl.where(kind == UNIT, (value >= 0.0) & (value <= 1.0), usable)
         here = tl.min(tl.where(present & (usable == 0), place.to(tl.int64), NOWHERE), 0)
         first = tl.where(here < first, here, first)
     return tl.where(first == NOWHERE, -1, first)

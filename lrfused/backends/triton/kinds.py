@@ -11,19 +11,34 @@ from lrfused.memory.formats import CODES, DTYPES
 Kind = tuple[int, ...]  # words.KIND_P and what follows it
 
 
-def kind(p: int, g: int, state: Sequence[int], agc: bool = False, clip: bool = False) -> Kind:
-    """Of the codes of dtypes, and whether the gradient is clipped by unit and by value."""
+def kind(
+    p: int,
+    g: int,
+    state: Sequence[int],
+    agc: bool = False,
+    clip: bool = False,
+    mask: bool = False,
+    average: int = -1,
+) -> Kind:
+    """Of the codes of dtypes; whether the gradient is clipped by unit and by value, or masked."""
     # As many elements for each thread as make 16 bytes of the smallest dtype, or 4.
     smallest = min(DTYPES[code].itemsize for code in (p, g, *state))
+    each = 8 if smallest == torch.half.itemsize else 4
     unused = (-1,) * (int(w.OPERANDS) - len(state))
-    return (p, g, int(agc), int(clip), 8 if smallest == torch.half.itemsize else 4, *state, *unused)
+    return (p, g, int(agc), int(clip), each, int(mask), average, *state, *unused)
 
 
 def kind_of(work: Work, index: int) -> Kind:
-    """Of a tensor with a gradient."""
+    """Of a tensor with a gradient, or of one that is averaged without."""
     entry = work.entries[index]
     group = work.groups[entry.group]
+    mask, average = entry.mask is not None, -1
+    if entry.average is not None and group.average_every:
+        average = CODES[entry.average.flat.dtype]
+    p = CODES[entry.p.flat.dtype]
+    if work.addresses[index, 1] < 0:
+        return kind(p, -1, (), mask=mask, average=average)
     operands = entry.state[: work.rule.operands_used(group)]
     state = [CODES[operand.flat.dtype] for operand in operands if operand is not None]
     g = int(work.addresses[index, 1])
-    return kind(CODES[entry.p.flat.dtype], g, state, bool(group.agc), group.value_clip)
+    return kind(p, g, state, bool(group.agc), group.value_clip, mask, average)

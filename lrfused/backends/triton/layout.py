@@ -99,8 +99,11 @@ def _tensor_rows(work: Work) -> Words:
     for row, entry in zip(rows, work.entries, strict=True):
         row[w.TENSOR_P] = entry.p.flat.data_ptr()
         row[w.TENSOR_GROUP] = entry.group
-        for place, operand in enumerate(entry.state, int(w.TENSOR_STATE)):
+        own = entry.state[: len(work.rule.operands)]
+        for place, operand in enumerate(own, int(w.TENSOR_STATE)):
             row[place] = 0 if operand is None else operand.flat.data_ptr()
+        row[w.TENSOR_AVERAGE] = 0 if entry.average is None else entry.average.flat.data_ptr()
+        row[w.TENSOR_MASK] = 0 if entry.mask is None else entry.mask.data_ptr()
     return rows
 
 
@@ -110,6 +113,7 @@ def _group_rows(work: Work, programs: Programs) -> Words:
         row[w.GROUP_START] = group.start_step
         row[w.GROUP_AGC] = group.agc
         row[w.GROUP_MAXIMIZE] = group.maximize
+        row[w.GROUP_AVERAGE_EVERY] = group.average_every
         for slot, place in OWN_PROGRAMS:
             row[place : place + 2] = programs.places.get((slot, index), (-1, -1))
         row[int(w.GROUP_RANGES) :] = [work.rule.range_of(slot, group) for slot in Slot]
@@ -194,6 +198,8 @@ def flags_of(work: Work) -> int:
     """The options that kernels are compiled for."""
     options, groups = work.options, work.groups
     policy = options.loss_scale
+    rides = options.zero_grads or any(group.average_every for group in groups)
+    rides |= any(entry.mask is not None for entry in work.entries)
     chosen = (
         (w.MEASURES, options.measures(groups)),
         (w.CLIP_NORM, options.clip_norm),
@@ -203,6 +209,8 @@ def flags_of(work: Work) -> int:
         (w.ADVANCES_ON_SKIP, options.advance_schedule_on_skip),
         (w.DYNAMIC_SCALE, policy is not None and policy.dynamic),
         (w.WRITE_GRADS, options.write_grads),
+        (w.ZERO_GRADS, options.zero_grads),
+        (w.RIDES, rides),
         (w.CLIPS_BEFORE_NORM, any(g.value_clip or g.agc for g in groups)),
         (w.ADAPTIVE, any(g.agc for g in groups)),
     )

@@ -7,6 +7,7 @@ import triton.language as tl
 from lrfused.backends.triton.memory import NAN_BITS, as_bits, element_size
 from lrfused.backends.triton.norm import half_sums
 from lrfused.backends.triton.plan import finish_and_plan
+from lrfused.backends.triton.riders import bits_of
 from lrfused.backends.triton.scalars import inverse_scale, value_bound
 from lrfused.backends.triton.tickets import is_last
 from lrfused.backends.triton.words import (
@@ -24,6 +25,7 @@ from lrfused.backends.triton.words import (
     KIND_AGC,
     KIND_CLIP,
     KIND_G,
+    KIND_MASK,
     KIND_P,
     KIND_SIZE,
     ONLY_MEASURES,
@@ -66,6 +68,7 @@ def measure_half(
 ):
     """Half a chunk of a tensor of this kind."""
     P: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_P]
+    MASKED: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_MASK]
     G: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_G]
     AGC: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_AGC]
     CLIP: tl.constexpr = KINDS[KIND * KIND_SIZE + KIND_CLIP]
@@ -83,7 +86,10 @@ def measure_half(
         bound = value_bound(table, call, state, tl.load(row + TENSOR_GROUP), SHAPES)
     g = tl.load(call.gradients + tensor * GRADIENT_SIZE + GRADIENT_ADDRESS)
     g += offset * element_size(G)
-    raw, clipped, bits = half_sums(g, second, count, rounded, bound.to(COMPUTE), G, DOUBLE, CLIP)
+    mask = bits_of(row, offset)
+    raw, clipped, bits = half_sums(
+        g, mask, second, count, rounded, bound.to(COMPUTE), G, DOUBLE, CLIP, MASKED
+    )
     magnitude = bits.to(COMPUTE, bitcast=True)
     # A gradient that is finite may overflow when it is unscaled in the compute type.
     overflows = ((magnitude * rounded < INFINITY) == 0).to(tl.int64)
@@ -96,7 +102,9 @@ def measure_half(
     tl.store(measured.findings + slot, overflows * OVERFLOWS + (ACTIVE + CLIPPED * CLIP))
     if AGC:
         p = tl.load(row + TENSOR_P) + offset * element_size(P)
-        weight, _clipped, _largest = half_sums(p, second, count, 1.0, 1.0, P, DOUBLE, False)
+        weight, _clipped, _largest = half_sums(
+            p, mask, second, count, 1.0, 1.0, P, DOUBLE, False, False
+        )
         tl.store(measured.param + slot, weight)
 
 
@@ -165,8 +173,9 @@ def measure_kernel(
             measure_half(table, call, state, measured, chunk, second, KINDS, 0, SHAPES)
         else:
             for K in tl.static_range(COUNT):
-                if kind == K:
-                    measure_apart(table, call, state, measured, chunk, second, KINDS, K, SHAPES)
+                if KINDS[K * KIND_SIZE + KIND_G] >= 0:  # noqa: SIM102 (for the compiler)
+                    if kind == K:
+                        measure_apart(table, call, state, measured, chunk, second, KINDS, K, SHAPES)
     if (ONLY_MEASURES & FLAGS) == 0:
         span = chunk // SPAN
         if is_last(measured.tickets + 1 + span, tl.load(table.spans + span)):

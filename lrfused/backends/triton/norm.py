@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from lrfused.backends.triton.memory import pointer, read
+from lrfused.backends.triton.riders import keeps
 from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
     BLOCK,
@@ -39,22 +40,30 @@ def pairwise_sum(x, LEVELS: tl.constexpr):
 @triton.jit
 def read_rows(
     start,
+    mask,
     offset,
     last,
     first,
     COUNT: tl.constexpr,
     DTYPE: tl.constexpr,
     DOUBLE: tl.constexpr,
+    MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """Rows of 16 blocks: COUNT vectors, in which a lane is a column of a block."""
+    """Rows of 16 blocks: COUNT vectors, in which a lane is a column of a block.
+
+    MASKED elements are 0, whatever they are in memory.
+    """
     lane = tl.arange(0, LANES)
     column = offset + lane // COLUMNS * BLOCK + lane % COLUMNS
     rows = ()
     for row in tl.static_range(COUNT):
         place = column + (first + row) * COLUMNS
         present = None if WHOLE else place < last
-        rows = rows + (read(start, place, present, DTYPE, DOUBLE),)
+        x = read(start, place, present, DTYPE, DOUBLE)
+        if MASKED:
+            x = tl.where(keeps(mask, place, present), x, 0.0)
+        rows = rows + (x,)
     return rows
 
 
@@ -90,6 +99,7 @@ def clip_rows(x, inverse, bound, COUNT: tl.constexpr):
 @triton.jit
 def exact_sums(
     start,
+    mask,
     offset,
     last,
     inverse,
@@ -97,6 +107,7 @@ def exact_sums(
     DTYPE: tl.constexpr,
     DOUBLE: tl.constexpr,
     CLIP: tl.constexpr,
+    MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
     """(column sums of squares in float64, bits of the largest magnitudes), from memory.
@@ -106,7 +117,7 @@ def exact_sums(
     sums = tl.full((LANES,), 0.0, tl.float64)
     largest = tl.full((LANES,), 0, tl.int64 if DOUBLE else tl.int32)
     for half in range(0, 2):
-        x = read_rows(start, offset, last, half * 4, 4, DTYPE, DOUBLE, WHOLE)
+        x = read_rows(start, mask, offset, last, half * 4, 4, DTYPE, DOUBLE, MASKED, WHOLE)
         if CLIP:
             x = clip_rows(x, inverse, bound, 4)
         bits = largest_bits(x, 4, DOUBLE)
@@ -137,19 +148,23 @@ def unsafe(sums, largest):
 def safe_sums(
     x,
     start,
+    mask,
     offset,
     last,
     inverse,
     bound,
     DTYPE: tl.constexpr,
     CLIP: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     """Column sums of eight float32 rows: what enters the lanes."""
     sums = column_sums(x)
     redo = unsafe(sums, largest_bits(x, 8, False))
     result = sums.to(tl.float64)
     if tl.max(redo.to(tl.int32), 0) > 0:
-        exact, _largest = exact_sums(start, offset, last, inverse, bound, DTYPE, False, CLIP, False)
+        exact, _largest = exact_sums(
+            start, mask, offset, last, inverse, bound, DTYPE, False, CLIP, MASKED, False
+        )
         result = tl.where(redo, exact, result)
     return result
 
@@ -160,6 +175,7 @@ def add_turns(
     clipped,
     largest,
     address,
+    mask,
     first,
     last,
     inverse,
@@ -167,25 +183,30 @@ def add_turns(
     DTYPE: tl.constexpr,
     DOUBLE: tl.constexpr,
     CLIP: tl.constexpr,
+    MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
     """The lanes (squares, those of the clipped gradient, largest magnitudes) after some turns."""
     start = pointer(address, DTYPE, WHOLE)
     for offset in range(first, last, TURN):
         if DOUBLE:
-            sums, bits = exact_sums(start, offset, last, inverse, bound, DTYPE, True, False, WHOLE)
+            sums, bits = exact_sums(
+                start, mask, offset, last, inverse, bound, DTYPE, True, False, MASKED, WHOLE
+            )
             if CLIP:
                 again, _largest = exact_sums(
-                    start, offset, last, inverse, bound, DTYPE, True, True, WHOLE
+                    start, mask, offset, last, inverse, bound, DTYPE, True, True, MASKED, WHOLE
                 )
                 clipped += again
         else:
-            x = read_rows(start, offset, last, 0, 8, DTYPE, False, WHOLE)
+            x = read_rows(start, mask, offset, last, 0, 8, DTYPE, False, MASKED, WHOLE)
             bits = largest_bits(x, 8, False)
-            sums = safe_sums(x, start, offset, last, inverse, bound, DTYPE, False)
+            sums = safe_sums(x, start, mask, offset, last, inverse, bound, DTYPE, False, MASKED)
             if CLIP:
                 x = clip_rows(x, inverse, bound, 8)
-                clipped += safe_sums(x, start, offset, last, inverse, bound, DTYPE, True)
+                clipped += safe_sums(
+                    x, start, mask, offset, last, inverse, bound, DTYPE, True, MASKED
+                )
         lanes += sums
         largest = tl.where(bits > largest, bits, largest)
     return lanes, clipped, largest
@@ -194,6 +215,7 @@ def add_turns(
 @triton.jit
 def half_sums(
     address,
+    mask,
     second,
     count,
     inverse,
@@ -201,6 +223,7 @@ def half_sums(
     DTYPE: tl.constexpr,
     DOUBLE: tl.constexpr,
     CLIP: tl.constexpr,
+    MASKED: tl.constexpr,
 ):
     """(sum of squares, that of the clipped gradient, bits of the largest magnitude).
 
@@ -213,10 +236,36 @@ def half_sums(
     whole = tl.where((address & 15) == 0, (count - first + HALF) // TURN * TURN, 0)
     end = first + whole
     lanes, clipped, largest = add_turns(
-        lanes, clipped, largest, address, first, end, inverse, bound, DTYPE, DOUBLE, CLIP, True
+        lanes,
+        clipped,
+        largest,
+        address,
+        mask,
+        first,
+        end,
+        inverse,
+        bound,
+        DTYPE,
+        DOUBLE,
+        CLIP,
+        MASKED,
+        True,
     )
     lanes, clipped, largest = add_turns(
-        lanes, clipped, largest, address, end, count, inverse, bound, DTYPE, DOUBLE, CLIP, False
+        lanes,
+        clipped,
+        largest,
+        address,
+        mask,
+        end,
+        count,
+        inverse,
+        bound,
+        DTYPE,
+        DOUBLE,
+        CLIP,
+        MASKED,
+        False,
     )
     after = tl.full((), 0.0, tl.float64)
     if CLIP:

@@ -50,7 +50,10 @@ from lrfused.backends.triton.words import (
     NO_ERROR,
     NOW,
     PROCEED,
+    PROCEEDS,
     RAISES,
+    REFUSED,
+    SKIPPED,
     SKIPPED_STEPS,
     SLOTS,
     SMALLEST_SCALE,
@@ -134,9 +137,9 @@ def conclude(
 ):
     """Skip or proceed; the counts, the counters and the next loss scale."""
     tl.store(state.words + CLIP_COEFFICIENT, as_bits(coefficient))
+    tl.store(decided.words + PROCEED, tl.where(skip != 0, SKIPPED, PROCEEDS))
     if skip == 0:
         count_updates(table, call, state, decided, now, SHAPES)
-        tl.store(decided.words + PROCEED, 1)
         tl.store(decided.words + NOW, now)
         tl.store(decided.scalars + INVERSE, inverse)
         tl.store(decided.scalars + COEFFICIENT, coefficient)
@@ -173,7 +176,7 @@ def decide(table, call, state, measured, decided, now, SHAPES: tl.constexpr, FLA
 def plan(table, call, state, measured, decided, SHAPES: tl.constexpr, FLAGS: tl.constexpr):
     """The decision about a step, for apply; state as it is after the step."""
     now = tl.load(state.words + STEP)
-    tl.store(decided.words + PROCEED, 0)
+    tl.store(decided.words + PROCEED, REFUSED)
     evaluate_hyperparameters(table, call, decided, now, SHAPES)
     tl.debug_barrier()
     place = first_unusable(table, decided, now)

@@ -55,7 +55,10 @@ class TritonStep:
         self.decided, self._decided = layout.make_decided(work, units)
         self._kinds: dict[Kind, int] = {}
         # Which of them a tensor is of, for each dtype of its gradient; -1: not seen yet.
-        self._kind_of = np.full((len(work.entries), len(CODES)), -1, dtype=np.int64)
+        # (The last column is for no gradient.)
+        self._kind_of = np.full((len(work.entries), len(CODES) + 1), -1, dtype=np.int64)
+        groups = [work.groups[entry.group] for entry in work.entries]
+        self._averaged = np.array([group.average_every > 0 for group in groups], dtype=bool)
         self._dtypes, self._kinds_now = b"", np.zeros(0, dtype=np.int64)  # of the last gradients
         self._gradients = Upload(len(work.entries) * 2, torch.int64, device, fixes=True)
         numbers = int(w.VALUES) + 2 * len(work.groups) * len(Slot)
@@ -153,21 +156,22 @@ class TritonStep:
         return addresses.reshape(-1)
 
     def _kinds_of_gradients(self, work: Work) -> NDArray[np.int64]:
-        """The kind of each tensor with a gradient; -1 of the others."""
+        """The kind of each tensor with a gradient; of the others as words.GRADIENT_KIND says."""
         dtypes = work.addresses[:, 1]
-        present = np.flatnonzero(dtypes >= 0)
+        present = np.flatnonzero((dtypes >= 0) | self._averaged)
         kinds = self._kind_of[present, dtypes[present]]
         for index in present[kinds < 0].tolist():
             number = self._kinds.setdefault(kind_of(work, index), len(self._kinds))
             self._kind_of[index, dtypes[index]] = number
         found = np.full(len(dtypes), -1, dtype=np.int64)
-        found[present] = self._kind_of[present, dtypes[present]]
+        kinds = self._kind_of[present, dtypes[present]]
+        found[present] = np.where(dtypes[present] >= 0, kinds, -2 - kinds)
         return found
 
     def outcome(self, work: Work) -> Outcome:
         """On a CPU, what was decided; on a device nobody knows yet."""
         words = work.state.words
-        if not self.knows or self._decided.words[int(w.PROCEED)]:
+        if not self.knows or self._decided.words[int(w.PROCEED)] == int(w.PROCEEDS):
             work.increment_versions()
         if not self.knows:
             return UNKNOWN

@@ -37,18 +37,22 @@ FLOAT64, FLOAT32, BFLOAT16, FLOAT16, INT64, INT32 = map(_constant, range(6))
     ADVANCES_ON_SKIP,
     DYNAMIC_SCALE,
     WRITE_GRADS,
+    ZERO_GRADS,
+    RIDES,  # something may be done besides updates
     CLIPS_BEFORE_NORM,
     ADAPTIVE,
     ONLY_MEASURES,  # plan comes by itself
-) = (_constant(1 << bit) for bit in range(11))
+) = (_constant(1 << bit) for bit in range(13))
 
 # The most operands that a rule's state has.
 OPERANDS = _constant(max(len(rule.operands) for rule in RULES))
 
-# A kind of tensor, for which kernels are compiled: the dtypes of parameter and gradient, whether
-# the gradient is clipped by unit and by value, how many elements a thread of apply takes at once,
-# and the dtypes of the operands (-1: not used).
-KIND_P, KIND_G, KIND_AGC, KIND_CLIP, KIND_EACH, KIND_STATE = map(_constant, range(6))
+# A kind of tensor, for which kernels are compiled: the dtypes of parameter and gradient (-1: none),
+# whether the gradient is clipped by unit and by value, how many elements a thread of apply takes at
+# once, whether there is a mask, and the dtypes of average and operands (-1: not used).
+KIND_P, KIND_G, KIND_AGC, KIND_CLIP, KIND_EACH, KIND_MASK, KIND_AVERAGE, KIND_STATE = map(
+    _constant, range(8)
+)
 KIND_SIZE = _constant(int(KIND_STATE) + int(OPERANDS))
 
 # Shapes of programs: their number, of each where it starts and what it is of: schedules of slots
@@ -70,8 +74,9 @@ GROUPS, TENSORS, CHUNKS, SPANS, LONG_UNITS, LONG_SPANS = map(_constant, range(6)
 PART_TENSOR, PART_UNIT, PART_OFFSET, PART_COUNT, PART_SIZE = map(_constant, range(5))
 # What a program measures: half the lanes of a chunk. Of the second half none is in a short chunk.
 HALF_CHUNK, HALF_SECOND, HALF_SIZE = map(_constant, range(3))
-# A tensor: addresses and its group. Of its gradient: address and kind (-1 without one).
-TENSOR_P, TENSOR_GROUP, TENSOR_STATE = map(_constant, range(3))
+# A tensor: addresses and its group. Of its gradient: address and kind (without one -1; averaged all
+# the same -2 - kind).
+TENSOR_P, TENSOR_GROUP, TENSOR_AVERAGE, TENSOR_MASK, TENSOR_STATE = map(_constant, range(5))
 TENSOR_SIZE = _constant(int(TENSOR_STATE) + int(OPERANDS))
 GRADIENT_ADDRESS, GRADIENT_KIND, GRADIENT_SIZE = map(_constant, range(3))
 # A unit: its chunks and its group.
@@ -82,6 +87,7 @@ UNIT_FIRST, UNIT_CHUNKS, UNIT_GROUP, UNIT_SIZE = map(_constant, range(4))
     GROUP_START,
     GROUP_AGC,
     GROUP_MAXIMIZE,
+    GROUP_AVERAGE_EVERY,
     GROUP_CLIP_SHAPE,
     GROUP_CLIP_ROW,
     GROUP_AGC_SHAPE,
@@ -89,7 +95,7 @@ UNIT_FIRST, UNIT_CHUNKS, UNIT_GROUP, UNIT_SIZE = map(_constant, range(4))
     GROUP_SCALARS_SHAPE,
     GROUP_SCALARS_ROW,
     GROUP_RANGES,
-) = map(_constant, range(10))
+) = map(_constant, range(11))
 GROUP_SIZE = _constant(int(GROUP_RANGES) + len(Slot))
 # Numbers of the options.
 (
@@ -104,8 +110,9 @@ GROUP_SIZE = _constant(int(GROUP_RANGES) + len(Slot))
 ) = map(_constant, range(8))
 # Numbers of a call: an outside GradScaler's, the caller's hyperparameters, 1 where those count.
 GRAD_SCALE, FOUND_INF, VALUES = map(_constant, range(3))
-# What plan decides: whether apply proceeds, the step, the multipliers of gradients.
+# What plan decides: what apply does, the step, the multipliers of gradients.
 PROCEED, NOW, DECIDED_WORDS = map(_constant, range(3))
+REFUSED, PROCEEDS, SKIPPED = map(_constant, range(3))
 INVERSE, COEFFICIENT, DECIDED_SCALARS = map(_constant, range(3))
 # What measure finds in a chunk.
 ACTIVE, CLIPPED, OVERFLOWS = (_constant(1 << bit) for bit in range(3))
@@ -115,10 +122,10 @@ SPAN_RAW, SPAN_LARGEST, SPAN_SEEN, SPAN_SEEN_LARGEST, SPAN_FINDINGS, SPAN_SIZE =
 )
 
 # The hyperparameters that plan knows; all others are matters of rules.
-MAX_GRAD_NORM, CLIP_VALUE, AGC = map(_constant, (Slot.MAX_GRAD_NORM, Slot.CLIP_VALUE, Slot.AGC))
+MAX_GRAD_NORM, CLIP_VALUE, AGC, EMA_DECAY = map(_constant, slots.OPTIONAL)
 SLOTS = _constant(len(Slot))
-BELOW_ONE, LIMIT, POSITIVE, ZERO = map(
-    _constant, (Range.BELOW_ONE, Range.LIMIT, Range.POSITIVE, Range.ZERO)
+BELOW_ONE, LIMIT, POSITIVE, ZERO, UNIT = map(
+    _constant, (Range.BELOW_ONE, Range.LIMIT, Range.POSITIVE, Range.ZERO, Range.UNIT)
 )
 
 STEP = _constant(Field.STEP)

@@ -1,0 +1,44 @@
+"""Runs with riders: random masks, averages by group, and what they are compared with."""
+
+import torch
+from lib.runs import Run, advance, start
+
+from lrfused import schedules as S
+
+AVERAGED = {"ema_decay": 0.9}
+
+
+def random_mask(rng, value, kept=0.6):
+    """True for about so many elements; at times for all or for none."""
+    share = rng.numpy.choice([0.0, kept, kept, kept, 1.0])
+    return torch.rand(value.shape, generator=rng.torch) < share
+
+
+def random_masks(rng, values, masked=0.7):
+    """By place: some parameters have none."""
+    return {
+        i: random_mask(rng, value) for i, value in enumerate(values) if rng.numpy.random() < masked
+    }
+
+
+def set_masks(run: Run, masks) -> None:
+    """Masks by the parameter's place."""
+    run.opt.set_masks({run.params[i]: mask for i, mask in masks.items()})
+
+
+def run_masked(problem, masks, backend="reference", **options) -> Run:
+    """All steps of a problem with masks from the start."""
+    started = start(problem.values, backend, **options)
+    set_masks(started, masks)
+    for gradients in problem.gradients:
+        advance(started, gradients)
+    return started
+
+
+def random_riders(one):
+    """Options of riders at random, of an optimizer and of its second group."""
+    decay = (None, 0.0, 0.5, 0.9, 1.0, S.linear(0.0, 1.0, 9))
+    return (
+        {"ema_decay": one(*decay), "ema_update_every": one(1, 1, 3)},
+        {"ema_decay": one(*decay), "ema_update_every": one(1, 2)},
+    )
