@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.engine.interrupts import uninterrupted
 from lrfused.memory.dtensor import is_distributed, local, placing
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.state.masks import masked_out
@@ -20,6 +21,10 @@ Given = Mapping[Tensor, Tensor | None]
 def set_masks(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
     """Set these masks (None: take one away); masked weights and their state become 0 at once."""
     _check(books, opt, masks)
+    uninterrupted(lambda: _commit(books, opt, masks))
+
+
+def _commit(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
     for param, mask in masks.items():
         if mask is None:
             books.masks.take_away(param, keeps_memory=books.is_captured)
