@@ -56,7 +56,8 @@ def hessian_bound(
         input_shape: of one sample; default (in_features,) of a first Linear.
         input_moment: mean of the squared elements of the inputs, >= 0 (1: standardised).
         loss_curvature: largest eigenvalue of the second derivative of a sample's loss by f, >= 0.
-            Default: cross-entropy's, 1/2. Mean squared error over k outputs: 2 / k.
+            Default: cross-entropy's, 1/2 (1/k where all k probabilities are equal). Mean squared
+            error over k outputs: 2 / k.
         loss_slope: largest norm of the first derivative, >= 0. Default: cross-entropy's, sqrt(2).
             Mean squared error over k outputs: the largest 2 |f - y| / k.
 
