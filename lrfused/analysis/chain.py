@@ -127,8 +127,10 @@ def _layer(
         out_shape = _convolved(name, module, shape)
         channels, positions = module.out_channels // module.groups, math.prod(out_shape[1:])
         overlap = math.prod(
-            math.ceil(k * math.gcd(d, s) / s)
-            for k, d, s in zip(module.kernel_size, module.dilation, module.stride, strict=True)
+            min(math.ceil(k * math.gcd(d, s) / s), n)
+            for k, d, s, n in zip(
+                module.kernel_size, module.dilation, module.stride, out_shape[1:], strict=True
+            )
         )
     return out_shape, Layer(
         variance=_mean_square(f"{name}.weight", module.weight),

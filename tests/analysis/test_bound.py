@@ -67,7 +67,7 @@ def ratios(rng, model, shape, samples=32):
 @pytest.mark.parametrize("activation", list(RANGES))
 @pytest.mark.parametrize("widths", [(9, 5), (16, 48, 7), (5, 20, 20, 3), (8, 16, 16, 16, 4)])
 def test_above_what_is_measured_for_perceptrons(rng, widths, activation, how):
-    for _ in range(3):
+    for _ in range(2):
         model = initialised(rng, mlp(widths, activation), how)
         for ratio in ratios(rng, model, widths[:1]):
             assert RANGES[activation][0] <= ratio <= RANGES[activation][1]
@@ -138,19 +138,113 @@ def test_one_layer_and_many_samples(rng):
     assert hessian_bound(model, input_moment=moment, loss_curvature=2 / 2) >= want
 
 
-def test_two_layers_by_hand(rng):
-    """The formula, written out for a ReLU network without biases."""
-    n, h, k = (int(m) for m in rng.numpy.integers(2, 40, 3))
-    first, second = nn.Linear(n, h, bias=False), nn.Linear(h, k, bias=False)
-    model = initialised(rng, nn.Sequential(first, nn.ReLU(), second), "Xavier")
-    moment, curvature, slope = rng.numpy.uniform(0.1, 3, 3)
-    v1, v2 = (layer.weight.detach().square().mean().item() for layer in (first, second))
-    u1, u2 = math.sqrt(moment * n), math.sqrt(0.5 * h * v1 * moment * n)
-    back = min(math.sqrt(v2) * (math.sqrt(k) + math.sqrt(h)), math.sqrt(h * k * v2 * 0.5))
-    corner = curvature * back * u1 * u2 + slope * u1
-    matrix = [[curvature * back**2 * u1**2, corner], [corner, curvature * u2**2]]
-    got = hessian_bound(model, input_moment=moment, loss_curvature=curvature, loss_slope=slope)
-    assert got == pytest.approx(np.linalg.eigvalsh(matrix)[-1], rel=1e-12)
+BENDS = {nn.ReLU: 0.0, nn.Tanh: 4 / (3 * math.sqrt(3)), nn.Sigmoid: 1 / (6 * math.sqrt(3))}
+SLOPES = {nn.ReLU: 1.0, nn.Tanh: 1.0, nn.Sigmoid: 0.25}
+SQUARE_SLOPES = {nn.ReLU: 0.5, nn.Tanh: 1.0, nn.Sigmoid: 1 / 16}
+MOMENTS = {  # the mean of phi(z)**2 from those of z**2
+    nn.ReLU: lambda z2: z2 / 2,
+    nn.Tanh: lambda z2: z2,
+    nn.Sigmoid: lambda z2: z2 / 16 + 1 / 4,
+}
+
+
+def written_out(widths, kinds, variances, bias_variances, moment, curvature, slope):
+    """The docstring's formula for perceptrons, sum by sum; the last activation is the identity."""
+    depth = len(variances)
+    sizes, ins = widths[1:], widths[:-1]
+    squares, u = moment * ins[0], []
+    for i in range(depth):
+        u.append(math.sqrt(squares + 1))
+        z2 = sizes[i] * (variances[i] * squares + bias_variances[i])
+        if i < depth - 1:
+            squares = sizes[i] * MOMENTS[kinds[i]](z2 / sizes[i])
+
+    def dz(low, high):
+        if low == high:
+            return 1.0
+        norm = math.sqrt(variances[high]) * (math.sqrt(sizes[high]) + math.sqrt(ins[high]))
+        product = norm * SLOPES[kinds[high - 1]] * dz(low, high - 1)
+        square = sizes[low]
+        for k in range(low + 1, high + 1):
+            square *= sizes[k] * variances[k] * SQUARE_SLOPES[kinds[k - 1]]
+        return min(product, math.sqrt(square))
+
+    def element(low, m):
+        value = curvature * dz(low, depth - 1) * dz(m, depth - 1) * u[low] * u[m]
+        if low < m:
+            value += slope * dz(m, depth - 1) * SLOPES[kinds[m - 1]] * dz(low, m - 1) * u[low]
+        for h in range(m, depth - 1):
+            g = dz(h + 1, depth - 1) * math.sqrt(variances[h + 1] * 2 * math.log(2 * sizes[h]))
+            value += slope * BENDS[kinds[h]] * g * dz(low, h) * dz(m, h) * u[low] * u[m]
+        return value
+
+    return [[element(min(r, c), max(r, c)) for c in range(depth)] for r in range(depth)]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 6])
+def test_the_formula_written_out(rng, depth):
+    for _ in range(10):
+        widths = [int(n) for n in rng.numpy.integers(1, 60, depth + 1)]
+        kinds = [list(BENDS)[i] for i in rng.numpy.integers(0, 3, depth - 1)]
+        layers = [nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(widths)]
+        scales = rng.numpy.uniform(0.1, 2.0, depth)
+        with torch.no_grad():
+            for layer, scale in zip(layers, scales, strict=True):
+                layer.weight.normal_(generator=rng.torch).mul_(scale / layer.in_features**0.5)
+                layer.bias.normal_(generator=rng.torch)
+        variances = [layer.weight.detach().square().mean().item() for layer in layers]
+        bias_variances = [layer.bias.detach().square().mean().item() for layer in layers]
+        moment, curvature, slope = rng.numpy.uniform(0.1, 3, 3)
+        matrix = written_out(widths, kinds, variances, bias_variances, moment, curvature, slope)
+        pairs = zip(layers, [*kinds, nn.Identity], strict=True)
+        parts = [part for layer, kind in pairs for part in (layer, kind())]
+        got = hessian_bound(
+            nn.Sequential(*parts),
+            input_moment=moment,
+            loss_curvature=curvature,
+            loss_slope=slope,
+        )
+        assert got == pytest.approx(np.linalg.eigvalsh(matrix)[-1], rel=1e-10)
+
+
+def constant(*layers):
+    """Layers whose weights are 0.3, and biases 0.2."""
+    for layer in layers:
+        nn.init.constant_(layer.weight, 0.3)
+        nn.init.constant_(layer.bias, 0.2)
+    return nn.Sequential(layers[0], nn.Tanh(), *layers[1:])
+
+
+def test_convolutions_that_are_linear_layers():
+    """A kernel as large as the input, one without overlaps, and kernels of a single point."""
+    full = hessian_bound(constant(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 4, 2)), (3, 2, 2))
+    first, tanh, linear = constant(nn.Conv2d(3, 3, 1), nn.Linear(12, 4))
+    flat = hessian_bound(nn.Sequential(first, tanh, nn.Flatten(), linear), (3, 2, 2))
+    assert full == pytest.approx(flat)
+
+    patches = hessian_bound(constant(nn.Linear(12, 4)), (6, 12))
+    apart = hessian_bound(constant(nn.Conv2d(3, 4, 2, stride=2)), (3, 6, 4))
+    assert apart == pytest.approx(patches)
+
+    points = hessian_bound(constant(nn.Conv1d(12, 5, 1), nn.Conv1d(5, 4, 1)), (12, 6))
+    linear = hessian_bound(constant(nn.Linear(12, 5), nn.Linear(5, 4)), (6, 12))
+    assert points == pytest.approx(linear)
+
+
+def test_convolutions_by_hand():
+    """10 inputs in 1 channel; windows of 3: 4 channels x 8; windows of 2 in 2 groups: 6 x 7."""
+    model = constant(nn.Conv1d(1, 4, 3), nn.Conv1d(4, 6, 2, groups=2))
+    variance, bias_variance = 0.3**2, 0.2**2
+    u1 = math.sqrt(3 * 10 + 8)
+    squares = 4 * 3 * variance * 10 + 4 * 8 * bias_variance
+    u2 = math.sqrt(2 * squares + 7)
+    norm = math.sqrt(2 * variance) * (math.sqrt(3) + math.sqrt(4))
+    back = min(norm, math.sqrt(4 * 8 * (3 * 2) * variance))
+    g = math.sqrt(variance * 2 * math.log(2 * 4 * 8))
+    corner = 0.5 * back * u1 * u2 + 0.7 * math.sqrt(2) * u1
+    top = (0.5 * back**2 + 0.7 * 4 / math.sqrt(27) * g) * u1**2
+    want = np.linalg.eigvalsh([[top, corner], [corner, 0.5 * u2**2]])[-1]
+    assert hessian_bound(model, (1, 10), loss_slope=0.7) == pytest.approx(want, rel=1e-6)
 
 
 def grid():
