@@ -22,10 +22,9 @@ class Hessian:
         with torch.enable_grad():
             value = _checked_loss(loss() if callable(loss) else loss)
             gradients = _differentiate([value], self.params, create_graph=True)
-        # Where a gradient is constant (or there is none), its row of the Hessian is 0.
-        self._gradients = [g for g in gradients if g is not None and g.requires_grad]
-        _refuse_missing_derivatives(self._gradients)
-        self._has_graph = [g is not None and g.requires_grad for g in gradients]
+        # None where the gradient is constant (or there is none): that row of the Hessian is 0.
+        self._gradients = [g if g is not None and g.requires_grad else None for g in gradients]
+        _refuse_missing_derivatives([g for g in self._gradients if g is not None])
 
     def multiply(self, vector: Tensor) -> Tensor:
         """H v.
@@ -33,13 +32,15 @@ class Hessian:
         Raises:
             ValueError: the product is not finite.
         """
+        pairs = [
+            (g, v.to(g))
+            for g, v in zip(self._gradients, self.split(vector), strict=True)
+            if g is not None
+        ]
         rows: list[Tensor | None] = [None] * len(self.params)
-        if self._gradients:
-            chosen = [
-                v for v, used in zip(self.split(vector), self._has_graph, strict=True) if used
-            ]
-            directions = [v.to(g) for v, g in zip(chosen, self._gradients, strict=True)]
-            rows = _differentiate(self._gradients, self.params, directions)
+        if pairs:
+            gradients, directions = zip(*pairs, strict=True)
+            rows = _differentiate(gradients, self.params, directions)
         product = torch.cat(
             [
                 torch.zeros(p.numel(), dtype=torch.float64, device=self.device)

@@ -50,7 +50,7 @@ def largest_ritz_pair(
         if residual <= tolerance * scale:
             return RitzPair(value, vector, residual, products, True)
         next_direction = _orthogonal(remainder / residual, known)
-        if filled == size or next_direction is None:
+        if next_direction is None:
             break
         direction = next_direction
         if filled == len(basis):

@@ -154,13 +154,14 @@ def _damping_ratio(
     roots: NDArray[np.complex128], rate: NDArray[np.float64], b: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """zeta by cases; ``rate`` is log(z1) where both roots are positive."""
-    first, second = roots[..., 0], roots[..., 1].real
+    first = roots[..., 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         half = 0.5 * np.log(b)
         underdamped = -half / np.hypot(half, np.angle(first))
         growth = np.log(np.abs(first))
         alternating = -growth / np.hypot(growth, np.pi)
-        share = np.sqrt(rate / np.log(second))  # -log(z1 z2) / (2 sqrt(log(z1) log(z2))) from it
+        # The ratio of log(z1) to log(z2), from which -log(z1 z2) / (2 sqrt(log(z1) log(z2))).
+        share = np.sqrt(rate / (np.log(b) - rate))
         overdamped = np.maximum(0.5 * (share + 1.0 / share), 1.0)
     overdamped = np.where(first == 0.0, 1.0, overdamped)
     return np.where(

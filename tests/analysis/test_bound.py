@@ -138,26 +138,27 @@ def test_one_layer_and_many_samples(rng):
     assert hessian_bound(model, input_moment=moment, loss_curvature=2 / 2) >= want
 
 
-BENDS = {nn.ReLU: 0.0, nn.Tanh: 4 / (3 * math.sqrt(3)), nn.Sigmoid: 1 / (6 * math.sqrt(3))}
-SLOPES = {nn.ReLU: 1.0, nn.Tanh: 1.0, nn.Sigmoid: 0.25}
-SQUARE_SLOPES = {nn.ReLU: 0.5, nn.Tanh: 1.0, nn.Sigmoid: 1 / 16}
+ROOT = math.sqrt(3)
+BENDS = {nn.ReLU: 0.0, nn.Tanh: 4 / (3 * ROOT), nn.Sigmoid: 1 / (6 * ROOT), nn.Identity: 0.0}
+SLOPES = {nn.ReLU: 1.0, nn.Tanh: 1.0, nn.Sigmoid: 0.25, nn.Identity: 1.0}
+SQUARE_SLOPES = {nn.ReLU: 0.5, nn.Tanh: 1.0, nn.Sigmoid: 1 / 16, nn.Identity: 1.0}
 MOMENTS = {  # the mean of phi(z)**2 from those of z**2
     nn.ReLU: lambda z2: z2 / 2,
     nn.Tanh: lambda z2: z2,
     nn.Sigmoid: lambda z2: z2 / 16 + 1 / 4,
+    nn.Identity: lambda z2: z2,
 }
 
 
 def written_out(widths, kinds, variances, bias_variances, moment, curvature, slope):
-    """The docstring's formula for perceptrons, sum by sum; the last activation is the identity."""
+    """The docstring's formula for perceptrons, sum by sum."""
     depth = len(variances)
     sizes, ins = widths[1:], widths[:-1]
     squares, u = moment * ins[0], []
     for i in range(depth):
         u.append(math.sqrt(squares + 1))
         z2 = sizes[i] * (variances[i] * squares + bias_variances[i])
-        if i < depth - 1:
-            squares = sizes[i] * MOMENTS[kinds[i]](z2 / sizes[i])
+        squares = sizes[i] * MOMENTS[kinds[i]](z2 / sizes[i])
 
     def dz(low, high):
         if low == high:
@@ -169,12 +170,17 @@ def written_out(widths, kinds, variances, bias_variances, moment, curvature, slo
             square *= sizes[k] * variances[k] * SQUARE_SLOPES[kinds[k - 1]]
         return min(product, math.sqrt(square))
 
+    def df(low):
+        return SLOPES[kinds[-1]] * dz(low, depth - 1)
+
     def element(low, m):
-        value = curvature * dz(low, depth - 1) * dz(m, depth - 1) * u[low] * u[m]
+        value = curvature * df(low) * df(m) * u[low] * u[m]
         if low < m:
-            value += slope * dz(m, depth - 1) * SLOPES[kinds[m - 1]] * dz(low, m - 1) * u[low]
-        for h in range(m, depth - 1):
-            g = dz(h + 1, depth - 1) * math.sqrt(variances[h + 1] * 2 * math.log(2 * sizes[h]))
+            value += slope * df(m) * SLOPES[kinds[m - 1]] * dz(low, m - 1) * u[low]
+        for h in range(m, depth):
+            g = 1.0
+            if h < depth - 1:
+                g = df(h + 1) * math.sqrt(variances[h + 1] * 2 * math.log(2 * sizes[h]))
             value += slope * BENDS[kinds[h]] * g * dz(low, h) * dz(m, h) * u[low] * u[m]
         return value
 
@@ -185,7 +191,7 @@ def written_out(widths, kinds, variances, bias_variances, moment, curvature, slo
 def test_the_formula_written_out(rng, depth):
     for _ in range(10):
         widths = [int(n) for n in rng.numpy.integers(1, 60, depth + 1)]
-        kinds = [list(BENDS)[i] for i in rng.numpy.integers(0, 3, depth - 1)]
+        kinds = [list(BENDS)[i] for i in rng.numpy.integers(0, 4, depth)]
         layers = [nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(widths)]
         scales = rng.numpy.uniform(0.1, 2.0, depth)
         with torch.no_grad():
@@ -196,7 +202,7 @@ def test_the_formula_written_out(rng, depth):
         bias_variances = [layer.bias.detach().square().mean().item() for layer in layers]
         moment, curvature, slope = rng.numpy.uniform(0.1, 3, 3)
         matrix = written_out(widths, kinds, variances, bias_variances, moment, curvature, slope)
-        pairs = zip(layers, [*kinds, nn.Identity], strict=True)
+        pairs = zip(layers, kinds, strict=True)
         parts = [part for layer, kind in pairs for part in (layer, kind())]
         got = hessian_bound(
             nn.Sequential(*parts),

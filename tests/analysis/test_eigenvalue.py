@@ -200,6 +200,16 @@ def test_too_few_iterations_are_said(rng):
     assert found.value < 1.0
 
 
+def test_a_tolerance_below_rounding_ends_with_the_space(rng):
+    """After one product for each dimension there is no new direction."""
+    values = rng.numpy.uniform(-1, 1, 7)
+    matrix = with_spectrum(rng, values)
+    x = random_point(rng, 7)
+    found = largest_eigenvalue(quadratic(matrix, x), x, tolerance=1e-300)
+    assert found.iterations == 7 and not found.converged
+    assert found.value == pytest.approx(values.max(), rel=1e-12)
+
+
 def test_the_smallest_is_that_of_the_negative_loss(rng):
     values = rng.numpy.uniform(-5, 2, 31)
     matrix = with_spectrum(rng, values)

@@ -76,6 +76,13 @@ def test_small_steps_approach_the_continuous_formula(scale):
     lr = S.table(a.tolist())
     found = momentum_dynamics(lr, b, 1.0, range(5)).damping_ratio
     assert found == pytest.approx((1 - b) / (2 * np.sqrt(a)), rel=100 * scale)
+    assert found == pytest.approx([float(exact(value, b)[1]) for value in a], rel=1e-11)
+
+
+def test_a_step_that_is_far_too_large():
+    found = momentum_dynamics(1e200, 0.5, 1e100, 0)
+    assert found.spectral_radius == pytest.approx(1e300) and not found.stable
+    assert found.damping_ratio == pytest.approx(-1.0, rel=1e-4)
 
 
 @pytest.mark.parametrize("b", [0.0, 0.3, 0.9, 0.999])
