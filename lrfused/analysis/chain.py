@@ -104,7 +104,7 @@ def _input_shape(
     modules: list[tuple[str, nn.Module]], given: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     if given is not None:
-        sizes = (given,) if isinstance(given, int) else given
+        sizes = given if isinstance(given, (tuple, list)) else (given,)
         return tuple(whole(f"input_shape[{i}]", n, minimum=1) for i, n in enumerate(sizes))
     for _, module in modules:
         if type(module) is nn.Linear:

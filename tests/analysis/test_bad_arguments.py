@@ -177,6 +177,7 @@ CIRCULAR = nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular")
         (nn.Linear(3, 2), (4,), ValueError, r"model: its input must end in 3, got \(4,\)"),
         (nn.Linear(3, 2), (), ValueError, "model: its input must end in 3"),
         (nn.Linear(3, 2), (-3,), ValueError, r"input_shape\[0\]: must be at least 1"),
+        (nn.Linear(3, 2), "3", TypeError, r"input_shape\[0\]: must be an integer"),
         (nn.Linear(3, 2), (3.0,), TypeError, r"input_shape\[0\]: must be an integer"),
         (nn.Conv2d(2, 2, 3), (2, 9), ValueError, "model: its input must be 2 channels and 2 dim"),
         (nn.Conv2d(2, 2, 3), (3, 9, 9), ValueError, "model: its input must be 2 channels"),
