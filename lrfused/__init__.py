@@ -12,12 +12,13 @@ __all__ = [
     "Lion",
     "LossScale",
     "ReportLR",
+    "analysis",
     "info",
     "schedules",
 ]
 
 if TYPE_CHECKING or versions.why_unusable() is None:
-    from lrfused import schedules
+    from lrfused import analysis, schedules
     from lrfused.optim.adamw import AdamW
     from lrfused.optim.base import FusedOptimizer
     from lrfused.optim.lion import Lion
