@@ -54,6 +54,7 @@ class Guard:
         params: list[tuple[Tensor, int, bool, bool]],
         watched: list[Tensor],
         keys: tuple[str, ...],
+        writes: bool,
         reader: str,
     ) -> None: ...
     def look(

@@ -88,7 +88,7 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("tensor_readers", &names_of_readers);
     py::class_<Guard>(module, "Guard")
         .def(py::init<const py::list&, const py::dict&, const py::list&, const py::list&,
-                      const py::tuple&, const std::string&>())
+                      const py::tuple&, bool, const std::string&>())
         .def("look", &Guard::look)
         .def("remember", &Guard::remember);
     py::class_<Step>(module, "Step")

@@ -87,8 +87,10 @@ static bool same_items(PyObject* dict, const Items& items, size_t first, size_t 
 }
 
 Guard::Guard(const py::list& groups, const py::dict& states_, const py::list& params_,
-           const py::list& watched_, const py::tuple& keys_, const std::string& reader_)
+           const py::list& watched_, const py::tuple& keys_, bool writes_,
+           const std::string& reader_)
     : reader(reader_of(reader_)),
+      writes(writes_),
       params_key(py::str("params")),
       tensor_type(py::module_::import("torch").attr("Tensor")) {
     for (py::handle row : params_) {
@@ -190,6 +192,26 @@ bool Guard::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* r
     return negated == Py_False;
 }
 
+// Of plain gradients, as rows of (address, dtype).
+static bool share_memory(const std::vector<const int64_t*>& rows,
+                         const std::vector<int64_t>& sizes) {
+    std::vector<std::pair<int64_t, int64_t>> ranges;
+    for (size_t i = 0; i < rows.size(); ++i)
+        if (sizes[i])
+            ranges.emplace_back(rows[i][0], rows[i][0] + (sizes[i] << size_shift(rows[i][1])));
+    std::sort(ranges.begin(), ranges.end());
+    for (size_t i = 1; i < ranges.size(); ++i)
+        if (ranges[i].first < ranges[i - 1].second) return true;
+    return false;
+}
+
+int64_t Guard::elements(const Param& param) const {
+    int64_t count = 1;
+    for (int i = 0; i < param.place.view.dimensions; ++i)
+        count *= numbers[param.place.numbers + static_cast<size_t>(i)];
+    return count;
+}
+
 py::object Guard::look(const py::list& groups, const py::dict& states_,
                       py::array_t<int64_t, py::array::c_style> gradients) {
     if (gradients.ndim() != 2 || gradients.shape(1) != 2 ||
@@ -198,6 +220,8 @@ py::object Guard::look(const py::list& groups, const py::dict& states_,
     if (!params_are_those(groups) || !states_are_those(states_) || !memory_is_the_same())
         return py::none();
     py::list params_with_grad, odd;
+    std::vector<const int64_t*> written;
+    std::vector<int64_t> sizes;
     int64_t* row = gradients.mutable_data();
     for (size_t i = 0; i < params.size(); ++i, row += 2) {
         row[1] = -1;
@@ -209,8 +233,12 @@ py::object Guard::look(const py::list& groups, const py::dict& states_,
         if (!is_plain_gradient(gradient.ptr(), params[i], row)) {
             row[1] = -1;
             odd.append(i);
+        } else if (writes) {
+            written.push_back(row);
+            sizes.push_back(elements(params[i]));
         }
     }
+    if (writes && (odd.size() || share_memory(written, sizes))) return py::none();
     return py::make_tuple(!groups_are_those(groups), params_with_grad, odd);
 }
 

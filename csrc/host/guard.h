@@ -25,10 +25,11 @@ struct Place {
 class Guard {
   public:
     // params: (parameter, group, has state, plain: nothing of it is staged); watched: other tensors
-    // whose addresses the table holds; keys: the entries of a group to watch; reader: the name of
-    // one of tensor_readers().
+    // whose addresses the table holds; keys: the entries of a group to watch; writes: the step
+    // changes gradients, which may not share memory then; reader: the name of one of
+    // tensor_readers().
     Guard(const py::list& groups, const py::dict& states, const py::list& params,
-         const py::list& watched, const py::tuple& keys, const std::string& reader);
+         const py::list& watched, const py::tuple& keys, bool writes, const std::string& reader);
 
     // None if the table may be stale. Otherwise whether the caller wrote to a group, the parameters
     // with a gradient, and the indices of gradients that need staging; all others are written to
@@ -55,9 +56,11 @@ class Guard {
     bool states_are_those(const py::dict& states) const;
     bool groups_are_those(const py::list& groups) const;
     bool memory_is_the_same() const;
+    int64_t elements(const Param& param) const;
     bool is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const;
 
     TensorReader reader;
+    bool writes;
     std::vector<Param> params;
     Handles handles;  // of watched tensors, if supported; not parameters, which may be swapped
     std::vector<std::pair<py::object, Place>> watched;  // those without a handle

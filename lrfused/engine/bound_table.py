@@ -130,7 +130,6 @@ class BoundTable:
             or not native.tensor_readers
             or not self.backend.reads_addresses
             or not isinstance(groups, list)
-            or work.options.write_grads
             or any(type(e.param) not in PLAIN for e in work.entries)
         ):
             return None
@@ -139,7 +138,8 @@ class BoundTable:
         for state in (s for s in states.values() if isinstance(s, dict)):
             watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
         keys = watched_keys(work.rule)
-        return native.cpu.Guard(groups, states, params, watched, keys, native.tensor_readers[0])
+        writes, reader = work.options.changes_gradients, native.tensor_readers[0]
+        return native.cpu.Guard(groups, states, params, watched, keys, writes, reader)
 
     # Full checks, for the slow path
 

@@ -11,6 +11,13 @@ INF = float("inf")
 DYNAMIC = lrfused.LossScale(init=512.0, growth_interval=7, backoff_factor=0.3, hysteresis=2)
 LR = S.warmup_cosine(1e-2, warmup_steps=20, total_steps=150, end=1e-4)
 
+
+def two_of_three(p):
+    """A mask for a parameter; a whole one keeps only what has several elements."""
+    kept = torch.arange(p.numel(), device=p.device) % 3 != 1
+    return kept.view(p.shape) if p.numel() > 2 else torch.zeros_like(p, dtype=torch.bool)
+
+
 # Every option that all optimizers have, and with it what it needs to act; {} where the default is
 # tested.
 COMMON = {
@@ -31,6 +38,9 @@ COMMON = {
     "start_step": {"start_step": 10},
     "write_grads": {"write_grads": True, "max_grad_norm": 1.0},
     "always_measure": {"always_measure": True},
+    "averages": {"ema_decay": 0.8, "ema_update_every": 2, "start_step": 4},
+    "masks": {"masks": two_of_three, "max_grad_norm": 1.0, "ema_decay": 0.5},
+    "zero_grads": {"zero_grads": True, "nonfinite": "skip"},
     "tensors": {"lr": torch.tensor(3e-3), "weight_decay": torch.tensor(0.1, dtype=torch.float64)},
 }
 
@@ -61,7 +71,15 @@ OF_RULES = [
 # For a test with the fixture rule and the argument name.
 over_every_option = pytest.mark.parametrize(("rule", "name"), OF_RULES, indirect=["rule"])
 
-POISONED = {"skip", "advance", "static scale", "dynamic scale", "not finite", "not finite, clipped"}
+POISONED = {
+    "skip",
+    "zero_grads",
+    "advance",
+    "static scale",
+    "dynamic scale",
+    "not finite",
+    "not finite, clipped",
+}
 
 
 def poison(rng, problem, probability):
@@ -87,7 +105,10 @@ def random_options(rng) -> dict:
         "clip_value": one(None, 0.5, S.linear(1.0, 0.1, 15), INF),
         "start_step": one(0, 4),
         "maximize": one(True, False),
+        "ema_decay": one(None, 0.0, 0.9, S.linear(0.0, 1.0, 9)),
+        "ema_update_every": one(1, 3),
     }
+    writes, zeroes = one((True, False), (False, True), (False, False))
     return {
         **of_rule(one),
         "groups": ({}, of_group),
@@ -103,6 +124,9 @@ def random_options(rng) -> dict:
         "accumulation_steps": one(1, 3, 4),
         "loss_scale": one(None, 1024.0, "dynamic", DYNAMIC),
         "advance_schedule_on_skip": one(True, False),
-        "write_grads": one(True, False),
+        "write_grads": writes,
+        "zero_grads": zeroes,
+        "ema_decay": one(None, None, 0.5, torch.tensor(0.99)),
+        "masks": one(None, None, two_of_three),
         "always_measure": one(True, False),
     }

@@ -124,12 +124,19 @@ class Run:
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
-def start(values, backend="reference", instruction_set="auto", groups=({},), **options) -> Run:
-    """An optimizer of the test's rule before its first step."""
+def start(
+    values, backend="reference", instruction_set="auto", groups=({},), masks=None, **options
+) -> Run:
+    """An optimizer of the test's rule before its first step.
+
+    ``masks``, a function, returns the mask of a parameter, or None.
+    """
     params, rule = parameters(values), of_the_test()
     options = {**rule.base, **options}
     opt = rule.optimizer(alternating(params, *groups), backend=backend, **options)
     opt._engine.instruction_set = instruction_set
+    if masks is not None:
+        opt.set_masks({p: masks(p) for p in params})
     opt.scale(torch.zeros(()))  # the gradients of these tests are scaled, or they know the scale
     return Run(params, opt)
 

@@ -3,10 +3,6 @@
 import torch
 from lib.runs import Run, advance, start
 
-from lrfused import schedules as S
-
-AVERAGED = {"ema_decay": 0.9}
-
 
 def random_mask(rng, value, kept=0.6):
     """True for about so many elements; at times for all or for none."""
@@ -28,17 +24,8 @@ def set_masks(run: Run, masks) -> None:
 
 def run_masked(problem, masks, backend="reference", **options) -> Run:
     """All steps of a problem with masks from the start."""
-    started = start(problem.values, backend, **options)
+    started = start(problem.values, backend, **{**options, "masks": None})
     set_masks(started, masks)
     for gradients in problem.gradients:
         advance(started, gradients)
     return started
-
-
-def random_riders(one):
-    """Options of riders at random, of an optimizer and of its second group."""
-    decay = (None, 0.0, 0.5, 0.9, 1.0, S.linear(0.0, 1.0, 9))
-    return (
-        {"ema_decay": one(*decay), "ema_update_every": one(1, 1, 3)},
-        {"ema_decay": one(*decay), "ema_update_every": one(1, 2)},
-    )

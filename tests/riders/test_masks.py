@@ -52,7 +52,7 @@ def zeroed(problem, masks):
 @over_every_option
 def test_kept_weights_move_as_with_zeros_in_the_masked_places(backend, rule, rng, name):
     """What stands in masked gradients is no part of anything: the metrics are those of zeros."""
-    options = single_options(rule)[name]
+    options = {**single_options(rule)[name], "masks": None}
     problem = random_problem(rng, SHAPES, 4 if backend == "triton" else 12, DTYPES)
     masks = random_masks(rng, problem.values)
     got = run_masked(spoiled(rng, problem, masks), masks, backend, **options)

@@ -13,7 +13,9 @@ from lib.runs import (
     random_problem,
 )
 
-from .riding import random_masks, random_riders, run_masked
+from lrfused import schedules as S
+
+from .riding import random_masks, run_masked
 
 
 def problem_for(rng, backend, steps=6):
@@ -29,10 +31,7 @@ def problem_for(rng, backend, steps=6):
 def test_any_riders_with_any_options(kernels, rule, rng, trial):
     """Masks, averages and zeroed gradients, with inf and nan now and then."""
     options = random_options(rng)
-    of_all, of_group = random_riders(one_of(rng))
-    groups = (options["groups"][0], {**options["groups"][1], **of_group})
-    options |= {**of_all, "groups": groups}
-    options["zero_grads"] = not options["write_grads"] and bool(rng.numpy.random() < 0.5)
+    options["ema_decay"] = one_of(rng)(0.0, 0.5, 1.0, S.linear(1.0, 0.0, 9))
     problem = poison(rng, problem_for(rng, kernels), 0.05)
     masks = random_masks(rng, problem.values)
     want = run_masked(problem, masks, **options)
