@@ -12,12 +12,15 @@ __all__ = [
     "Lion",
     "LossScale",
     "ReportLR",
+    "batchnorm",
+    "groups",
     "info",
+    "losses",
     "schedules",
 ]
 
 if TYPE_CHECKING or versions.why_unusable() is None:
-    from lrfused import schedules
+    from lrfused import batchnorm, groups, losses, schedules
     from lrfused.optim.adamw import AdamW
     from lrfused.optim.base import FusedOptimizer
     from lrfused.optim.lion import Lion

@@ -35,7 +35,8 @@ def scale_lr(lr: Schedule | float, batch: int, base: int, rule: str = "linear") 
         >>> from lrfused import schedules
         >>> schedules.scale_lr(0.1, batch=8192, base=256)
         3.2
-        >>> schedules.scale_lr(schedules.linear(0.1, 0.0, 100), batch=1024, base=256, rule="sqrt")(0)
+        >>> lr = schedules.linear(0.1, 0.0, steps=100)
+        >>> schedules.scale_lr(lr, batch=1024, base=256, rule="sqrt")(0)
         0.2
 
     Source: Goyal et al., arXiv 1706.02677, section 2.1 (linear); Krizhevsky, arXiv 1404.5997,

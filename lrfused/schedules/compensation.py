@@ -27,9 +27,10 @@ def compensated_decay(
 ) -> Schedule:
     """Little or no decay during the warmup and more after it, with the same shrinkage in the end.
 
-    Decoupled decay multiplies a weight by 1 - lr(t) * decay(t) at update t (AdamW, Lion). Over a
-    run of T = total_steps updates the weights without gradient shrink by the product of these
-    factors, which is here exactly that of the constant weight_decay under the reference_lr.
+    Decoupled decay multiplies a weight by 1 - lr(t) * decay(t) at update t (AdamW and Lion with
+    weight_decay_mode "lr"). Over a run of T = total_steps updates, weights without gradient shrink
+    by the product of these factors: here exactly as much as with the constant weight_decay under
+    the reference_lr.
 
     Formula:
         warmup_decay   for step < warmup_steps

@@ -131,5 +131,5 @@ def test_what_does_not_fit_is_refused(options, message):
 
 @pytest.mark.parametrize("bad", [None, True, "0.1", [0.1]])
 def test_an_lr_of_the_wrong_type(bad):
-    with pytest.raises(TypeError, match="^lr"):
+    with pytest.raises(TypeError, match=r"^lr"):
         S.compensated_decay(bad, 0.5, 4, 9)
