@@ -33,8 +33,8 @@ def schedule_momentum(
     all modules. A momentum that someone else writes afterwards is kept (so
     ``torch.optim.swa_utils.update_bn`` works). In eval mode nothing is written or counted. On a GPU
     the optimizer's step is known as late as the numbers in ``param_groups``; nothing waits for it.
-    The momentum is a Python number, which a captured CUDA graph does not see changing, and at each
-    change of which torch.compile compiles anew.
+    The momentum is a Python number: a captured CUDA graph does not see it change, and torch.compile
+    compiles anew at each change, up to its limit of recompilations, and then runs uncompiled.
 
     A deepcopy of the model has a schedule of its own, on the same optimizer (or on its own count of
     forwards, from where it is); a pickled model goes on by its count of forwards. A second call for

@@ -32,19 +32,33 @@ def test_the_smallest_length_by_trial(peak, bounds, limit):
     assert got in {smallest(peak, bounds, limit * (1 + sign * 1e-12)) for sign in (-1, 0, 1)}
 
 
-@given(peak=st.floats(1e-4, 1.0), bound=st.floats(1.0, 1e4), total=st.integers(1, 300))
-def test_the_result_is_stable_and_one_less_is_not(peak, bound, total):
+def assert_is_smallest(length, peak, bound, total):
     """By the values of the schedule itself."""
-    falling = S.exponential(bound, bound / 50.0, steps=total)
-    length = S.minimum_warmup_steps(peak, falling, total)
-    bounds = falling.values(np.arange(total))
+    steps = np.arange(total)
 
     def largest(length):
         lr = S.warmup_constant(peak, length, start="1/n")
-        return (lr.values(np.arange(total)) * bounds).max()
+        return (lr.values(steps) * bound.values(steps)).max()
 
     assert largest(length) < 2.0
     assert length == 1 or largest(length - 1) >= 2.0
+
+
+@given(peak=st.floats(1e-4, 1.0), bound=st.floats(1.0, 1e4), total=st.integers(1, 300))
+def test_the_result_is_stable_and_one_less_is_not(peak, bound, total):
+    falling = S.exponential(bound, bound / 50.0, steps=total)
+    assert_is_smallest(S.minimum_warmup_steps(peak, falling, total), peak, falling, total)
+
+
+@pytest.mark.parametrize(
+    ("peak", "bound", "total", "wanted"),
+    [(0.29, 56.0, 25, 204), (1.0, 103.0, 22, 1133)],
+    ids=["one more", "one less"],
+)
+def test_rounding_counts_as_the_schedule_rounds(peak, bound, total, wanted):
+    """total * peak * bound / limit is whole here, but for rounding."""
+    assert S.minimum_warmup_steps(peak, bound, total) == wanted
+    assert_is_smallest(wanted, peak, S.constant(bound), total)
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,10 @@ def test_every_kind_and_its_momentum_before(make, before):
     assert module.momentum == 0.5 and model[2].momentum == 0.1
     handle.remove()
     assert module.momentum == before
-    handle.remove()
     assert not model._forward_pre_hooks
+    module.momentum = 0.5
+    handle.remove()  # nothing is left to restore
+    assert module.momentum == 0.5
 
 
 def test_a_removed_handle_does_nothing_more(rng):
@@ -221,12 +223,28 @@ def test_a_deep_copy_follows_the_same_optimizer(rng):
     assert other[1].momentum == FALLING(4)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["model first", "handle first"])
+def test_a_handle_that_is_copied_with_the_model(rng, order):
+    """It is the copy's, in any order."""
+    model = network()
+    both = (model, batchnorm.schedule_momentum(model, FALLING))
+    copied = copy.deepcopy(tuple(both[i] for i in order))
+    other, handle = (copied[i] for i in order)
+    other(batch(rng))
+    other(batch(rng))
+    assert handle.step == 2 and other[1].momentum == FALLING(1)
+    handle.remove()
+    assert other[1].momentum == 0.1 and not other._forward_pre_hooks
+    assert model[1].momentum == FALLING(0) and model._forward_pre_hooks
+
+
 def test_a_pickled_model_goes_on_by_its_forwards(rng):
     """Without the optimizer, which is not saved with the model."""
     model = network()
     opt = lrfused.SGD(model.parameters(), lr=0.01)
     batchnorm.schedule_momentum(model, FALLING, opt)
     for _ in range(3):
+        model(batch(rng))
         take_step(model, opt, batch(rng))
     buffer = io.BytesIO()
     torch.save(model, buffer)

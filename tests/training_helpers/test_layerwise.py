@@ -84,6 +84,14 @@ def test_layers_in_a_row(length):
     assert list(depth_of(model).values()) == [d for d in range(length) for _ in "wb"]
 
 
+def test_a_last_block_without_parameters_is_passed():
+    """The head does not belong to the block before it."""
+    model = nn.Module()
+    model.blocks = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU())
+    model.head = nn.Linear(3, 2, bias=False)
+    assert list(depth_of(model).values()) == [0, 0, 1, 1, 2]
+
+
 def test_the_outer_container_wins_among_equals():
     inner = [nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)) for _ in range(2)]
     assert sorted(set(depth_of(nn.Sequential(*inner)).values())) == [0, 1]
@@ -181,6 +189,8 @@ def test_groups_of_torch_take_numbers():
     ("model", "options", "message"),
     [
         (nn.Sequential(nn.ReLU()), {}, "^model: has no parameters"),
+        (nn.ModuleList([nn.Sequential(nn.ReLU())]).append(nn.ReLU()), {}, "^model: has no param"),
+        (nn.ModuleDict({"a": nn.Sequential(), "b": nn.Linear(2, 2)}), {}, "^model: has no Module"),
         (nn.Linear(2, 2), {}, r"^model: has no ModuleList or Sequential .* blocks= or depth="),
         (nn.Bilinear(2, 2, 2), {"blocks": "layer"}, "^blocks: the model has no module .*'layer'"),
         (Transformer(), {"blocks": "norm"}, "^blocks: 'norm' contains no module with parameters"),
