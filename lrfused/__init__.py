@@ -13,12 +13,15 @@ __all__ = [
     "LossScale",
     "ReportLR",
     "analysis",
+    "batchnorm",
+    "groups",
     "info",
+    "losses",
     "schedules",
 ]
 
 if TYPE_CHECKING or versions.why_unusable() is None:
-    from lrfused import analysis, schedules
+    from lrfused import analysis, batchnorm, groups, losses, schedules
     from lrfused.optim.adamw import AdamW
     from lrfused.optim.base import FusedOptimizer
     from lrfused.optim.lion import Lion

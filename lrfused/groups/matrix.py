@@ -53,7 +53,7 @@ class Hyperparameters:
         self.is_override = np.ones((0, len(Slot)), dtype=bool)
         self._mirrored: list[Place] = []
         self.mirrored_inputs: list[Tensor] = []
-        self._step = 0  # of the last call of `mirror`: what the host knows
+        self.known_step = 0  # of the last call of `mirror`: what the host knows
         self._may_come_again = False
         self.undescribed = False  # the caller wrote a schedule that is not in the groups' texts
 
@@ -82,7 +82,7 @@ class Hyperparameters:
         self._list_inputs(new)
         for _, slot, cell in new:
             if cell.schedule is not None and cell.tensor is None:
-                _show(group, slot, cell, cell.schedule(self._step))
+                _show(group, slot, cell, cell.schedule(self.known_step))
 
     def follow(self, g: int, slot: Slot, schedule: Schedule | None) -> None:
         """Set or remove the schedule of one cell."""
@@ -147,7 +147,7 @@ class Hyperparameters:
         ``values`` is the matrix at ``step``, if the backend has computed it; ``inputs`` the values
         of the schedules' inputs, by tensor id, where the device must not be read.
         """
-        self._step = step
+        self.known_step = step
         for g, slot, cell in self._mirrored:
             if cell.schedule is None or cell.tensor is not None:
                 continue
@@ -177,7 +177,7 @@ class Hyperparameters:
         ]
         for g, slot, schedule in written:
             self.follow(g, slot, schedule)
-            _show(groups[g], slot, self.rows[g].cells[slot], schedule(self._step))
+            _show(groups[g], slot, self.rows[g].cells[slot], schedule(self.known_step))
             self.undescribed = True
 
     def mark_described(self) -> None:

@@ -58,7 +58,7 @@ class ReportLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer) -> None:
         # LRScheduler.__init__ would write "initial_lr" to the groups and wrap optimizer.step.
-        self.optimizer: FusedOptimizer = _unwrapped(optimizer)
+        self.optimizer: FusedOptimizer = unwrapped(optimizer)
         for group in self.optimizer.param_groups:
             if is_zero(group.get("initial_lr")):
                 del group["initial_lr"]
@@ -122,7 +122,7 @@ class ReportLR(LRScheduler):
         return f"{type(self).__name__}({optimizer}, lr={lr}, last_epoch={self.last_epoch})"
 
 
-def _unwrapped(optimizer: Any) -> FusedOptimizer:
+def unwrapped(optimizer: Any) -> FusedOptimizer:
     """The optimizer inside the wrappers that frameworks put around it."""
     found, seen = optimizer, []
     while hasattr(found, "param_groups") and isinstance(

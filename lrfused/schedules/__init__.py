@@ -4,6 +4,8 @@ A schedule is a pure function of the count of completed updates. The named ones 
 compositions of the functions below; a new one is one more function.
 """
 
+from lrfused.schedules.batch_size import scale_lr, warmup_steps_for_batch
+from lrfused.schedules.compensation import compensated_decay
 from lrfused.schedules.cycles import cosine_restarts, exp_range, triangular, triangular2
 from lrfused.schedules.decays import inverse_sqrt, multi_step, noam, rex, step_decay
 from lrfused.schedules.expression import Schedule, step
@@ -25,10 +27,12 @@ from lrfused.schedules.leaves import from_function, input, table
 from lrfused.schedules.onecycle import one_cycle, one_cycle_momentum
 from lrfused.schedules.phases import join, per_round
 from lrfused.schedules.ramps import constant, cosine, exponential, linear, polynomial
+from lrfused.schedules.stability import minimum_warmup_steps
 from lrfused.schedules.warmups import warmup, warmup_constant, warmup_cosine, warmup_linear, wsd
 
 __all__ = [
     "Schedule",
+    "compensated_decay",
     "constant",
     "cos",
     "cosine",
@@ -49,6 +53,7 @@ __all__ = [
     "log",
     "maximum",
     "minimum",
+    "minimum_warmup_steps",
     "multi_step",
     "noam",
     "one_cycle",
@@ -56,6 +61,7 @@ __all__ = [
     "per_round",
     "polynomial",
     "rex",
+    "scale_lr",
     "select",
     "sqrt",
     "step",
@@ -67,5 +73,6 @@ __all__ = [
     "warmup_constant",
     "warmup_cosine",
     "warmup_linear",
+    "warmup_steps_for_batch",
     "wsd",
 ]

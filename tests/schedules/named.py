@@ -170,10 +170,33 @@ ROWS = {
         {"schedule": S.cosine(0.5, 0.125, 99), "local_steps": 120},
         {"schedule": S.cosine(1.0, 0.25, 7), "local_steps": 1},
     ),
+    "scale_lr": _row(
+        S.scale_lr,
+        {"batch": LENGTH, "base": LENGTH, "rule": SHAPE},
+        {"lr": S.cosine(0.5, 0.125, 99), "batch": 120, "base": 40},
+        {"lr": S.cosine(1.0, 0.25, 7), "batch": 3, "base": 20, "rule": "sqrt"},
+    ),
+    "compensated_decay": _row(
+        S.compensated_decay,
+        {
+            **{"weight_decay": VALUE, "warmup_steps": LENGTH_OR_NONE, "total_steps": LENGTH},
+            "warmup_decay": VALUE,
+        },
+        {
+            **{"lr": S.warmup_constant(0.5, 40), "warmup_steps": 40, "total_steps": 120},
+            **{"weight_decay": 0.25, "warmup_decay": 0.125, "reference_lr": 0.25},
+        },
+        {
+            **{"lr": S.warmup_constant(0.25, 3), "warmup_steps": 3, "total_steps": 20},
+            **{"weight_decay": 0.5, "warmup_decay": 0.0, "reference_lr": 0.5},
+        },
+    ),
 }
 
-# The names of the module that are not schedules by themselves: leaves, operations, conversion.
+# The names of the module that are not schedules by themselves: leaves, operations, conversion,
+# lengths.
 BUILDING_BLOCKS = {
+    *("minimum_warmup_steps", "warmup_steps_for_batch"),
     *("Schedule", "step", "input", "table", "from_function", "from_torch"),
     *("cos", "equal", "exp", "floor", "less", "less_equal", "log"),
     *("maximum", "minimum", "select", "sqrt"),

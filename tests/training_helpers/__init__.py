@@ -1,0 +1,1 @@
+"""Tests of what stands beside the optimizers: groups by depth, batch norm, losses."""
