@@ -108,7 +108,7 @@ class Riding(Base):
             >>> import copy, torch, lrfused
             >>> model = torch.nn.Linear(2, 1)
             >>> opt = lrfused.AdamW(model.parameters(), ema_decay=0.999)
-            >>> model(torch.ones(2)).backward()
+            >>> model(torch.ones(2)).sum().backward()
             >>> opt.step()
             >>> ema_model = copy.deepcopy(model)
             >>> opt.copy_averages(model, ema_model)

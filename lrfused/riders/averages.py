@@ -26,14 +26,18 @@ def averaged(books: Bookkeeping, opt: Optimizer, modules: Iterable[Module]) -> I
     buffers = [buffer for module in _modules(modules) for buffer in module.buffers()]
     saved: Saved = []
     try:
-        books.holds_averages = True
-        with torch.no_grad():
-            saved += [(x, x.detach().clone()) for x in (*params, *buffers)]
-            for param in params:
-                local(param).copy_(_value(opt, param))
-        yield
-    finally:
+        try:
+            books.holds_averages = True
+            with torch.no_grad():
+                saved += [(x, x.detach().clone()) for x in (*params, *buffers)]
+                for param in params:
+                    local(param).copy_(_value(opt, param))
+            yield
+        finally:
+            uninterrupted(lambda: _put_back(books, saved))
+    except KeyboardInterrupt:  # possibly raised just before that
         uninterrupted(lambda: _put_back(books, saved))
+        raise
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def set_masks(run: Run, masks) -> None:
 
 def run_masked(problem, masks, backend="reference", **options) -> Run:
     """All steps of a problem with masks from the start."""
-    started = start(problem.values, backend, **{**options, "masks": None})
+    started = start(problem.values, backend, **options)
     set_masks(started, masks)
     for gradients in problem.gradients:
         advance(started, gradients)

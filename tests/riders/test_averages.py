@@ -29,7 +29,7 @@ def average_of(run, i=0):
 def still(values, backend, **options):
     """A run whose weights do not move, with a gradient for each."""
     made = start(values, backend, lr=0.0, weight_decay=0.0, **options)
-    set_gradients(made.params, [torch.zeros_like(value) for value in values])
+    set_gradients(made.params, [torch.ones_like(value) for value in values])
     return made
 
 

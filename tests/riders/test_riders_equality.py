@@ -31,6 +31,7 @@ def problem_for(rng, backend, steps=6):
 def test_any_riders_with_any_options(kernels, rule, rng, trial):
     """Masks, averages and zeroed gradients, with inf and nan now and then."""
     options = random_options(rng)
+    del options["masks"]
     options["ema_decay"] = one_of(rng)(0.0, 0.5, 1.0, S.linear(1.0, 0.0, 9))
     problem = poison(rng, problem_for(rng, kernels), 0.05)
     masks = random_masks(rng, problem.values)
