@@ -15,6 +15,7 @@ from lrfused.checkpoint.validate import Loaded, check
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.differences import differences
 from lrfused.memory.dtensor import is_distributed, local, placing
+from lrfused.memory.uninterrupted import uninterrupted
 from lrfused.rules import UpdateRule
 from lrfused.state.device_state import Field
 from lrfused.state.operands import operands_in
@@ -44,7 +45,7 @@ def load_state_dict(
     )
     copies = _prepare(books.rule, opt, loaded)
     step_is_known = books.says_the_step(loaded.counters) or books.step_was_set
-    _uninterrupted(books, opt, loaded, copies)
+    uninterrupted(lambda: _commit(books, opt, loaded, copies))
     for post_hook in opt._optimizer_load_state_dict_post_hooks.values():
         post_hook(opt)
     loaded.recovered.warn("load_state_dict")
@@ -55,19 +56,6 @@ def load_state_dict(
             "load_state_dict: the checkpoint does not say how many steps were completed, and the "
             f"schedules go on at step {books.counters.step}; optimizer.set_step(n) says it"
         )
-
-
-def _uninterrupted(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) -> None:
-    """Commit; after a keyboard interrupt commit again (it is idempotent), then raise it."""
-    waiting = None
-    while True:
-        try:
-            _commit(books, opt, loaded, copies)
-            break
-        except KeyboardInterrupt as interrupt:
-            waiting = interrupt
-    if waiting is not None:
-        raise waiting
 
 
 def _prepare(rule: UpdateRule, opt: Optimizer, loaded: Loaded) -> Copies:
