@@ -6,7 +6,7 @@ Tensor hyperparameters: none of them changes.
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +37,19 @@ from lrfused.state.operands import operands_in
 from lrfused.state.step_counts import Counts, States
 
 
+class Number(NamedTuple):
+    """A hyperparameter's value that does not come from a schedule.
+
+    Where it overrides one, ``mirror`` is what the caller wrote it over, which gives the lead back.
+    """
+
+    group: int
+    slot: Slot
+    value: float
+    overrides: bool = False
+    mirror: float | None = None
+
+
 @dataclass
 class Changes:
     """What is to be written, in an order that does not matter."""
@@ -44,7 +57,7 @@ class Changes:
     copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # (present, snapshot's)
     zeros: list[Tensor] = field(default_factory=list)  # present state that there was not
     new: dict[Tensor, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
-    numbers: list[tuple[int, Slot, float]] = field(default_factory=list)
+    numbers: list["Number"] = field(default_factory=list)
     inputs: list[tuple[Tensor, float]] = field(default_factory=list)
 
 
@@ -140,9 +153,7 @@ def _made(param: Tensor, key: str, operand: Tensor) -> Tensor:
     return made.detach()
 
 
-def _numbers(
-    books: Bookkeeping, groups: GroupList, snapshot: Snapshot
-) -> list[tuple[int, Slot, float]]:
+def _numbers(books: Bookkeeping, groups: GroupList, snapshot: Snapshot) -> list[Number]:
     """The values of groups that do not come from schedules.
 
     A schedule of now is overridden where the one of then was. What was scheduled then is left to
@@ -151,16 +162,16 @@ def _numbers(
     found = []
     for g, (group, saved) in enumerate(zip(groups, snapshot.groups, strict=True)):
         for slot in books.hyper.slots:
-            is_scheduled = books.hyper.rows[g].cells[slot].schedule is not None
-            values = saved["overrides"] if is_scheduled else saved["numbers"] | saved["overrides"]
-            if (value := values.get(slot.name.lower())) is None:
+            name, cell = slot.name.lower(), books.hyper.rows[g].cells[slot]
+            value, mirror = saved["overrides"].get(name, (saved["numbers"].get(name), None))
+            if value is None or (cell.schedule is not None and name not in saved["overrides"]):
                 continue
             host = read_group(group, slot)
             if isinstance(host, Tensor) and not fits(value, host):
                 raise ValueError(
                     f"snapshot: {slot.argument} of group {g} cannot be {value} in {host.dtype}"
                 )
-            found.append((g, slot, value))
+            found.append(Number(g, slot, value, cell.schedule is not None, mirror))
     return found
 
 
@@ -193,8 +204,8 @@ def _commit(
     counters = {Field[name.upper()]: value for name, value in snapshot.counters.items()}
     books.load_counters(groups, counters, largest_count=0)
     books.hyper.forget_loaded()
-    for g, slot, value in changes.numbers:
-        _write(groups[g], slot, books.hyper.rows[g].cells[slot], value)
+    for number in changes.numbers:
+        _write(groups[number.group], books.hyper.rows[number.group].cells[number.slot], number)
     books.collect(groups, states)
     engine.upload()
 
@@ -205,11 +216,12 @@ def _overwrite(present: Tensor, saved: Tensor) -> None:
         present.copy_(saved)
 
 
-def _write(group: dict[str, Any], slot: Slot, cell: Cell, value: float) -> None:
-    host = read_group(group, slot)
+def _write(group: dict[str, Any], cell: Cell, number: Number) -> None:
+    host = read_group(group, number.slot)
     if isinstance(host, Tensor):
-        host.fill_(value)
-        return
-    key, entry = written(group, slot, value)
-    group[key] = entry
-    cell.warned = True  # the caller wrote it before the snapshot, and was warned then
+        host.fill_(number.value)
+    else:
+        key, entry = written(group, number.slot, number.value)
+        group[key] = entry
+    if number.overrides:  # the caller wrote it before the snapshot, and was warned then
+        cell.mirror, cell.warned = number.mirror, True

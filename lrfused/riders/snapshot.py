@@ -32,9 +32,9 @@ class Snapshot:
     Attributes:
         optimizer: the name of the rule.
         groups: the number of parameters ("size"); the values of hyperparameters without schedule
-            ("numbers") and of those written over schedules ("overrides"), by name; those of
-            schedules' inputs ("inputs"), by hyperparameter and name; the keys of the products that
-            were kept ("products").
+            ("numbers"), and of those written over schedules, each with the mirror that it was
+            written over ("overrides"), by name; those of schedules' inputs ("inputs"), by
+            hyperparameter and name; the keys of the products that were kept ("products").
         weights: a copy of each parameter, of a DTensor its local tensor.
         placings: how a DTensor is distributed; "" for others.
         operands: a copy of each state tensor, by its key in the optimizer's state.
@@ -166,11 +166,13 @@ def _copy(what: str, tensor: Tensor, device: torch.device | None) -> Tensor:
 def _group(books: Bookkeeping, g: int, group: dict[str, Any]) -> dict[str, Any]:
     row = books.hyper.rows[g]
     numbers: dict[str, float] = {}
-    overrides: dict[str, float] = {}
+    overrides: dict[str, list[float | None]] = {}
     for slot in books.hyper.slots:
-        host, cell = checked(g, slot, group), row.cells[slot]
-        if not cell.is_mirrored(host):
-            (numbers if cell.schedule is None else overrides)[slot.name.lower()] = float(host)
+        host, cell, name = checked(g, slot, group), row.cells[slot], slot.name.lower()
+        if cell.schedule is None:
+            numbers[name] = float(host)
+        elif not cell.is_mirrored(host):
+            overrides[name] = [float(host), cell.mirror]
     inputs = {s.name.lower(): c.input_values() for s, c in zip(Slot, row.cells, strict=True)}
     return {
         "size": len(group["params"]),
