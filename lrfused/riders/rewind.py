@@ -59,6 +59,7 @@ class Changes:
     new: dict[Tensor, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
     numbers: list["Number"] = field(default_factory=list)
     inputs: list[tuple[Tensor, float]] = field(default_factory=list)
+    counters: dict[Field, float] = field(default_factory=dict)
 
 
 @normal_tensors()
@@ -79,6 +80,9 @@ def rewind(engine: Engine, opt: Optimizer, snapshot: Snapshot) -> None:
     changes = _changes_of_tensors(books.rule, parameters(groups), states, snapshot)
     books.collect(groups, states)
     counts = books.count(groups, states)
+    _check_form("counts", counts.counts, snapshot.counts)
+    _check_form("carried", counts.carried, snapshot.carried)
+    changes.counters = {Field[name.upper()]: x for name, x in snapshot.counters.items()}
     changes.numbers = _numbers(books, groups, snapshot)
     changes.inputs = input_values(books.hyper.rows, _stored(snapshot), [{} for _ in groups])
     uninterrupted(lambda: _commit(engine, opt, snapshot, changes, counts))
@@ -201,8 +205,7 @@ def _commit(
     counts.bind(states)
     for tensor, value in changes.inputs:
         tensor.fill_(value)
-    counters = {Field[name.upper()]: value for name, value in snapshot.counters.items()}
-    books.load_counters(groups, counters, largest_count=0)
+    books.load_counters(groups, changes.counters, largest_count=0)
     books.hyper.forget_loaded()
     for number in changes.numbers:
         _write(groups[number.group], books.hyper.rows[number.group].cells[number.slot], number)
