@@ -80,15 +80,16 @@ def go_on(course: Course) -> Course:
     return course
 
 
-def standing(course: Course) -> dict[str, torch.Tensor]:
-    """All that a snapshot has; of a parameter without updates nothing."""
-    found = contents(course)
+def whole(course: Course) -> dict[str, torch.Tensor]:
+    """All that a snapshot has."""
+    found = {k: tensor for k, tensor in contents(course).items() if not k.startswith("grad")}
     found["words"] = words(course)["integer words"][KEPT]
     found["knob"] = course.knob.clone()
-    numbers = [str(host_numbers(course)).encode()]
-    found["numbers"] = torch.frombuffer(bytearray(numbers[0]), dtype=torch.uint8)
-    return {
-        name: tensor
-        for name, tensor in found.items()
-        if not (name.startswith("grad") or name.endswith(f"[{LATE}]")) or name == f"p[{LATE}]"
-    }
+    numbers = bytearray(str(host_numbers(course)).encode())
+    return {**found, "numbers": torch.frombuffer(numbers, dtype=torch.uint8)}
+
+
+def standing(course: Course) -> dict[str, torch.Tensor]:
+    """The same without the state of the parameter that has none at the snapshot."""
+    late = f"[{LATE}]"
+    return {k: x for k, x in whole(course).items() if not k.endswith(late) or k == f"p{late}"}
