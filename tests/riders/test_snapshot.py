@@ -125,22 +125,22 @@ def goes_back(rng, opt, steps=2):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_tensors_that_lie_oddly(rng, kind, backend, layout):
+def test_tensors_that_lie_oddly(rng, kind, layout):
     value = LAYOUTS[layout](torch.randn(3, 4, 5, 2, generator=rng.torch))
     weight = torch.nn.Parameter(value)
     memory = torch.empty(0).set_(value.untyped_storage())  # all of it
     outside = torch.ones_like(memory, dtype=torch.bool)
     outside.as_strided(value.shape, value.stride(), value.storage_offset()).fill_(False)
     before = memory[outside]
-    taken = goes_back(rng, kind.ours([weight], lr=warmup(), backend=backend))
+    taken = goes_back(rng, kind.ours([weight], lr=warmup()))
     assert_same_bits(weight.detach(), taken.weights[0])
     assert_same_bits(memory[outside], before)
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.float16])
-def test_other_dtypes(rng, kind, backend, dtype):
+def test_other_dtypes(rng, kind, dtype):
     params = make_parameters(rng, dtype, ((3, 2), (), (0,)))
-    goes_back(rng, kind.ours(params, lr=warmup(), backend=backend))
+    goes_back(rng, kind.ours(params, lr=warmup()))
 
 
 def test_lazy_bits(rng, kind):
