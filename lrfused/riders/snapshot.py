@@ -159,8 +159,7 @@ def _device(device: Any) -> torch.device | None:
 
 def _copy(what: str, tensor: Tensor, device: torch.device | None) -> Tensor:
     present = has_memory(f"snapshot: {what}", tensor).detach()
-    copy = present.to(device=present.device if device is None else device, copy=True)
-    return copy.resolve_conj().resolve_neg()
+    return present.to(device=present.device if device is None else device, copy=True)
 
 
 def _group(books: Bookkeeping, g: int, group: dict[str, Any]) -> dict[str, Any]:
