@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from lrfused.checkpoint.validate import Loaded, check
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.engine.interrupts import uninterrupted
 from lrfused.groups.differences import differences
 from lrfused.memory.dtensor import is_distributed, local, placing
+from lrfused.memory.uninterrupted import uninterrupted
 from lrfused.rules import UpdateRule
 from lrfused.state.device_state import Field
 from lrfused.state.operands import operands_in

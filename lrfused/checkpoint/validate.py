@@ -82,7 +82,10 @@ def check(
     step = max([int(counters.get(Field.STEP, 0)), *counts])
     recovered = Recovered(rule, options, new_groups, books.hyper.rows, step, schedules)
     carried = _carried(rule, states, groups, counts, recovered)
-    inputs = input_values(books.hyper.rows, stored, schedules)
+    try:
+        inputs = input_values(books.hyper.rows, stored, schedules)
+    except ValueError as error:
+        raise ValueError(f"state_dict: {error}") from error
     return Loaded(
         new_groups, states, counts, carried, counters, stored, schedules, inputs, masks, recovered
     )

@@ -1,5 +1,6 @@
 """The counts of the present parameters: our own, or those found in replaced states."""
 
+import torch
 from torch import Tensor
 
 from lrfused.engine.recovery import Recovered
@@ -53,8 +54,10 @@ def restore(
             Counts(state.tensors.rule, params, [False] * len(params), state.words.device)
         )
     state.tensors.forget_carried_views(states)
-    for index, (updates, numbers) in enumerate(zip(counts, carried, strict=True)):
-        state.tensors.set(index, updates, numbers)
+    state.tensors.set_all(
+        torch.tensor(counts, dtype=torch.int64, device="cpu"),
+        torch.tensor(carried, dtype=torch.float64, device="cpu"),
+    )
 
 
 def _furthest(state: DeviceState, groups: Groups, states: States) -> int:

@@ -154,6 +154,12 @@ class Engine:
                 "push: param_groups holds more than other numbers (another option, or a Tensor or "
                 "Schedule in place of a number); take a step and capture again"
             )
+        self.upload()
+
+    def upload(self) -> None:
+        """Upload the collected values to every table, captured ones too, that they still fit."""
         for table in (self.table, *self._captured):
-            if table.backend.reads_on_device and table.is_current(books):
+            if table is None or not table.backend.reads_on_device:
+                continue
+            if table.is_current(self.bookkeeping):
                 table.run.push(table.work)  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ from lrfused.backends.protocol import Runner
 from lrfused.backends.work import Outcome, Work
 from lrfused.memory.formats import CODES
 from lrfused.memory.operands import Operand
+from lrfused.memory.uninterrupted import uninterrupted
 
 
 @torch.no_grad()
@@ -42,13 +43,11 @@ def run_with_copies(run: Runner, work: Work, places: list[int]) -> Outcome:
 
 def _write_back(operands: list[Operand]) -> None:
     """Copy all results back to their tensors; a keyboard interrupt is raised afterwards."""
-    left, waiting = list(operands), None
-    while left:
-        try:
-            while left:
-                left[-1].write_back()
-                left.pop()
-        except KeyboardInterrupt as interrupt:
-            waiting = interrupt
-    if waiting is not None:
-        raise waiting
+    left = list(operands)
+
+    def write_the_rest() -> None:
+        while left:
+            left[-1].write_back()
+            left.pop()
+
+    uninterrupted(write_the_rest)

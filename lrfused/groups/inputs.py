@@ -55,7 +55,7 @@ def input_values(
                     continue
                 if not fits(named[name], tensor):
                     raise ValueError(
-                        f"state_dict: input {name} of {slot.name.lower()} of group {g} cannot be "
+                        f"input {name} of {slot.name.lower()} of group {g} cannot be "
                         f"{named[name]} in {tensor.dtype}"
                     )
                 values.append((tensor, named[name]))

@@ -46,8 +46,7 @@ class Describer:
         for slot, cell in zip(Slot, settings.cells, strict=True):
             if cell.schedule is not None:
                 schedules[slot.name.lower()] = self.schedule(cell.schedule, tables)
-                values = {n._payload[1]: float(n._payload[0]) for n in cell.schedule.inputs}
-                if values:
+                if values := cell.input_values():
                     inputs[slot.name.lower()] = values
         tables = {name: data for name, data in tables.items() if name not in self._tables}
         self._tables |= tables.keys()

@@ -9,13 +9,12 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer, optimizer
 
-from lrfused.checkpoint import load, save
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.engine import Engine
 from lrfused.groups.arguments import group_arguments
 from lrfused.groups.known_groups import KnownGroups, from_group, parameters_in, without_ours
-from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.optim.arguments import OF_GROUPS, StepOptions, optimizer_options, with_defaults
+from lrfused.optim.checkpoints import Checkpointed
 from lrfused.optim.live import LIVE
 from lrfused.optim.metrics import metrics
 from lrfused.optim.representation import representation
@@ -25,7 +24,7 @@ from lrfused.schedules.check import boolean, whole
 from lrfused.schedules.expression import MAX_STEP
 
 
-class FusedOptimizer(Riding, Optimizer):
+class FusedOptimizer(Riding, Checkpointed):
     """The base class of this package's optimizers; construct one of its subclasses.
 
     Order of operations on a gradient: unscale and average, value clip, adaptive clip, global norm
@@ -317,41 +316,3 @@ class FusedOptimizer(Riding, Optimizer):
 
     def __repr__(self) -> str:
         return representation(type(self).__name__, self._engine.bookkeeping, self.param_groups)
-
-    # Checkpoints and copies
-
-    def state_dict(self) -> dict[str, Any]:
-        """torch's state_dict, plus counters, loss scale, schedules and options in the groups.
-
-        Raises:
-            RuntimeError: a step on a GPU was refused and the error was not yet raised.
-        """
-        return save.state_dict(self._engine.bookkeeping, self, super().state_dict)
-
-    @normal_tensors()
-    def load_state_dict(self, state_dict: dict[str, Any], load_schedules: bool = False) -> None:
-        """Load a checkpoint of this class, or of the torch optimizer that it replaces.
-
-        Numbers in the groups are the checkpoint's, as in torch. The constructor's schedules and
-        options take precedence over stored ones, with one warning that lists the differences and
-        what is kept. The schedules' step is the stored one, or the largest ``state["step"]`` if
-        that is larger or no step is stored: torch's optimizer may have continued from the
-        checkpoint. (torch.optim.SGD stores no step: see :meth:`set_step`.)
-
-        Args:
-            state_dict: the result of ``state_dict``.
-            load_schedules: use the stored schedules instead of the constructor's.
-
-        Raises:
-            ValueError: the checkpoint does not fit or is damaged; nothing was changed.
-        """
-        load.load_state_dict(self._engine.bookkeeping, self, state_dict, load_schedules)
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("_engine", "_torch_defaults", "_step_supports_amp_scaling")
-        return {**super().__getstate__(), **{name: self.__dict__[name] for name in kept}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_engine" in state:
-            self._engine.bookkeeping.copied(self.state)

@@ -2,24 +2,20 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import Optimizer
 
+from lrfused.engine.engine import Engine
 from lrfused.riders import averages
 from lrfused.riders.masks import set_masks
 
-if TYPE_CHECKING:
-    from torch.optim import Optimizer as Base
-else:
-    Base = object
 
+class Riding(Optimizer):
+    """The part of every optimizer of this package for what goes along in the pass."""
 
-class Riding(Base):
-    """What `FusedOptimizer` adds to torch's optimizers besides the step and checkpoints."""
-
-    _engine: Any
+    _engine: Engine
 
     # Masks
 
@@ -60,8 +56,7 @@ class Riding(Base):
     @property
     def masks(self) -> dict[Tensor, Tensor]:
         """The present masks, {parameter: bool tensor}: copies."""
-        found: dict[Tensor, Tensor] = self._engine.bookkeeping.masks.shown()
-        return found
+        return self._engine.bookkeeping.masks.shown()
 
     # Averages
 

@@ -1,1 +1,1 @@
-"""What goes along in the pass, as users see it: masks and averages of the weights."""
+"""What goes along with an optimizer's steps: masks, averages of the weights, snapshots."""

@@ -10,8 +10,8 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.engine.interrupts import uninterrupted
 from lrfused.memory.dtensor import local
+from lrfused.memory.uninterrupted import uninterrupted
 from lrfused.rules.average import AVERAGE
 
 Saved = list[tuple[Tensor, Tensor]]  # a tensor, and its values before

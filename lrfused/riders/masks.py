@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.engine.interrupts import uninterrupted
 from lrfused.memory.dtensor import is_distributed, local, placing
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.memory.uninterrupted import uninterrupted
 from lrfused.state.masks import masked_out
 from lrfused.state.operands import operands_in
 

@@ -71,6 +71,11 @@ class Cell:
         self.schedule, self.mirror, self.warned = schedule, None, False
         self.tensor = self.reader = None
 
+    def input_values(self) -> dict[str, float]:
+        """The present values of the schedule's inputs, by name; waits for their device."""
+        inputs = () if self.schedule is None else self.schedule.inputs
+        return {node._payload[1]: float(node._payload[0]) for node in inputs}
+
     @property
     def source(self) -> Schedule | None:
         """The schedule that is evaluated at each step; None for a number."""

@@ -39,10 +39,14 @@ def allocate(rule: UpdateRule, options: GroupOptions, states: Any, param: Tensor
 def new_operand(operand: StateOperand, param: Tensor) -> Tensor:
     """The operand of a parameter before its first update."""
     dtype = WIDER.get(param.dtype, param.dtype) if operand.widens else param.dtype
-    made = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format).detach()
-    if operand.initial:
-        made.fill_(complex(*[operand.initial] * 2) if made.is_complex() else operand.initial)
+    made = torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format).detach()
+    fill(made, operand.initial)
     return made
+
+
+def fill(tensor: Tensor, value: float) -> None:
+    """Fill a state tensor, of a complex one both parts."""
+    tensor.fill_(complex(value, value) if tensor.is_complex() else value)
 
 
 def fresh_state(rule: UpdateRule, options: GroupOptions, param: Tensor) -> dict[str, Tensor]:

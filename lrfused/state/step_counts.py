@@ -107,6 +107,12 @@ class Counts:
         self.steps[index] = float(count)
         self.carried[index] = torch.tensor(carried, dtype=torch.float64, device="cpu")
 
+    def set_all(self, counts: Tensor, carried: Tensor) -> None:
+        """Set those of every parameter, in place: captured graphs hold these addresses."""
+        self.counts.copy_(counts)
+        self.steps.copy_(counts)
+        self.carried.copy_(carried.reshape(self.carried.shape))
+
     def moved(
         self, groups: Groups, states: States, carries: list[bool], recover: Recover
     ) -> "Moved":

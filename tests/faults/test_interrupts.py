@@ -5,16 +5,14 @@ done, and compares the end with a run that nothing disturbed.
 """
 
 import signal
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lib.interrupting import interrupt_at, watched
 from lib.optimizers import Kind
 
-import lrfused
 from lrfused.backends.cpu.step import CpuStep
 from lrfused.backends.work import Outcome
 
@@ -22,8 +20,6 @@ from .helpers import Training, accepting, assert_same_state, needs_cpp
 
 STEPS, WHEN = 5, 2
 BACKENDS = ["reference", pytest.param("cpu", marks=needs_cpp)]
-PACKAGE = str(Path(lrfused.__file__).parent)
-Event = tuple[str, int, str, str]  # file, line, function, compiled function that returned
 
 
 def finish(training: Training, when: int = WHEN) -> dict[str, Any]:
@@ -172,28 +168,6 @@ def first_step(training: Training) -> None:
 CHANGES = [nothing, new_option, tensor_lr, host_lr, new_group, moved_parameter, first_step]
 
 
-def watched_step(training: Training, on_event: Callable[[Event], None]) -> None:
-    """A step that calls ``on_event`` wherever Python itself would act on a signal.
-
-    That is at the start of a function and when a call of compiled code returns.
-    """
-
-    def profile(frame: Any, event: str, function: Any) -> None:
-        code = frame.f_code
-        if isinstance(function, GeneratorExit):
-            return  # Python 3.12 calls a generator to close it: whatever is raised there, it drops
-        if event in ("call", "c_return") and code.co_filename.startswith(PACKAGE):
-            name = getattr(function, "__name__", "")
-            on_event((Path(code.co_filename).name, frame.f_lineno, code.co_name, name))
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        training.opt.step()
-    finally:
-        sys.setprofile(before)
-
-
 @needs_cpp
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:param_groups.* overrides its schedule")
@@ -212,18 +186,14 @@ def test_an_interrupt_anywhere_tears_no_step(seed, kind, change):
         training.backward(when)
         return training
 
-    def interrupt(event: Event) -> None:
-        if event == chosen:
-            raise KeyboardInterrupt
-
     prepared().opt.step()  # what is compiled once for a kind of group, is after this
     training, events, torn = prepared(), {}, []
-    watched_step(training, lambda event: events.setdefault(event))
+    watched(training.opt.step, events.setdefault)
     want = finish(training, when)
     for chosen in events:
         training = prepared()
         with pytest.raises(KeyboardInterrupt):
-            watched_step(training, interrupt)
+            watched(training.opt.step, interrupt_at(chosen))
         try:
             assert_same_state(finish(training, when), want)
         except (Exception, pytest.fail.Exception) as error:

@@ -1,6 +1,7 @@
-"""What every test of the step starts from."""
+"""Riders over every backend and optimizer."""
 
 from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
 from lib.every_backend import backend, kernels  # noqa: F401 (fixtures)
+from lib.optimizers import kind  # noqa: F401 (a fixture)
 from lib.rules_for_steps import rule  # noqa: F401 (a fixture)
 from lib.threads import one_thread  # noqa: F401 (a fixture)

@@ -126,7 +126,7 @@ def test_an_interrupt_anywhere_puts_everything_back(rng):
     """A keyboard interrupt before each line of the context manager."""
     model, opt = trained(rng)
     before, reached, line = all_of(model), True, 0
-    files = ("averages.py", "interrupts.py")
+    files = ("averages.py", "uninterrupted.py")
 
     def interrupting(count):
         left = [count]

@@ -1,10 +1,13 @@
-"""Finishing what must not stay half done, although the user presses Ctrl-C."""
+"""Changes memory of which a keyboard interrupt may not leave a half."""
 
 from collections.abc import Callable
 
 
 def uninterrupted(action: Callable[[], None]) -> None:
-    """Run an idempotent action; after a keyboard interrupt run it again, then raise that."""
+    """Run an action; after a keyboard interrupt run it again, and raise the interrupt at the end.
+
+    The action must lead to the same end however often it was begun before.
+    """
     waiting = None
     while True:
         try:

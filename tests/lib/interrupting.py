@@ -1,0 +1,43 @@
+"""A KeyboardInterrupt at each place of the package where a call can meet one."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lrfused
+
+PACKAGE = str(Path(lrfused.__file__).parent)
+Event = tuple[str, int, str, str]  # file, line, function, compiled function that returned
+
+
+def watched(call: Callable[[], Any], on_event: Callable[[Event], Any]) -> None:
+    """A call that calls ``on_event`` wherever Python itself would act on a signal.
+
+    That is at the start of a function and when a call of compiled code returns.
+    """
+
+    def profile(frame: Any, event: str, function: Any) -> None:
+        code = frame.f_code
+        if isinstance(function, GeneratorExit):
+            return  # Python 3.12 calls a generator to close it: whatever is raised there, it drops
+        if event in ("call", "c_return") and code.co_filename.startswith(PACKAGE):
+            name = getattr(function, "__name__", "")
+            on_event((Path(code.co_filename).name, frame.f_lineno, code.co_name, name))
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+
+
+def interrupt_at(chosen: Event) -> Callable[[Event], None]:
+    """For `watched`: a KeyboardInterrupt wherever it comes to this place."""
+
+    def interrupt(event: Event) -> None:
+        if event == chosen:
+            raise KeyboardInterrupt
+
+    return interrupt
