@@ -104,7 +104,7 @@ def _lazily(x: Tensor, bit: str) -> Tensor:
 
 
 class Training:
-    """A run with two groups, schedules, a loss scale, and a parameter with gaps in memory."""
+    """A run with two groups, schedules, a loss scale, riders, a parameter with gaps in memory."""
 
     def __init__(self, seed: int, kind: Kind, backend: str, size: int = 4):
         self.seed = seed
@@ -118,6 +118,9 @@ class Training:
                 {"params": self.params[:2], "lr": S.warmup_cosine(1e-2, 3, 30)},
                 {"params": self.params[2:], "lr": S.linear(0.1, 0.01, 20), **own},
             ],
+            ema_decay=S.linear(0.5, 0.9, 10),
+            masks={self.params[1]: self.random(99, tuple(values[1].shape)) > -0.5},
+            zero_grads=True,
             **_steered(kind, S.linear(0.8, 0.9, 10) * S.input(self.knob, "knob")),
             max_grad_norm=1.0,
             loss_scale=lrfused.LossScale(init=4.0, growth_interval=2),
@@ -168,7 +171,8 @@ def everything(params: list[torch.nn.Parameter], opt: lrfused.FusedOptimizer) ->
     """All that a step may change: parameters, gradients, what a checkpoint holds, metrics."""
     metrics, saved = opt.metrics(), opt.state_dict()
     kind, tensors, others = kind_of(opt), {}, {}
-    known = {"p", "grad", *kind.sizes, *(("step",) if kind.counts else ())}
+    known = {"p", "grad", "lrfused_average", "lrfused_mask", *kind.sizes}
+    known |= {"step"} if kind.counts else set()
     for i, p in enumerate(params):
         for key, value in {"p": p, "grad": p.grad, **saved["state"].get(i, {})}.items():
             if key not in known:

@@ -161,11 +161,28 @@ def moved_parameter(training: Training) -> None:
     training.params[0].data = training.params[0].data.clone()
 
 
+def new_mask(training: Training) -> None:
+    training.opt.set_masks({training.params[0]: torch.rand(3, 4, generator=fixed()) < 0.5})
+
+
+def fixed() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
 def first_step(training: Training) -> None:
     """No step yet: this one makes all state."""
 
 
-CHANGES = [nothing, new_option, tensor_lr, host_lr, new_group, moved_parameter, first_step]
+CHANGES = [
+    nothing,
+    new_option,
+    tensor_lr,
+    host_lr,
+    new_group,
+    moved_parameter,
+    new_mask,
+    first_step,
+]
 
 
 @needs_cpp

@@ -6,9 +6,9 @@ from typing import Any
 
 # The interpreter takes most of the time of all tests. Over it these run with the slow ones: what
 # they show is host Python, or what the other backends and the files and tests kept show as well.
-INTERPRETED_LATER = ("contract", "several", "step", "torch_compile")
+INTERPRETED_LATER = ("contract", "riders", "several", "step", "torch_compile")
 KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
-KEPT += ("test_random_combinations_on_several_devices",)
+KEPT += ("test_random_combinations_on_several_devices", "test_riders_equality.py")
 NOT_KEPT = ("test_random_combinations",)
 # The first kind of optimizer runs over every backend, the others over this one and with the slow
 # tests over all: what they show beyond the kernels' own tests is host Python.
@@ -21,7 +21,7 @@ IN_PROCESSES += ("test_a_killed_run_resumes_bit_equal", "test_a_spawned_process_
 # What follows from AdamW's tests for the other rules: the rest of a step does not know the rule.
 OTHER_RULES = ("sgd", "lion")
 OVER_KERNELS = ("test_every_option", "test_random_combinations", "test_every_pair_of_dtypes")
-OVER_KERNELS += ("test_random_combinations_on_several_devices",)
+OVER_KERNELS += ("test_random_combinations_on_several_devices", "test_any_riders_with_any_options")
 OVER_TRITON = "scheduled"  # the option with which the interpreter takes them
 
 

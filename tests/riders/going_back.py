@@ -49,7 +49,7 @@ def begun(problem, backend, **others: Any) -> Course:
         "lr": S.warmup_cosine(0.1, 3, 20) * S.input(knob, "knob"),
         "max_grad_norm": 1.0,
         "loss_scale": lrfused.LossScale(init=64.0, growth_interval=2),
-        "groups": ({}, {**kind.numbers, "lr": lr, "start_step": 2}),
+        "groups": ({}, {**kind.numbers, "lr": lr, "start_step": 2, "ema_decay": 0.8}),
         **others,
     }
     made = start(problem.values, backend, **options)
