@@ -1,4 +1,4 @@
-// Measure: sums of squares and the largest magnitude of a quarter of a chunk's lanes.
+// Measure: sums of squares and the magnitudes of a quarter of a chunk's lanes.
 //
 // A block of threads reads whole rows of 64 columns, 16 bytes of float32 a thread, and keeps the
 // lanes of its columns in registers. Of float64 it takes a quarter in two turns.
@@ -20,6 +20,18 @@ __device__ inline double from_magnitude(uint64_t bits) { return double_from_bits
 
 template <class C>
 using Magnitude = decltype(magnitude(C()));
+
+// The largest of some magnitudes, and how many are neither zero nor subnormal.
+template <class C>
+struct Magnitudes {
+    Magnitude<C> largest;
+    int normal;
+
+    __device__ void add(Magnitude<C> other, int count) {
+        largest = other > largest ? other : largest;
+        normal += count;
+    }
+};
 
 template <class C>
 struct AsItIs {
@@ -43,11 +55,12 @@ __device__ inline double squares(const float* column, uint32_t largest) {
     return column_sum<ROWS, double, 1>(column);
 }
 
-// Eight rows of a block enter the lanes; returned is their largest magnitude.
+// Eight rows of a block enter the lanes; returned are their magnitudes.
 template <class C, int width, class T, class Change>
-__device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change change,
-                                        double* lanes) {
-    Magnitude<C> largest = 0;
+__device__ inline Magnitudes<C> add_rows(const Elements<T, width>* rows, Change change,
+                                         double* lanes) {
+    const Magnitude<C> least = magnitude(smallest_normal<T, C>());
+    Magnitudes<C> all = {};
 #pragma unroll
     for (int j = 0; j < width; ++j) {
         C column[ROWS];
@@ -59,11 +72,12 @@ __device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change c
             column[r] = change(x);
             Magnitude<C> bits = magnitude(column[r]);
             of_column = bits > of_column ? bits : of_column;
+            all.normal += bits >= least;
         }
         lanes[j] += squares(column, of_column);
-        largest = of_column > largest ? of_column : largest;
+        all.add(of_column, 0);
     }
-    return largest;
+    return all;
 }
 
 template <int width, class T>
@@ -89,18 +103,18 @@ struct Found {
     bool is_active, value_clip, adapts;
     double inverse, bound;
     double raw[SUMS], clipped[SUMS], param[SUMS], largest[WARPS];
+    int normal[WARPS];
 };
 
-// One quarter of the lanes of a chunk, by warps; returned is the largest magnitude that this thread
-// saw.
+// One quarter of the lanes of a chunk, by warps; returned are the magnitudes that this thread saw.
 template <class C, class T, class Change>
-__device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const Found& found,
+__device__ inline Magnitudes<C> add_quarter_as(const TypedPointer& pointer, const Found& found,
                                               Change change, double* sums) {
     constexpr int width = 16 / (sizeof(T) > sizeof(C) ? sizeof(T) : sizeof(C));
     constexpr int across = COLUMNS / width, at_once = MEASURE_THREADS / across;  // blocks
     constexpr int turns = QUARTER_BLOCKS / at_once;
     const int thread = thread_index();
-    Magnitude<C> largest = 0;
+    Magnitudes<C> seen = {};
     if (leads_warp()) sums[warp_index() + WARPS] = 0.0;
 #pragma unroll 1
     for (int turn = 0; turn < turns; ++turn) {
@@ -113,30 +127,34 @@ __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const
             if (place >= found.count) break;
             Elements<T, width> rows[ROWS];
             read_rows(static_cast<const T*>(pointer.data) + place, found.count - place, rows);
-            Magnitude<C> here = add_rows<C>(rows, change, lanes);
-            largest = here > largest ? here : largest;
+            const Magnitudes<C> here = add_rows<C>(rows, change, lanes);
+            seen.add(here.largest, here.normal);
         }
         double sum = warp_sum(pairwise<width>(lanes));
         if (leads_warp()) sums[warp_index() + turn * WARPS] = sum;
     }
-    return largest;
+    return seen;
 }
 
 template <class C, class Change>
-__device__ inline Magnitude<C> add_quarter(const TypedPointer& pointer, const Found& found,
-                                           Change change, double* sums) {
-    Magnitude<C> largest = 0;
+__device__ inline Magnitudes<C> add_quarter(const TypedPointer& pointer, const Found& found,
+                                            Change change, double* sums) {
+    Magnitudes<C> seen = {};
     with_type(pointer.dtype, [&](auto number) {
-        largest = add_quarter_as<C, decltype(number)>(pointer, found, change, sums);
+        seen = add_quarter_as<C, decltype(number)>(pointer, found, change, sums);
     });
-    return largest;
+    return seen;
 }
 
 template <class C>
 __device__ inline void measure_as(Found& found) {
-    Magnitude<C> largest = add_quarter<C>(found.g, found, AsItIs<C>(), found.raw);
-    largest = over_warp(largest, [](auto x, auto y) { return x > y ? x : y; });
-    if (leads_warp()) found.largest[warp_index()] = from_magnitude(largest);
+    const Magnitudes<C> seen = add_quarter<C>(found.g, found, AsItIs<C>(), found.raw);
+    const auto largest = over_warp(seen.largest, [](auto x, auto y) { return x > y ? x : y; });
+    const int normal = over_warp(seen.normal, [](int x, int y) { return x + y; });
+    if (leads_warp()) {
+        found.largest[warp_index()] = from_magnitude(largest);
+        found.normal[warp_index()] = normal;
+    }
     if (found.value_clip) {
         Clipped<C> clip = {static_cast<C>(found.inverse), static_cast<C>(found.bound)};
         add_quarter<C>(found.g, found, clip, found.clipped);
@@ -147,11 +165,14 @@ __device__ inline void measure_as(Found& found) {
 __device__ inline int64_t slot_of(const Part& part) { return part.chunk * QUARTERS + part.quarter; }
 
 __device__ inline void write_part(const Workspace& workspace, int64_t slot, double raw,
-                                  double clipped, double param, double largest) {
+                                  double clipped, double param, double largest, int elements,
+                                  int normal) {
     workspace.raw[slot] = raw;
     workspace.clipped[slot] = clipped;
     workspace.param[slot] = param;
     workspace.largest[slot] = largest;
+    workspace.elements[slot] = elements;
+    workspace.normal[slot] = normal;
 }
 
 // By one thread: what the step's state says may change when this block has drawn its ticket.
@@ -184,7 +205,7 @@ __device__ inline void measure_part(const Launched& a, const Part& part, double*
     if (thread_index() == 0) look_up(a, part, registers, found);
     __syncthreads();
     if (!found.is_active) {
-        if (thread_index() == 0) write_part(a.workspace, found.slot, 0.0, 0.0, 0.0, 0.0);
+        if (thread_index() == 0) write_part(a.workspace, found.slot, 0.0, 0.0, 0.0, 0.0, 0, 0);
         return;
     }
     if (found.p.dtype == FLOAT64) measure_as<double>(found);
@@ -193,11 +214,14 @@ __device__ inline void measure_part(const Launched& a, const Part& part, double*
     if (thread_index()) return;
     double largest = 0.0;
     for (double x : found.largest) largest = propagating_maximum(largest, x);
+    int normal = 0;
+    for (int x : found.normal) normal += x;
     if (overflows(largest, found.inverse, found.p.dtype == FLOAT64))
         atomicOr(&a.workspace.decision->overflows, 1);
     write_part(a.workspace, found.slot, pairwise<SUMS>(found.raw),
                found.value_clip ? pairwise<SUMS>(found.clipped) : 0.0,
-               found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest);
+               found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest,
+               found.quarter == 0 ? found.count : 0, normal);  // the elements once a chunk
 }
 
 }  // namespace lrfused

@@ -103,7 +103,9 @@ template <class Launched>
 __device__ inline Sums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
                                      double inverse) {
     const Workspace& workspace = a.workspace;
-    Sums sums = {chunk_sum(workspace.raw, c), 0.0, chunk_largest(workspace.largest, c), 0.0};
+    Sums sums = {chunk_sum(workspace.raw, c),      0.0,
+                 chunk_largest(workspace.largest, c), 0.0,
+                 chunk_sum(workspace.elements, c), chunk_sum(workspace.normal, c)};
     if (!a.table.clips_before_norm) return sums;
     const Piece& chunk = a.table.chunks[c];
     const int group = a.table.tensors[chunk.tensor].group;
@@ -129,6 +131,8 @@ __device__ inline Sums combine(const Table& table, const Sums (&x)[2], double* o
     Sums sums = {};
     sums.raw = block_sum(x[0].raw, x[1].raw, of_warps);
     sums.largest = block_largest(x[0].largest, x[1].largest, of_warps);
+    sums.elements = block_sum(x[0].elements, x[1].elements, of_warps);
+    sums.normal = block_sum(x[0].normal, x[1].normal, of_warps);
     if (!table.clips_before_norm) return sums;
     sums.seen = block_sum(x[0].seen, x[1].seen, of_warps);
     sums.largest_seen = block_largest(x[0].largest_seen, x[1].largest_seen, of_warps);
@@ -163,6 +167,8 @@ __device__ inline Sums sums_of_spans(const Table& table, const Workspace& worksp
             const Sums* span = workspace.spans + s;
             lanes[k].raw += __ldcg(&span->raw);
             lanes[k].seen += __ldcg(&span->seen);
+            lanes[k].elements += __ldcg(&span->elements);
+            lanes[k].normal += __ldcg(&span->normal);
             lanes[k].largest = propagating_maximum(lanes[k].largest, __ldcg(&span->largest));
             lanes[k].largest_seen =
                 propagating_maximum(lanes[k].largest_seen, __ldcg(&span->largest_seen));

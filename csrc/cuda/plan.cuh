@@ -52,6 +52,7 @@ __device__ inline void conclude(const Arguments& a, const Verdict& verdict, doub
     if (a.options.measures) {
         a.state.write(GRAD_NORM, norm.before);
         a.state.write(LARGEST_GRADIENT, norm.largest);
+        a.state.write(TINY_GRADIENTS, norm.tiny);
     }
     a.state.write(CLIP_COEFFICIENT, verdict.coefficient);
     count_step(a.state, verdict.skip, verdict.coefficient, a.options.advance_schedule_on_skip);

@@ -20,6 +20,8 @@ class Measured:
     clipped: Tensor | None
     param: Tensor | None
     largest: Tensor  # absolute values by unit; nan if there is a nan
+    tiny: int  # how many elements are zero or subnormal,
+    elements: int  # of so many
 
 
 def measure(work: Work, groups: list[GroupPlan]) -> dict[int, Measured]:
@@ -47,4 +49,6 @@ def _of_gradient(work: Work, index: int, group: GroupPlan) -> Measured:
     magnitude = g.abs().double()
     zero = torch.zeros((g.shape[0], 1), dtype=torch.float64, device=g.device)
     largest = torch.cat([zero, magnitude], 1).amax(1)
-    return Measured(sums_of_squares(g), clipped, param, largest)
+    smallest_normal = max(torch.finfo(t).tiny for t in (work.gradients[index].flat.dtype, dtype))
+    tiny = int((magnitude < smallest_normal).sum())
+    return Measured(sums_of_squares(g), clipped, param, largest, tiny, g.numel())

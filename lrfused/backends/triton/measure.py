@@ -83,7 +83,9 @@ def measure_half(
         bound = value_bound(table, call, state, tl.load(row + TENSOR_GROUP), SHAPES)
     g = tl.load(call.gradients + tensor * GRADIENT_SIZE + GRADIENT_ADDRESS)
     g += offset * element_size(G)
-    raw, clipped, bits = half_sums(g, second, count, rounded, bound.to(COMPUTE), G, DOUBLE, CLIP)
+    raw, clipped, bits, normal = half_sums(
+        g, second, count, rounded, bound.to(COMPUTE), G, DOUBLE, CLIP
+    )
     magnitude = bits.to(COMPUTE, bitcast=True)
     # A gradient that is finite may overflow when it is unscaled in the compute type.
     overflows = ((magnitude * rounded < INFINITY) == 0).to(tl.int64)
@@ -94,9 +96,13 @@ def measure_half(
     tl.store(measured.largest + slot, as_bits(largest))
     tl.store(measured.seen + slot, seen_bits(largest, inverse, bound))
     tl.store(measured.findings + slot, overflows * OVERFLOWS + (ACTIVE + CLIPPED * CLIP))
+    tl.store(measured.elements + slot, tl.where(second == 0, count, 0))  # once a chunk
+    tl.store(measured.normal + slot, normal)
     if AGC:
         p = tl.load(row + TENSOR_P) + offset * element_size(P)
-        weight, _clipped, _largest = half_sums(p, second, count, 1.0, 1.0, P, DOUBLE, False)
+        weight, _clipped, _largest, _normal = half_sums(
+            p, second, count, 1.0, 1.0, P, DOUBLE, False
+        )
         tl.store(measured.param + slot, weight)
 
 
@@ -128,6 +134,8 @@ def skip_half(measured, slot):
     tl.store(measured.largest + slot, 0)
     tl.store(measured.seen + slot, 0)
     tl.store(measured.findings + slot, 0)
+    tl.store(measured.elements + slot, 0)
+    tl.store(measured.normal + slot, 0)
 
 
 @triton.jit(do_not_specialize=["gradients", "numbers", "grad_scale", "found_inf"])
