@@ -66,7 +66,7 @@ Sums Step::sums() const {
         scaled = (scaled > bound ? bound : scaled) * agc[static_cast<size_t>(chunks[c].unit)];
         sums.largest = propagating_maximum(sums.largest, measured[c].largest);
         sums.elements += measured[c].elements;
-        sums.normal += measured[c].normal;
+        sums.tiny += measured[c].tiny;
         sums.largest_seen = propagating_maximum(sums.largest_seen, scaled);
     }
     if (options.infinity_norm) return sums;

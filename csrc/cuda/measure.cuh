@@ -21,18 +21,6 @@ __device__ inline double from_magnitude(uint64_t bits) { return double_from_bits
 template <class C>
 using Magnitude = decltype(magnitude(C()));
 
-// The largest of some magnitudes, and how many are neither zero nor subnormal.
-template <class C>
-struct Magnitudes {
-    Magnitude<C> largest;
-    int normal;
-
-    __device__ void add(Magnitude<C> other, int count) {
-        largest = other > largest ? other : largest;
-        normal += count;
-    }
-};
-
 template <class C>
 struct AsItIs {
     __device__ C operator()(C x) const { return x; }
@@ -55,12 +43,19 @@ __device__ inline double squares(const float* column, uint32_t largest) {
     return column_sum<ROWS, double, 1>(column);
 }
 
-// Eight rows of a block enter the lanes; returned are their magnitudes.
+// Smaller magnitudes are tiny: zero or subnormal.
+template <class C, class T>
+__device__ inline Magnitude<C> tiny_below() {
+    return magnitude(smallest_normal<T, C>());
+}
+
+// Eight rows of a block enter the lanes; returned is their largest magnitude. Noted is whether any
+// is tiny: that takes a predicate, where a count would take one of the registers, all of which are
+// in use.
 template <class C, int width, class T, class Change>
-__device__ inline Magnitudes<C> add_rows(const Elements<T, width>* rows, Change change,
-                                         double* lanes) {
-    const Magnitude<C> least = magnitude(smallest_normal<T, C>());
-    Magnitudes<C> all = {};
+__device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change change,
+                                        double* lanes, bool& has_tiny) {
+    Magnitude<C> largest = 0;
 #pragma unroll
     for (int j = 0; j < width; ++j) {
         C column[ROWS];
@@ -72,12 +67,27 @@ __device__ inline Magnitudes<C> add_rows(const Elements<T, width>* rows, Change 
             column[r] = change(x);
             Magnitude<C> bits = magnitude(column[r]);
             of_column = bits > of_column ? bits : of_column;
-            all.normal += bits >= least;
+            has_tiny |= bits < tiny_below<C, T>();
         }
         lanes[j] += squares(column, of_column);
-        all.add(of_column, 0);
+        largest = of_column > largest ? of_column : largest;
     }
-    return all;
+    return largest;
+}
+
+// How many of the rows' elements are tiny; the first `left` are no padding.
+template <class C, int width, class T>
+__device__ inline int count_tiny(const Elements<T, width>* rows, int left) {
+    int count = 0;
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+#pragma unroll
+        for (int j = 0; j < width; ++j) {
+            C x;
+            read_as(rows[r].x[j], x);
+            count += r * COLUMNS + j < left && magnitude(x) < tiny_below<C, T>();
+        }
+    return count;
 }
 
 template <int width, class T>
@@ -99,22 +109,22 @@ __device__ inline void read_rows(const T* x, int left, Elements<T, width>* rows)
 struct Found {
     TypedPointer g, p;  // where the chunk starts
     int64_t slot;  // of the results
-    int count, quarter;
+    int count, quarter, tiny;
     bool is_active, value_clip, adapts;
     double inverse, bound;
     double raw[SUMS], clipped[SUMS], param[SUMS], largest[WARPS];
-    int normal[WARPS];
 };
 
-// One quarter of the lanes of a chunk, by warps; returned are the magnitudes that this thread saw.
+// One quarter of the lanes of a chunk, by warps; returned is the largest magnitude that this thread
+// saw. Tiny ones are counted where there is a count of them, in shared memory.
 template <class C, class T, class Change>
-__device__ inline Magnitudes<C> add_quarter_as(const TypedPointer& pointer, const Found& found,
-                                              Change change, double* sums) {
+__device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const Found& found,
+                                              Change change, double* sums, int* tiny) {
     constexpr int width = 16 / (sizeof(T) > sizeof(C) ? sizeof(T) : sizeof(C));
     constexpr int across = COLUMNS / width, at_once = MEASURE_THREADS / across;  // blocks
     constexpr int turns = QUARTER_BLOCKS / at_once;
     const int thread = thread_index();
-    Magnitudes<C> seen = {};
+    Magnitude<C> largest = 0;
     if (leads_warp()) sums[warp_index() + WARPS] = 0.0;
 #pragma unroll 1
     for (int turn = 0; turn < turns; ++turn) {
@@ -127,34 +137,32 @@ __device__ inline Magnitudes<C> add_quarter_as(const TypedPointer& pointer, cons
             if (place >= found.count) break;
             Elements<T, width> rows[ROWS];
             read_rows(static_cast<const T*>(pointer.data) + place, found.count - place, rows);
-            const Magnitudes<C> here = add_rows<C>(rows, change, lanes);
-            seen.add(here.largest, here.normal);
+            bool has_tiny = false;
+            Magnitude<C> here = add_rows<C>(rows, change, lanes, has_tiny);
+            largest = here > largest ? here : largest;
+            if (tiny && has_tiny) atomicAdd(tiny, count_tiny<C>(rows, found.count - place));
         }
         double sum = warp_sum(pairwise<width>(lanes));
         if (leads_warp()) sums[warp_index() + turn * WARPS] = sum;
     }
-    return seen;
+    return largest;
 }
 
 template <class C, class Change>
-__device__ inline Magnitudes<C> add_quarter(const TypedPointer& pointer, const Found& found,
-                                            Change change, double* sums) {
-    Magnitudes<C> seen = {};
+__device__ inline Magnitude<C> add_quarter(const TypedPointer& pointer, const Found& found,
+                                           Change change, double* sums, int* tiny = nullptr) {
+    Magnitude<C> largest = 0;
     with_type(pointer.dtype, [&](auto number) {
-        seen = add_quarter_as<C, decltype(number)>(pointer, found, change, sums);
+        largest = add_quarter_as<C, decltype(number)>(pointer, found, change, sums, tiny);
     });
-    return seen;
+    return largest;
 }
 
 template <class C>
 __device__ inline void measure_as(Found& found) {
-    const Magnitudes<C> seen = add_quarter<C>(found.g, found, AsItIs<C>(), found.raw);
-    const auto largest = over_warp(seen.largest, [](auto x, auto y) { return x > y ? x : y; });
-    const int normal = over_warp(seen.normal, [](int x, int y) { return x + y; });
-    if (leads_warp()) {
-        found.largest[warp_index()] = from_magnitude(largest);
-        found.normal[warp_index()] = normal;
-    }
+    Magnitude<C> largest = add_quarter<C>(found.g, found, AsItIs<C>(), found.raw, &found.tiny);
+    largest = over_warp(largest, [](auto x, auto y) { return x > y ? x : y; });
+    if (leads_warp()) found.largest[warp_index()] = from_magnitude(largest);
     if (found.value_clip) {
         Clipped<C> clip = {static_cast<C>(found.inverse), static_cast<C>(found.bound)};
         add_quarter<C>(found.g, found, clip, found.clipped);
@@ -166,13 +174,13 @@ __device__ inline int64_t slot_of(const Part& part) { return part.chunk * QUARTE
 
 __device__ inline void write_part(const Workspace& workspace, int64_t slot, double raw,
                                   double clipped, double param, double largest, int elements,
-                                  int normal) {
+                                  int tiny) {
     workspace.raw[slot] = raw;
     workspace.clipped[slot] = clipped;
     workspace.param[slot] = param;
     workspace.largest[slot] = largest;
     workspace.elements[slot] = elements;
-    workspace.normal[slot] = normal;
+    workspace.tiny[slot] = tiny;
 }
 
 // By one thread: what the step's state says may change when this block has drawn its ticket.
@@ -191,6 +199,7 @@ __device__ inline void look_up(const Launched& a, const Part& part, double* regi
     found.p = tensor.p.at(chunk.offset);
     found.count = chunk.count;
     found.quarter = part.quarter;
+    found.tiny = 0;
     found.value_clip = options.value_clip;
     found.adapts = options.agc != AGC_OFF;
     found.inverse = inverse_scale(a);
@@ -214,14 +223,12 @@ __device__ inline void measure_part(const Launched& a, const Part& part, double*
     if (thread_index()) return;
     double largest = 0.0;
     for (double x : found.largest) largest = propagating_maximum(largest, x);
-    int normal = 0;
-    for (int x : found.normal) normal += x;
     if (overflows(largest, found.inverse, found.p.dtype == FLOAT64))
         atomicOr(&a.workspace.decision->overflows, 1);
     write_part(a.workspace, found.slot, pairwise<SUMS>(found.raw),
                found.value_clip ? pairwise<SUMS>(found.clipped) : 0.0,
                found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest,
-               found.quarter == 0 ? found.count : 0, normal);  // the elements once a chunk
+               found.quarter == 0 ? found.count : 0, found.tiny);  // the elements once a chunk
 }
 
 }  // namespace lrfused

@@ -76,7 +76,7 @@ struct Decision {
 };
 
 struct Workspace {
-    double *raw, *clipped, *param, *largest, *elements, *normal;  // of each part: QUARTERS a chunk
+    double *raw, *clipped, *param, *largest, *elements, *tiny;  // of each part: QUARTERS a chunk
     double* factors;          // of adaptive clipping, by unit
     double* hyperparameters;  // by place
     GroupPlan* groups;

@@ -20,8 +20,7 @@ from lib.tiny_gradients import DIGITS, SMALLEST, tiny_share, with_tiny
 
 INF, NAN = math.inf, math.nan
 OPTIONS = {
-    "infinity norm": {"max_grad_norm": 1.0, "norm_type": INF},
-    "all clips": {"clip_value": 0.1, "agc": 0.1, "agc_by": "tensor", "max_grad_norm": 0.1},
+    "all clips": {"clip_value": 0.1, "agc": 0.1, "max_grad_norm": 0.1, "norm_type": INF},
     "write_grads": {"write_grads": True, "nonfinite": "skip", "accumulation_steps": 3},
     "clip far below": {"maximize": True, "always_measure": True, "clip_value": 1e-30},
     "loss scale": {"loss_scale": "dynamic"},
