@@ -94,6 +94,18 @@ LRF_HD inline void with_type(int dtype, Body body) {
     }
 }
 
+LRF_HD inline double smallest_normal(double) { return 0x1p-1022; }
+LRF_HD inline double smallest_normal(float) { return 0x1p-126; }
+LRF_HD inline double smallest_normal(bfloat16) { return 0x1p-126; }
+LRF_HD inline double smallest_normal(float16) { return 0x1p-14; }
+
+// In the compute type: the smallest magnitude that is normal both there and as T.
+template <class T, class C>
+LRF_HD inline C smallest_normal() {
+    const double stored = smallest_normal(T()), computed = smallest_normal(C());
+    return static_cast<C>(stored > computed ? stored : computed);
+}
+
 // The binary logarithm of an element's size.
 LRF_HD inline int size_shift(int dtype) { return dtype == FLOAT64 ? 3 : dtype == FLOAT32 ? 2 : 1; }
 

@@ -66,20 +66,23 @@ LRF_HD inline bool overflows(double largest, double inverse, bool double_precisi
     return !(static_cast<float>(largest) * static_cast<float>(inverse) < infinity());
 }
 
-// Sums of squares and largest magnitudes over gradients: raw, and as the global clip sees them.
+// Sums of squares and largest magnitudes over gradients: raw, and as the global clip sees them;
+// how many elements there are, and how many are zero or subnormal (exact in any order).
 struct Sums {
-    double raw, seen, largest, largest_seen;
+    double raw, seen, largest, largest_seen, elements, tiny;
 };
 
-// The norm before any clip and the one that the global clip uses; the largest magnitude.
+// The norm before any clip and the one that the global clip uses; the largest magnitude; the share
+// of elements that are zero or subnormal, nan of none.
 struct Norm {
-    double before, seen, largest;
+    double before, seen, largest, tiny;
 };
 
 LRF_HD inline Norm norm_of(const Sums& sums, double inverse, bool infinity_norm,
                            bool clips_before_norm) {
     Norm norm;
     norm.largest = sums.largest;
+    norm.tiny = sums.tiny / sums.elements;
     norm.before = infinity_norm ? sums.largest * inverse : root_of(sums.raw) * inverse;
     if (!clips_before_norm) norm.seen = norm.before;
     else norm.seen = infinity_norm ? sums.largest_seen : root_of(sums.seen);

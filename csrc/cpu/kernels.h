@@ -22,9 +22,10 @@ struct MeasureTask {
     double inverse, bound;  // unscales the gradient, then clips it
 };
 
-// Sums of squares of g, of the clipped g and of p; the largest absolute value of g.
+// Sums of squares of g, of the clipped g and of p; the largest absolute value of g; how many elements
+// g has, and how many of them are zero or subnormal.
 struct Measured {
-    double raw = 0.0, clipped = 0.0, param = 0.0, largest = 0.0;
+    double raw = 0.0, clipped = 0.0, param = 0.0, largest = 0.0, elements = 0.0, tiny = 0.0;
 };
 
 struct ApplyTask {

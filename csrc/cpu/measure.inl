@@ -1,4 +1,4 @@
-// Measure: sums of squares and the largest magnitude of a chunk. Included by kernels.inl.
+// Measure: sums of squares and the magnitudes of a chunk. Included by kernels.inl.
 
 namespace lrfused {
 namespace LRF_ISA {
@@ -26,22 +26,64 @@ void add_rows(const float* __restrict x, double* __restrict lanes) {
                                          : column_sum<rows, double>(x + c);
 }
 
-// The largest absolute value as bits, which order nan above infinity above all numbers.
-inline int32_t largest_bits(const float* __restrict x, int count, int32_t largest) {
-    for (int i = 0; i < count; ++i) {
-        int32_t bits = static_cast<int32_t>(bits_of(x[i]) & 0x7FFFFFFFu);
-        largest = bits > largest ? bits : largest;
-    }
-    return largest;
+// An absolute value as bits, which order nan above infinity above all numbers.
+inline int32_t magnitude(float x) { return static_cast<int32_t>(bits_of(x) & 0x7FFFFFFFu); }
+inline int64_t magnitude(double x) {
+    return static_cast<int64_t>(bits_of(x) & 0x7FFFFFFFFFFFFFFFu);
 }
 
-inline int64_t largest_bits(const double* __restrict x, int count, int64_t largest) {
-    for (int i = 0; i < count; ++i) {
-        int64_t bits = static_cast<int64_t>(bits_of(x[i]) & 0x7FFFFFFFFFFFFFFFu);
-        largest = bits > largest ? bits : largest;
+// The largest magnitude by column, and how many are at least the smallest normal one: no zeros, and
+// so none of the padding. They are counted only in blocks that have a smaller one: to find the
+// minimum takes less time than to count.
+template <class C>
+struct Magnitudes {
+    using Bits = decltype(magnitude(C()));
+
+    Bits smallest_normal = 0, largest[COLUMNS] = {}, normal = 0;
+
+    explicit Magnitudes(int dtype) {
+        with_type(dtype, [&](auto number) {
+            smallest_normal = magnitude(lrfused::smallest_normal<decltype(number), C>());
+        });
     }
-    return largest;
-}
+
+    // Rarely needed, and so out of the way.
+    LRF_NOINLINE Bits count(const C* x, int size) const {
+        Bits found = 0;
+        for (int i = 0; i < size; ++i) found += magnitude(x[i]) >= smallest_normal;
+        return found;
+    }
+
+    template <int rows>
+    void add_rows(const C* __restrict x) {
+        const Bits bound = smallest_normal;
+        Bits has_tiny = 0;
+        for (int c = 0; c < COLUMNS; ++c) {
+            Bits most = largest[c], least = magnitude(x[c]);
+            for (int r = 0; r < rows; ++r) {
+                const Bits bits = magnitude(x[r * COLUMNS + c]);
+                most = bits > most ? bits : most;
+                least = bits < least ? bits : least;
+            }
+            largest[c] = most;
+            has_tiny |= least < bound;
+        }
+        normal += has_tiny ? count(x, rows * COLUMNS) : rows * COLUMNS;
+    }
+
+    void add(const C* x, int rows) {
+        if (rows == 8) return add_rows<8>(x);
+        if (rows == 4) return add_rows<4>(x);
+        if (rows == 2) return add_rows<2>(x);
+        add_rows<1>(x);
+    }
+
+    Bits largest_of_all() const {
+        Bits most = 0;
+        for (const Bits bits : largest) most = bits > most ? bits : most;
+        return most;
+    }
+};
 
 inline double from_bits(int32_t bits) { return float_from_bits(static_cast<uint32_t>(bits)); }
 inline double from_bits(int64_t bits) { return double_from_bits(static_cast<uint64_t>(bits)); }
@@ -117,17 +159,20 @@ Measured measure_as(const MeasureTask& task) {
     alignas(64) C clipped[BLOCK];
     Lanes raw(task.count), after(value_clip ? task.count : 0);
     const C inverse = static_cast<C>(task.inverse), bound = static_cast<C>(task.bound);
-    decltype(largest_bits(clipped, 0, 0)) largest = 0;
+    Magnitudes<C> magnitudes(task.g.dtype);
     over_blocks<C>(task.g, task.mask, task.count, [&](const C* g, int rows, int64_t index) {
         raw.add(g, rows, index);
-        largest = largest_bits(g, rows * COLUMNS, largest);
+        magnitudes.add(g, rows);
         if (!value_clip) return;
         for (int j = 0; j < rows * COLUMNS; ++j) clipped[j] = clip_value(g[j] * inverse, bound);
         after.add(clipped, rows, index);
     });
     Measured measured;
     measured.raw = raw.sum();
-    measured.largest = from_bits(largest);
+    measured.largest = from_bits(magnitudes.largest_of_all());
+    const int64_t elements = kept_of(task.mask, task.count);
+    measured.elements = static_cast<double>(elements);
+    measured.tiny = static_cast<double>(elements - magnitudes.normal);
     if (value_clip) measured.clipped = after.sum();
     if (task.p.data) measured.param = sum_of_squares<C>(task.p, task.count);
     return measured;

@@ -65,6 +65,8 @@ Sums Step::sums() const {
         double scaled = measured[c].largest * inverse;
         scaled = (scaled > bound ? bound : scaled) * agc[static_cast<size_t>(chunks[c].unit)];
         sums.largest = propagating_maximum(sums.largest, measured[c].largest);
+        sums.elements += measured[c].elements;
+        sums.tiny += measured[c].tiny;
         sums.largest_seen = propagating_maximum(sums.largest_seen, scaled);
     }
     if (options.infinity_norm) return sums;
@@ -95,6 +97,7 @@ Decided Step::plan(const Call& call) {
     if (options.measures) {
         state.write(GRAD_NORM, norm.before);
         state.write(LARGEST_GRADIENT, norm.largest);
+        state.write(TINY_GRADIENTS, norm.tiny);
     }
     coefficient = verdict.coefficient;
     state.write(CLIP_COEFFICIENT, coefficient);

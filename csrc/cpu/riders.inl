@@ -21,6 +21,17 @@ inline void clear_masked(const TypedPointer& pointer, const Mask& mask, int coun
     clear_masked(static_cast<uint16_t*>(pointer.data), mask, count);
 }
 
+// How many of so many elements a mask keeps.
+inline int64_t kept_of(const Mask& mask, int64_t count) {
+    if (!mask.words) return count;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i += 32) {
+        const uint32_t here = count - i < 32 ? (1u << (count - i)) - 1 : ~0u;
+        kept += __builtin_popcount(mask.word(i) & here);
+    }
+    return kept;
+}
+
 inline void clear_all_masked(const ApplyTask& task, int count) {
     clear_masked(task.p, task.mask, count);
     for (int k = 0; k < task.operands_count; ++k) clear_masked(task.operands[k], task.mask, count);

@@ -146,6 +146,8 @@ int64_t lay_out_workspace(const Table& table, int slots, uint64_t address, Works
     workspace.clipped = layout.room_for<double>(quarters);
     workspace.param = layout.room_for<double>(quarters);
     workspace.largest = layout.room_for<double>(quarters);
+    workspace.elements = layout.room_for<double>(quarters);
+    workspace.tiny = layout.room_for<double>(quarters);
     workspace.factors = layout.room_for<double>(table.units_count);
     workspace.hyperparameters = layout.room_for<double>(table.groups_count * slots);
     workspace.groups = layout.room_for<GroupPlan>(table.groups_count);

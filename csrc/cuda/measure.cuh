@@ -1,4 +1,4 @@
-// Measure: sums of squares and the largest magnitude of a quarter of a chunk's lanes.
+// Measure: sums of squares and the magnitudes of a quarter of a chunk's lanes.
 //
 // A block of threads reads whole rows of 64 columns, 16 bytes of float32 a thread, and keeps the
 // lanes of its columns in registers. Of float64 it takes a quarter in two turns.
@@ -43,10 +43,18 @@ __device__ inline double squares(const float* column, uint32_t largest) {
     return column_sum<ROWS, double, 1>(column);
 }
 
-// Eight rows of a block enter the lanes; returned is their largest magnitude.
+// Smaller magnitudes are tiny: zero or subnormal.
+template <class C, class T>
+__device__ inline Magnitude<C> tiny_below() {
+    return magnitude(smallest_normal<T, C>());
+}
+
+// Eight rows of a block enter the lanes; returned is their largest magnitude. Noted is whether any
+// is tiny: that takes a predicate, where a count would take one of the registers, all of which are
+// in use.
 template <class C, int width, class T, class Change>
 __device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change change,
-                                        double* lanes) {
+                                        double* lanes, bool& has_tiny) {
     Magnitude<C> largest = 0;
 #pragma unroll
     for (int j = 0; j < width; ++j) {
@@ -59,6 +67,7 @@ __device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change c
             column[r] = change(x);
             Magnitude<C> bits = magnitude(column[r]);
             of_column = bits > of_column ? bits : of_column;
+            has_tiny |= bits < tiny_below<C, T>();
         }
         lanes[j] += squares(column, of_column);
         largest = of_column > largest ? of_column : largest;
@@ -68,16 +77,30 @@ __device__ inline Magnitude<C> add_rows(const Elements<T, width>* rows, Change c
 
 // Masked elements of rows are 0, whatever they were.
 template <int width, class T>
-__device__ inline void clear_rows(Elements<T, width>* rows, const Mask& mask, int left) {
+__device__ inline void clear_rows(Elements<T, width>* rows, const Mask& mask) {
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
         read_anew();  // registers for the bits of one row
-        if (r * COLUMNS >= left) break;
-        const uint32_t kept = mask.word(r * COLUMNS);
+        const uint32_t gone = ~mask.word(r * COLUMNS);
 #pragma unroll
         for (int j = 0; j < width; ++j)
-            if (!(kept >> j & 1)) rows[r].x[j] = T();
+            if (gone >> j & 1) rows[r].x[j] = T();
     }
+}
+
+// How many of the rows' elements are tiny; the first `left` are no padding.
+template <class C, int width, class T>
+__device__ inline int count_tiny(const Elements<T, width>* rows, int left) {
+    int count = 0;
+#pragma unroll
+    for (int r = 0; r < ROWS; ++r)
+#pragma unroll
+        for (int j = 0; j < width; ++j) {
+            C x;
+            read_as(rows[r].x[j], x);
+            count += r * COLUMNS + j < left && magnitude(x) < tiny_below<C, T>();
+        }
+    return count;
 }
 
 template <int width, class T>
@@ -100,16 +123,16 @@ struct Found {
     TypedPointer g, p;  // where the chunk starts
     Mask mask;
     int64_t slot;  // of the results
-    int count, quarter;
+    int count, quarter, tiny, masked;  // tiny ones of this quarter, masked ones of the chunk
     bool is_active, value_clip, adapts;
     double inverse, bound;
     double raw[SUMS], clipped[SUMS], param[SUMS], largest[WARPS];
 };
 
 // One quarter of the lanes of a chunk, by warps; returned is the largest magnitude that this thread
-// saw.
-template <class C, class T, bool masked, class Change>
-__device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const Found& found,
+// saw. `counts`: tiny ones are counted, which masked ones are, too.
+template <class C, class T, bool masked, bool counts, class Change>
+__device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, Found& found,
                                               Change change, double* sums) {
     constexpr int width = 16 / (sizeof(T) > sizeof(C) ? sizeof(T) : sizeof(C));
     constexpr int across = COLUMNS / width, at_once = MEASURE_THREADS / across;  // blocks
@@ -119,56 +142,76 @@ __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, const
     if (leads_warp()) sums[warp_index() + WARPS] = 0.0;
 #pragma unroll 1
     for (int turn = 0; turn < turns; ++turn) {
-        const int first = found.quarter * QUARTER_BLOCKS + turn * at_once + thread / across;
+        int block = found.quarter * QUARTER_BLOCKS + turn * at_once + thread / across;
         double lanes[width] = {};
 #pragma unroll 1
-        for (int block = first; block < CHUNK / BLOCK; block += LANE_BLOCKS) {
+        for (; block < CHUNK / BLOCK; block += LANE_BLOCKS) {
             read_anew();
             const int place = block * BLOCK + thread % across * width;
             if (place >= found.count) break;
             Elements<T, width> rows[ROWS];
             read_rows(static_cast<const T*>(pointer.data) + place, found.count - place, rows);
-            if (masked && found.mask.words)
-                clear_rows(rows, found.mask.at(place), found.count - place);
-            Magnitude<C> here = add_rows<C>(rows, change, lanes);
+            if (masked && found.mask.words) clear_rows(rows, found.mask.at(place));
+            bool has_tiny = false;
+            Magnitude<C> here = add_rows<C>(rows, change, lanes, has_tiny);
             largest = here > largest ? here : largest;
+            if (counts && has_tiny)
+                atomicAdd(&found.tiny, count_tiny<C>(rows, found.count - place));
         }
+        // Found again from the block: the loop has no register for it.
+        turn = turns == 1 ? 0 : (block - found.quarter * QUARTER_BLOCKS) % LANE_BLOCKS / at_once;
         double sum = warp_sum(pairwise<width>(lanes));
         if (leads_warp()) sums[warp_index() + turn * WARPS] = sum;
     }
     return largest;
 }
 
-template <class C, bool masked, class Change>
-__device__ inline Magnitude<C> add_quarter(const TypedPointer& pointer, const Found& found,
-                                           Change change, double* sums) {
+template <class C, bool masked, bool counts, class Change>
+__device__ inline Magnitude<C> add_quarter(const TypedPointer& pointer, Found& found, Change change,
+                                           double* sums) {
     Magnitude<C> largest = 0;
     with_type(pointer.dtype, [&](auto number) {
-        largest = add_quarter_as<C, decltype(number), masked>(pointer, found, change, sums);
+        largest =
+            add_quarter_as<C, decltype(number), masked, counts>(pointer, found, change, sums);
     });
     return largest;
 }
 
 template <class C>
 __device__ inline void measure_as(Found& found) {
-    Magnitude<C> largest = add_quarter<C, true>(found.g, found, AsItIs<C>(), found.raw);
+    Magnitude<C> largest = add_quarter<C, true, true>(found.g, found, AsItIs<C>(), found.raw);
     largest = over_warp(largest, [](auto x, auto y) { return x > y ? x : y; });
     if (leads_warp()) found.largest[warp_index()] = from_magnitude(largest);
     if (found.value_clip) {
         Clipped<C> clip = {static_cast<C>(found.inverse), static_cast<C>(found.bound)};
-        add_quarter<C, true>(found.g, found, clip, found.clipped);
+        add_quarter<C, true, false>(found.g, found, clip, found.clipped);
     }
-    if (found.adapts) add_quarter<C, false>(found.p, found, AsItIs<C>(), found.param);
+    if (found.adapts) add_quarter<C, false, false>(found.p, found, AsItIs<C>(), found.param);
+}
+
+// Of a chunk, by the block that has its first quarter.
+__device__ inline void count_masked(Found& found) {
+    if (!found.mask.words || found.quarter) return;
+    int count = 0;
+#pragma unroll 1
+    for (int i = thread_index() * 32; i < found.count; i += MEASURE_THREADS * 32) {
+        const int left = found.count - i;
+        count += __popc(~found.mask.word(i) & (left < 32 ? (1u << left) - 1 : ~0u));
+    }
+    atomicAdd(&found.masked, count);
 }
 
 __device__ inline int64_t slot_of(const Part& part) { return part.chunk * QUARTERS + part.quarter; }
 
 __device__ inline void write_part(const Workspace& workspace, int64_t slot, double raw,
-                                  double clipped, double param, double largest) {
+                                  double clipped, double param, double largest, int elements,
+                                  int tiny) {
     workspace.raw[slot] = raw;
     workspace.clipped[slot] = clipped;
     workspace.param[slot] = param;
     workspace.largest[slot] = largest;
+    workspace.elements[slot] = elements;
+    workspace.tiny[slot] = tiny;
 }
 
 // By one thread: what the step's state says may change when this block has drawn its ticket.
@@ -188,6 +231,7 @@ __device__ inline void look_up(const Launched& a, const Part& part, double* regi
     found.mask = {tensor.mask, chunk.offset};
     found.count = chunk.count;
     found.quarter = part.quarter;
+    found.tiny = found.masked = 0;
     found.value_clip = options.value_clip;
     found.adapts = options.agc != AGC_OFF;
     found.inverse = inverse_scale(a);
@@ -202,11 +246,12 @@ __device__ inline void measure_part(const Launched& a, const Part& part, double*
     if (thread_index() == 0) look_up(a, part, registers, found);
     __syncthreads();
     if (!found.is_active) {
-        if (thread_index() == 0) write_part(a.workspace, found.slot, 0.0, 0.0, 0.0, 0.0);
+        if (thread_index() == 0) write_part(a.workspace, found.slot, 0.0, 0.0, 0.0, 0.0, 0, 0);
         return;
     }
     if (found.p.dtype == FLOAT64) measure_as<double>(found);
     else measure_as<float>(found);
+    count_masked(found);
     __syncthreads();
     if (thread_index()) return;
     double largest = 0.0;
@@ -215,7 +260,9 @@ __device__ inline void measure_part(const Launched& a, const Part& part, double*
         atomicOr(&a.workspace.decision->overflows, 1);
     write_part(a.workspace, found.slot, pairwise<SUMS>(found.raw),
                found.value_clip ? pairwise<SUMS>(found.clipped) : 0.0,
-               found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest);
+               found.adapts ? pairwise<SUMS>(found.param) : 0.0, largest,
+               found.quarter == 0 ? found.count - found.masked : 0,  // once a chunk
+               found.tiny - found.masked);
 }
 
 }  // namespace lrfused

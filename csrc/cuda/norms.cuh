@@ -103,7 +103,9 @@ template <class Launched>
 __device__ inline Sums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
                                      double inverse) {
     const Workspace& workspace = a.workspace;
-    Sums sums = {chunk_sum(workspace.raw, c), 0.0, chunk_largest(workspace.largest, c), 0.0};
+    Sums sums = {};
+    sums.raw = chunk_sum(workspace.raw, c);
+    sums.largest = chunk_largest(workspace.largest, c);
     if (!a.table.clips_before_norm) return sums;
     const Piece& chunk = a.table.chunks[c];
     const int group = a.table.tensors[chunk.tensor].group;
@@ -124,7 +126,7 @@ __device__ inline Sums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
     return sums;
 }
 
-// Two sets of sums a thread become one, which every thread gets.
+// Two sets of sums of squares and magnitudes a thread become one, which every thread gets.
 __device__ inline Sums combine(const Table& table, const Sums (&x)[2], double* of_warps) {
     Sums sums = {};
     sums.raw = block_sum(x[0].raw, x[1].raw, of_warps);
@@ -133,6 +135,17 @@ __device__ inline Sums combine(const Table& table, const Sums (&x)[2], double* o
     sums.seen = block_sum(x[0].seen, x[1].seen, of_warps);
     sums.largest_seen = block_largest(x[0].largest_seen, x[1].largest_seen, of_warps);
     return sums;
+}
+
+// The sum of counts by part over a span, which every thread gets.
+__device__ inline double count_in_span(const Table& table, const double* counts, int64_t s,
+                                       double* of_warps) {
+    double x[2] = {};
+    for (int k = 0; k < 2; ++k) {
+        const int64_t c = s * SPAN + 2 * thread_index() + k;
+        if (c < table.chunks_count) x[k] = chunk_sum(counts, c);
+    }
+    return block_sum(x[0], x[1], of_warps);
 }
 
 // All chunks of a span side by side, and the factors of its units; by a block.
@@ -150,7 +163,9 @@ __device__ inline void plan_span(const Launched& a, int64_t s, double* registers
         const int64_t c = s * SPAN + 2 * thread_index() + k;
         if (c < a.table.chunks_count) chunks[k] = sums_of_chunk(a, c, now, inverse);
     }
-    const Sums sums = combine(a.table, chunks, of_warps);
+    Sums sums = combine(a.table, chunks, of_warps);
+    sums.elements = count_in_span(a.table, a.workspace.elements, s, of_warps);
+    sums.tiny = count_in_span(a.table, a.workspace.tiny, s, of_warps);
     if (thread_index() == 0) a.workspace.spans[s] = sums;
 }
 
@@ -163,11 +178,16 @@ __device__ inline Sums sums_of_spans(const Table& table, const Workspace& worksp
             const Sums* span = workspace.spans + s;
             lanes[k].raw += __ldcg(&span->raw);
             lanes[k].seen += __ldcg(&span->seen);
+            lanes[k].elements += __ldcg(&span->elements);
+            lanes[k].tiny += __ldcg(&span->tiny);
             lanes[k].largest = propagating_maximum(lanes[k].largest, __ldcg(&span->largest));
             lanes[k].largest_seen =
                 propagating_maximum(lanes[k].largest_seen, __ldcg(&span->largest_seen));
         }
-    return combine(table, lanes, of_warps);
+    Sums sums = combine(table, lanes, of_warps);
+    sums.elements = block_sum(lanes[0].elements, lanes[1].elements, of_warps);
+    sums.tiny = block_sum(lanes[0].tiny, lanes[1].tiny, of_warps);
+    return sums;
 }
 
 }  // namespace lrfused

@@ -46,13 +46,15 @@ __device__ inline void latch_wrong(const Arguments& a, int64_t wrong, int64_t no
         latch(a.state, ERROR_COUNT, wrong - places, 0, now, a.state.steps[wrong - places]);
 }
 
-// Counters, metrics and the next loss scale, by one thread.
-__device__ inline void conclude(const Arguments& a, const Verdict& verdict, double inverse,
-                                const Norm& norm) {
-    if (a.options.measures) {
-        a.state.write(GRAD_NORM, norm.before);
-        a.state.write(LARGEST_GRADIENT, norm.largest);
-    }
+// Before the tensors are planned, so that it does not wait in registers.
+__device__ inline void write_metrics(const State& state, const Norm& norm) {
+    state.write(GRAD_NORM, norm.before);
+    state.write(LARGEST_GRADIENT, norm.largest);
+    state.write(TINY_GRADIENTS, norm.tiny);
+}
+
+// Counters and the next loss scale, by one thread.
+__device__ inline void conclude(const Arguments& a, const Verdict& verdict, double inverse) {
     a.state.write(CLIP_COEFFICIENT, verdict.coefficient);
     count_step(a.state, verdict.skip, verdict.coefficient, a.options.advance_schedule_on_skip);
     if (a.options.loss_scale.dynamic)
@@ -93,8 +95,9 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
         if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, now, 0.0);
         return;
     }
+    if (leads && a.options.measures) write_metrics(a.state, norm);
     if (!verdict.skip) plan_tensors(a, shared);
-    if (leads) conclude(a, verdict, inverse, norm);
+    if (leads) conclude(a, verdict, inverse);
 }
 
 }  // namespace lrfused

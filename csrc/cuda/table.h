@@ -78,9 +78,9 @@ struct Decision {
 };
 
 struct Workspace {
-    double *raw, *clipped, *param, *largest;  // of each part: QUARTERS a chunk
-    double* factors;                          // of adaptive clipping, by unit
-    double* hyperparameters;                  // by place
+    double *raw, *clipped, *param, *largest, *elements, *tiny;  // of each part: QUARTERS a chunk
+    double* factors;          // of adaptive clipping, by unit
+    double* hyperparameters;  // by place
     GroupPlan* groups;
     ScalarInputs* shared_inputs;  // of the shared rows
     ScalarRow* rows;              // SHARED_ROWS, then one of each tensor for itself

@@ -1,5 +1,5 @@
 // A mask: one bit an element in the order of memory, lowest first, 1 where it is kept. As in
-// lrfused/memory/bits.py; the bytes are whole words, and one word more.
+// lrfused/memory/bits.py, which adds bytes for what is read beyond the last element.
 #pragma once
 
 #include "core/common.h"
@@ -21,8 +21,12 @@ struct Mask {
     LRF_HD uint32_t word(int64_t element) const {
         const int64_t bit = first + element;
         const uint32_t* at = words + (bit >> 5);
+#ifdef __CUDA_ARCH__
+        return __funnelshift_r(at[0], at[1], static_cast<uint32_t>(bit));
+#else
         const uint64_t both = static_cast<uint64_t>(at[1]) << 32 | at[0];
         return static_cast<uint32_t>(both >> (bit & 31));
+#endif
     }
 };
 

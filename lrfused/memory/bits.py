@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-PADDING = 4  # bytes: kernels read the words of 32 bits on both sides of an element
+PADDING = 128  # bytes: kernels read whole words, of all rows of a last short block
 
 
 def pack(flat: Tensor) -> Tensor:
-    """A bool vector as bytes; whole words of 32 bits, and one more."""
+    """A bool vector as bytes; whole words of 32 bits, and what is read beyond them."""
     words = -(-flat.numel() // 32)
     padded = torch.zeros(words * 32, dtype=torch.uint8, device=flat.device)
     padded[: flat.numel()] = flat

@@ -307,6 +307,12 @@ class FusedOptimizer(Riding, Checkpointed):
             loss_scale: the present scale, None without loss scaling.
             headroom: 65504 / largest absolute scaled gradient: how far the gradients are from
                 overflow in float16; None if nothing was measured.
+            tiny_gradients: the other end, elements with abs(g) < tiny / all elements: the share of
+                zeros and subnormal numbers among the gradients of active groups as they are in
+                ``.grad``, still scaled. tiny is the smallest normal number of the gradient's dtype
+                (``torch.finfo``: 2**-14 of float16, 2**-126 of bfloat16 and float32), or of that
+                of the arithmetic if it is larger (float64 gradients of other parameters). nan is
+                not tiny. None if nothing was measured, or there is no element.
         """
         books, groups = self._engine.bookkeeping, self.param_groups
         scaled = books.options.loss_scale is not None

@@ -1,5 +1,6 @@
 """Builds the result of `FusedOptimizer.metrics` from the state words."""
 
+from math import isnan
 from typing import Any
 
 from lrfused.state.device_state import Field, Reading
@@ -9,7 +10,7 @@ LARGEST_FLOAT16 = 65504.0
 
 def metrics(reading: Reading, lrs: list[float], measured: bool, scaled: bool) -> dict[str, Any]:
     """The metrics; ``measured`` says whether the last step measured its gradients."""
-    largest = float(reading[Field.LARGEST_GRADIENT])
+    largest, tiny = float(reading[Field.LARGEST_GRADIENT]), reading[Field.TINY_GRADIENTS]
     return {
         "lr": lrs,
         "grad_norm": reading[Field.GRAD_NORM] if measured else None,
@@ -20,4 +21,5 @@ def metrics(reading: Reading, lrs: list[float], measured: bool, scaled: bool) ->
         "steps": reading[Field.STEP],
         "loss_scale": reading[Field.LOSS_SCALE] if scaled else None,
         "headroom": (LARGEST_FLOAT16 / largest if largest else float("inf")) if measured else None,
+        "tiny_gradients": None if not measured or isnan(tiny) else tiny,
     }

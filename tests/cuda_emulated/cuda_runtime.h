@@ -74,6 +74,12 @@ inline unsigned atomicInc(unsigned* place, unsigned limit) {
     return before;
 }
 
+inline int atomicAdd(int* place, int value) {
+    int before = *place;
+    *place = before + value;
+    return before;
+}
+
 inline int atomicOr(int* place, int bits) {
     int before = *place;
     *place |= bits;

@@ -80,6 +80,6 @@ def test_every_ticket_returns_to_0(rng):
     problem = random_problem(rng, LONG_ROWS, 2)
     step = run(problem, "cuda", agc=0.05, max_grad_norm=0.3).opt._engine.table.run
     spans = 3
-    sums = spans * 4 * 8
+    sums = spans * 6 * 8
     tickets = step._workspace[step.step.decided_end + sums :]
     assert len(tickets) >= 4 * (spans + 4) and not tickets.any()

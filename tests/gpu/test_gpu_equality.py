@@ -22,6 +22,7 @@ from lib.runs import (
     run,
     start,
 )
+from lib.tiny_gradients import tiny_share, with_tiny
 
 from lrfused import schedules as S
 
@@ -74,6 +75,14 @@ def test_sizes_at_the_edges_of_blocks_and_chunks(rng, target, rule, trial):
 def test_random_combinations(rng, target, rule, trial):
     problem = random_problem(rng, SMALL, 10, DTYPES, DTYPES, exponents=(-3, 2))
     assert_equal(poison(rng, problem, 0.02), target, **random_options(rng))
+
+
+def test_the_share_of_tiny_gradients(rng, target):
+    """Zeros and subnormal numbers of every dtype, which no kernel flushes."""
+    problem = with_tiny(rng, random_problem(rng, [*EDGES, *SMALL], 3, DTYPES, DTYPES))
+    made = assert_equal(problem, target, always_measure=True)
+    for step, metrics in enumerate(made.metrics):
+        assert metrics["tiny_gradients"] == tiny_share(problem, step)
 
 
 @needs_cpp

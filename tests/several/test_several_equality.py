@@ -21,6 +21,7 @@ from lib.runs import (
     shorter,
     start,
 )
+from lib.tiny_gradients import tiny_share, with_tiny
 
 from lrfused import schedules as S
 
@@ -49,6 +50,15 @@ def test_random_combinations_on_several_devices(rng, backend, rule, trial):
     problem = random_problem(rng, SMALL, steps, DTYPES, DTYPES, exponents=(-3, 2))
     devices = [DEVICES[i] for i in rng.numpy.integers(0, 3, len(SMALL))]
     assert_equal(poison(rng, problem, 0.05), backend, devices, **random_options(rng))
+
+
+def test_the_share_of_tiny_gradients_is_that_of_all_devices(rng, backend):
+    shapes = [*SMALL, (66000,), (513,)]
+    problem = random_problem(rng, shapes, shorter(backend, 6, least=2), DTYPES, DTYPES)
+    problem = with_tiny(rng, problem)
+    made = assert_equal(problem, backend, always_measure=True)
+    for step, metrics in enumerate(made.metrics):
+        assert metrics["tiny_gradients"] == tiny_share(problem, step)
 
 
 @pytest.mark.parametrize("norm_type", [2.0, INF])

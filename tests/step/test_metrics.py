@@ -19,6 +19,7 @@ KEYS = {
     "steps",
     "loss_scale",
     "headroom",
+    "tiny_gradients",
 }
 INF, NAN = math.inf, math.nan
 MEASURING = {
@@ -34,7 +35,7 @@ MEASURING = {
 def test_before_the_first_step(backend):
     metrics = start([torch.zeros(3)], backend, lr=0.5, loss_scale=8.0).opt.metrics()
     assert metrics.keys() == KEYS
-    assert metrics["grad_norm"] is metrics["headroom"] is None
+    assert metrics["grad_norm"] is metrics["headroom"] is metrics["tiny_gradients"] is None
     assert (metrics["clip_coefficient"], metrics["loss_scale"], metrics["steps"]) == (1.0, 8.0, 0)
 
 
@@ -43,6 +44,7 @@ def test_none_where_nothing_was_measured(rng, backend, options):
     metrics = run(random_problem(rng, [(5,), ()], 2, none=0.0), backend, **options).metrics[-1]
     assert metrics.keys() == KEYS
     assert metrics["grad_norm"] is metrics["headroom"] is metrics["loss_scale"] is None
+    assert metrics["tiny_gradients"] is None
     assert (metrics["clip_coefficient"], metrics["steps"]) == (1.0, 2)
 
 

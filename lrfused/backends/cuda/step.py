@@ -14,7 +14,7 @@ from lrfused.device.host_to_device import Upload
 from lrfused.device.streams import StreamUse
 from lrfused.state.device_state import Field
 
-MEASURED = 4  # numbers of a quarter of a chunk
+MEASURED = 6  # numbers of a quarter of a chunk
 
 
 class Call(NamedTuple):

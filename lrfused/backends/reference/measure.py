@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lrfused.backends.reference.arithmetic import gradient_of, inverse_scale, units_of
+from lrfused.backends.reference.arithmetic import (
+    gradient_of,
+    inverse_scale,
+    kept_of,
+    units_of,
+)
 from lrfused.backends.reference.scalars import GroupPlan
 from lrfused.backends.work import Work
 from lrfused.numerics.norm import sums_of_squares
@@ -20,6 +25,8 @@ class Measured:
     clipped: Tensor | None
     param: Tensor | None
     largest: Tensor  # absolute values by unit; nan if there is a nan
+    tiny: int  # how many elements are zero or subnormal,
+    elements: int  # of so many
 
 
 def measure(work: Work, groups: list[GroupPlan]) -> dict[int, Measured]:
@@ -46,4 +53,8 @@ def _of_gradient(work: Work, index: int, group: GroupPlan) -> Measured:
     magnitude = g.abs().double()
     zero = torch.zeros((g.shape[0], 1), dtype=torch.float64, device=g.device)
     largest = torch.cat([zero, magnitude], 1).amax(1)
-    return Measured(sums_of_squares(g), clipped, param, largest)
+    kept = kept_of(entry)
+    elements = g.numel() if kept is None else int(kept.sum())
+    smallest_normal = max(torch.finfo(t).tiny for t in (work.gradients[index].flat.dtype, g.dtype))
+    tiny = int((magnitude < smallest_normal).sum()) - (g.numel() - elements)  # masked ones are 0
+    return Measured(sums_of_squares(g), clipped, param, largest, tiny, elements)

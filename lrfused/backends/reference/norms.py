@@ -1,5 +1,7 @@
 """Norms: what plan makes of the sums that were measured."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,6 +60,12 @@ def norms(
     if not clips:
         return before, before, largest
     return before, float(np.sqrt(combine(torch.cat(seen)))), largest
+
+
+def tiny_share(measured: Collection[Measured]) -> float:
+    """The share of gradient elements that are zero or subnormal; nan of none."""
+    elements = sum(sums.elements for sums in measured)
+    return sum(sums.tiny for sums in measured) / elements if elements else float("nan")
 
 
 def overflows(work: Work, index: int, sums: Measured) -> bool:

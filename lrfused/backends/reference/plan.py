@@ -7,7 +7,7 @@ import torch
 
 from lrfused.backends.reference.arithmetic import inverse_scale
 from lrfused.backends.reference.measure import Measured
-from lrfused.backends.reference.norms import agc_coefficients, norms, overflows
+from lrfused.backends.reference.norms import agc_coefficients, norms, overflows, tiny_share
 from lrfused.backends.reference.scalars import (
     GroupPlan,
     clip_coefficient,
@@ -97,6 +97,7 @@ def plan(work: Work, groups: list[GroupPlan], measured: dict[int, Measured]) -> 
             coefficient = clip_coefficient(work.max_grad_norm(), seen)
         state.floats[Field.GRAD_NORM] = norm
         state.floats[Field.LARGEST_GRADIENT] = largest
+        state.floats[Field.TINY_GRADIENTS] = tiny_share(measured.values())
     state.floats[Field.CLIP_COEFFICIENT] = coefficient
     skip = (nonfinite and options.checks_gradients) or work.found_inf
     decision = Plan(not skip, groups)

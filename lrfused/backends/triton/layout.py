@@ -165,13 +165,14 @@ def make_table(work: Work, programs: Programs) -> w.Table:
 
 def make_measured(chunks: int, device: torch.device) -> tuple[Tensor, w.Measured]:
     """Room for what measure finds: of chunks as rows of one tensor, and all of it by name."""
-    rows = torch.zeros((6, max(2 * chunks, 2)), dtype=torch.int64, device=device)
+    rows = torch.zeros((8, max(2 * chunks, 2)), dtype=torch.int64, device=device)
     raw, clipped, param = rows[:3].view(torch.float64)
-    largest, seen, findings = rows[3:]
+    largest, seen, findings, elements, normal = rows[3:]
     count = span_count(chunks)
     spans = torch.zeros((count, int(w.SPAN_SIZE)), dtype=torch.int64, device=device)
     tickets = torch.zeros(1 + count, dtype=torch.int32, device=device)
-    return rows, w.Measured(raw, clipped, param, largest, seen, findings, spans, tickets)
+    counts = (elements, normal)
+    return rows, w.Measured(raw, clipped, param, largest, seen, findings, *counts, spans, tickets)
 
 
 def make_decided(work: Work, units: int) -> tuple[Tensor, w.Decided]:

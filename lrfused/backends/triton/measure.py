@@ -7,7 +7,7 @@ import triton.language as tl
 from lrfused.backends.triton.memory import NAN_BITS, as_bits, element_size
 from lrfused.backends.triton.norm import half_sums
 from lrfused.backends.triton.plan import finish_and_plan
-from lrfused.backends.triton.riders import bits_of
+from lrfused.backends.triton.riders import bits_of, kept_count
 from lrfused.backends.triton.scalars import inverse_scale, value_bound
 from lrfused.backends.triton.tickets import is_last
 from lrfused.backends.triton.words import (
@@ -87,7 +87,7 @@ def measure_half(
     g = tl.load(call.gradients + tensor * GRADIENT_SIZE + GRADIENT_ADDRESS)
     g += offset * element_size(G)
     mask = bits_of(row, offset)
-    raw, clipped, bits = half_sums(
+    raw, clipped, bits, normal = half_sums(
         g, mask, second, count, rounded, bound.to(COMPUTE), G, DOUBLE, CLIP, MASKED
     )
     magnitude = bits.to(COMPUTE, bitcast=True)
@@ -100,9 +100,14 @@ def measure_half(
     tl.store(measured.largest + slot, as_bits(largest))
     tl.store(measured.seen + slot, seen_bits(largest, inverse, bound))
     tl.store(measured.findings + slot, overflows * OVERFLOWS + (ACTIVE + CLIPPED * CLIP))
+    elements = count
+    if MASKED:
+        elements = kept_count(mask, count)
+    tl.store(measured.elements + slot, tl.where(second == 0, elements, 0))  # once a chunk
+    tl.store(measured.normal + slot, normal)
     if AGC:
         p = tl.load(row + TENSOR_P) + offset * element_size(P)
-        weight, _clipped, _largest = half_sums(
+        weight, _clipped, _largest, _normal = half_sums(
             p, mask, second, count, 1.0, 1.0, P, DOUBLE, False, False
         )
         tl.store(measured.param + slot, weight)
@@ -136,6 +141,8 @@ def skip_half(measured, slot):
     tl.store(measured.largest + slot, 0)
     tl.store(measured.seen + slot, 0)
     tl.store(measured.findings + slot, 0)
+    tl.store(measured.elements + slot, 0)
+    tl.store(measured.normal + slot, 0)
 
 
 @triton.jit(do_not_specialize=["gradients", "numbers", "grad_scale", "found_inf"])

@@ -10,6 +10,8 @@ from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
     BLOCK,
     COLUMNS,
+    FLOAT16,
+    FLOAT64,
     HALF,
     LANE_LEVELS,
     LANES,
@@ -88,6 +90,31 @@ def largest_bits(x, COUNT: tl.constexpr, DOUBLE: tl.constexpr):
 
 
 @triton.jit
+def smallest_normal(DTYPE: tl.constexpr, DOUBLE: tl.constexpr):
+    """The bits of the smallest magnitude that is normal in DTYPE and in the compute type."""
+    if DOUBLE:
+        if DTYPE == FLOAT64:
+            bits = 0x0010000000000000  # 2^-1022
+        elif DTYPE == FLOAT16:
+            bits = 0x3F10000000000000  # 2^-14
+        else:
+            bits = 0x3810000000000000  # 2^-126
+    else:
+        bits = 0x38800000 if DTYPE == FLOAT16 else 0x00800000
+    return bits
+
+
+@triton.jit
+def normal_count(x, COUNT: tl.constexpr, DTYPE: tl.constexpr, DOUBLE: tl.constexpr):
+    """How many of each column are neither zero nor subnormal."""
+    least = smallest_normal(DTYPE, DOUBLE)
+    normal = (absolute_bits(x[0], DOUBLE) >= least).to(tl.int32)
+    for row in tl.static_range(1, COUNT):
+        normal += (absolute_bits(x[row], DOUBLE) >= least).to(tl.int32)
+    return normal
+
+
+@triton.jit
 def clip_rows(x, inverse, bound, COUNT: tl.constexpr):
     """Rows of the unscaled gradient, clipped by value."""
     rows = ()
@@ -110,11 +137,12 @@ def exact_sums(
     MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """(column sums of squares in float64, bits of the largest magnitudes), from memory.
+    """(column sums of squares in float64, bits of the largest magnitudes, how many are normal).
 
-    Half the rows at a time: all of them in float64 would not fit in the registers.
+    From memory, half the rows at a time: all of them in float64 would not fit in the registers.
     """
     sums = tl.full((LANES,), 0.0, tl.float64)
+    normal = tl.full((LANES,), 0, tl.int32)
     largest = tl.full((LANES,), 0, tl.int64 if DOUBLE else tl.int32)
     for half in range(0, 2):
         x = read_rows(start, mask, offset, last, half * 4, 4, DTYPE, DOUBLE, MASKED, WHOLE)
@@ -122,12 +150,13 @@ def exact_sums(
             x = clip_rows(x, inverse, bound, 4)
         bits = largest_bits(x, 4, DOUBLE)
         largest = tl.where(bits > largest, bits, largest)
+        normal += normal_count(x, 4, DTYPE, DOUBLE)
         a = x[0].to(tl.float64)
         b = x[1].to(tl.float64)
         c = x[2].to(tl.float64)
         d = x[3].to(tl.float64)
         sums += (a * a + b * b) + (c * c + d * d)
-    return sums, largest
+    return sums, largest, normal
 
 
 @triton.jit
@@ -162,7 +191,7 @@ def safe_sums(
     redo = unsafe(sums, largest_bits(x, 8, False))
     result = sums.to(tl.float64)
     if tl.max(redo.to(tl.int32), 0) > 0:
-        exact, _largest = exact_sums(
+        exact, _largest, _normal = exact_sums(
             start, mask, offset, last, inverse, bound, DTYPE, False, CLIP, MASKED, False
         )
         result = tl.where(redo, exact, result)
@@ -174,6 +203,7 @@ def add_turns(
     lanes,
     clipped,
     largest,
+    normal,
     address,
     mask,
     first,
@@ -186,21 +216,22 @@ def add_turns(
     MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """The lanes (squares, those of the clipped gradient, largest magnitudes) after some turns."""
+    """The lanes (squares, those of the clipped gradient, magnitudes) after some turns."""
     start = pointer(address, DTYPE, WHOLE)
     for offset in range(first, last, TURN):
         if DOUBLE:
-            sums, bits = exact_sums(
+            sums, bits, count = exact_sums(
                 start, mask, offset, last, inverse, bound, DTYPE, True, False, MASKED, WHOLE
             )
             if CLIP:
-                again, _largest = exact_sums(
+                again, _largest, _normal = exact_sums(
                     start, mask, offset, last, inverse, bound, DTYPE, True, True, MASKED, WHOLE
                 )
                 clipped += again
         else:
             x = read_rows(start, mask, offset, last, 0, 8, DTYPE, False, MASKED, WHOLE)
             bits = largest_bits(x, 8, False)
+            count = normal_count(x, 8, DTYPE, False)
             sums = safe_sums(x, start, mask, offset, last, inverse, bound, DTYPE, False, MASKED)
             if CLIP:
                 x = clip_rows(x, inverse, bound, 8)
@@ -208,8 +239,9 @@ def add_turns(
                     x, start, mask, offset, last, inverse, bound, DTYPE, True, MASKED
                 )
         lanes += sums
+        normal += count
         largest = tl.where(bits > largest, bits, largest)
-    return lanes, clipped, largest
+    return lanes, clipped, largest, normal
 
 
 @triton.jit
@@ -225,20 +257,22 @@ def half_sums(
     CLIP: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """(sum of squares, that of the clipped gradient, bits of the largest magnitude).
+    """(sum of squares, that of the clipped gradient, largest magnitude's bits, normal numbers).
 
     Of half the lanes of a chunk: the first 16 of each 32 blocks, or the ``second``.
     """
     lanes = tl.full((LANES,), 0.0, tl.float64)
     clipped = tl.full((LANES,), 0.0, tl.float64)
     largest = tl.full((LANES,), 0, tl.int64 if DOUBLE else tl.int32)
+    normal = tl.full((LANES,), 0, tl.int32)
     first = second * HALF
     whole = tl.where((address & 15) == 0, (count - first + HALF) // TURN * TURN, 0)
     end = first + whole
-    lanes, clipped, largest = add_turns(
+    lanes, clipped, largest, normal = add_turns(
         lanes,
         clipped,
         largest,
+        normal,
         address,
         mask,
         first,
@@ -251,10 +285,11 @@ def half_sums(
         MASKED,
         True,
     )
-    lanes, clipped, largest = add_turns(
+    lanes, clipped, largest, normal = add_turns(
         lanes,
         clipped,
         largest,
+        normal,
         address,
         mask,
         end,
@@ -270,4 +305,4 @@ def half_sums(
     after = tl.full((), 0.0, tl.float64)
     if CLIP:
         after = pairwise_sum(clipped, LANE_LEVELS)
-    return pairwise_sum(lanes, LANE_LEVELS), after, tl.max(largest, 0)
+    return pairwise_sum(lanes, LANE_LEVELS), after, tl.max(largest, 0), tl.sum(normal, 0)

@@ -20,11 +20,13 @@ from lrfused.backends.triton.words import (
     PART_UNIT,
     SLOTS,
     SPAN,
+    SPAN_ELEMENTS,
     SPAN_FINDINGS,
     SPAN_LANE_LEVELS,
     SPAN_LANES,
     SPAN_LARGEST,
     SPAN_LEVELS,
+    SPAN_NORMAL,
     SPAN_RAW,
     SPAN_SEEN,
     SPAN_SEEN_LARGEST,
@@ -61,6 +63,20 @@ def combine_spans(table, measured, SUM: tl.constexpr, MAXIMUM: tl.constexpr):
         findings |= load_span(measured, span, span < spans, SPAN_FINDINGS)
     total = pairwise_sum(sums, SPAN_LANE_LEVELS)
     return total, from_bits(tl.max(largest, 0)), tl.max(findings, 0) != 0
+
+
+@triton.jit
+def tiny_share(table, measured):
+    """The share of gradient elements that are zero or subnormal; nan of none."""
+    spans = tl.load(table.sizes + SPANS)
+    elements = tl.full((SPAN_LANES,), 0, tl.int64)
+    normal = tl.full((SPAN_LANES,), 0, tl.int64)
+    for start in range(0, spans, SPAN_LANES):
+        span = start + tl.arange(0, SPAN_LANES)
+        elements += load_span(measured, span, span < spans, SPAN_ELEMENTS)
+        normal += load_span(measured, span, span < spans, SPAN_NORMAL)
+    total = tl.sum(elements, 0)
+    return (total - tl.sum(normal, 0)).to(tl.float64) / total.to(tl.float64)
 
 
 @triton.jit

@@ -11,7 +11,7 @@ from lrfused.backends.triton.hyperparameters import (
     publish,
 )
 from lrfused.backends.triton.memory import as_bits
-from lrfused.backends.triton.norms import measured_norms
+from lrfused.backends.triton.norms import measured_norms, tiny_share
 from lrfused.backends.triton.scalars import inverse_scale
 from lrfused.backends.triton.spans import finish_span
 from lrfused.backends.triton.tickets import is_last
@@ -58,6 +58,7 @@ from lrfused.backends.triton.words import (
     SLOTS,
     SMALLEST_SCALE,
     STEP,
+    TINY_GRADIENTS,
     Call,
 )
 
@@ -164,6 +165,7 @@ def decide(table, call, state, measured, decided, now, SHAPES: tl.constexpr, FLA
                 coefficient = tl.where((ratio < 1.0) | (ratio != ratio), ratio, 1.0)
             tl.store(state.words + GRAD_NORM, as_bits(norm))
             tl.store(state.words + LARGEST_GRADIENT, as_bits(largest))
+            tl.store(state.words + TINY_GRADIENTS, as_bits(tiny_share(table, measured)))
             skip = found_inf
             if CHECKS_GRADIENTS & FLAGS:
                 skip = found_inf | nonfinite

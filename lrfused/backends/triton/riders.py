@@ -67,6 +67,16 @@ def keeps(bits, place, present):
 
 
 @triton.jit
+def kept_count(bits, count):
+    """How many of the first so many elements are kept."""
+    kept = tl.full((TILE,), 0, tl.int32)
+    for start in range(0, count, TILE):
+        place = start + tl.arange(0, TILE)
+        kept += keeps(bits, place, place < count).to(tl.int32)
+    return tl.sum(kept, 0)
+
+
+@triton.jit
 def update_average(a, p, weight):
     """lrfused/rules/average.py."""
     change = p - a

@@ -26,9 +26,11 @@ from lrfused.backends.triton.words import (
     PART_SIZE,
     PART_UNIT,
     SPAN,
+    SPAN_ELEMENTS,
     SPAN_FINDINGS,
     SPAN_LARGEST,
     SPAN_LEVELS,
+    SPAN_NORMAL,
     SPAN_RAW,
     SPAN_SEEN,
     SPAN_SEEN_LARGEST,
@@ -128,6 +130,8 @@ def finish_span(
     tl.store(row + SPAN_LARGEST, tl.max(load_largest(measured.largest, chunk, present), 0))
     findings = load_findings(measured.findings, chunk, present)
     tl.store(row + SPAN_FINDINGS, tl.max(findings & OVERFLOWS, 0))
+    tl.store(row + SPAN_ELEMENTS, tl.sum(load_sum(measured.elements, chunk, present), 0))
+    tl.store(row + SPAN_NORMAL, tl.sum(load_sum(measured.normal, chunk, present), 0))
     inverse = inverse_scale(table, call, state)
     square = inverse * inverse
     factor = tl.full((SPAN,), 1.0, tl.float64)

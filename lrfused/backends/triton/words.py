@@ -117,9 +117,16 @@ INVERSE, COEFFICIENT, DECIDED_SCALARS = map(_constant, range(3))
 # What measure finds in a chunk.
 ACTIVE, CLIPPED, OVERFLOWS = (_constant(1 << bit) for bit in range(3))
 # And what is found of a span: of its gradients as they are and as the global clip sees them.
-SPAN_RAW, SPAN_LARGEST, SPAN_SEEN, SPAN_SEEN_LARGEST, SPAN_FINDINGS, SPAN_SIZE = map(
-    _constant, range(6)
-)
+(
+    SPAN_RAW,
+    SPAN_LARGEST,
+    SPAN_SEEN,
+    SPAN_SEEN_LARGEST,
+    SPAN_FINDINGS,
+    SPAN_ELEMENTS,
+    SPAN_NORMAL,
+    SPAN_SIZE,
+) = map(_constant, range(8))
 
 # The hyperparameters that plan knows; all others are matters of rules.
 MAX_GRAD_NORM, CLIP_VALUE, AGC, EMA_DECAY = map(_constant, slots.OPTIONAL)
@@ -142,6 +149,7 @@ ERROR_VALUE = _constant(Field.ERROR_VALUE)
 GRAD_NORM = _constant(Field.GRAD_NORM)
 CLIP_COEFFICIENT = _constant(Field.CLIP_COEFFICIENT)
 LARGEST_GRADIENT = _constant(Field.LARGEST_GRADIENT)
+TINY_GRADIENTS = _constant(Field.TINY_GRADIENTS)
 LOSS_SCALE = _constant(Field.LOSS_SCALE)
 FIELDS = _constant(len(device_state.Field))
 
@@ -220,6 +228,8 @@ class Measured(NamedTuple):
     largest: Tensor  # float64 bits of the largest absolute value
     seen: Tensor  # those after unscaling and value clip
     findings: Tensor
+    elements: Tensor
+    normal: Tensor  # how many of these are neither zero nor subnormal
     spans: Tensor
     tickets: Tensor  # of all spans together, then of each: how many programs have finished
 
