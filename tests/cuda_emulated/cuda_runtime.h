@@ -60,6 +60,7 @@ T __shfl_xor_sync(unsigned mask, T x, int change) {
     return x;
 }
 
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline void __syncwarp() { emulated::pause(emulated::AT_WARP_BARRIER); }
 
 inline int atomicMin(int* place, int value) {
