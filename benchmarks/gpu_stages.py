@@ -31,7 +31,7 @@ SAME_TESTS = "make test interprets the kernels, and CUDA's stages have these tes
 
 # Limits are twice what a stage took on an H200 where that is little, less where it is much.
 # This is less than a stage is begun with: there has to be time that others left.
-SPARE = 5
+SPARE = 3
 
 build = script("setup.py", "build_ext", "--inplace")
 phases, facts = "benchmarks/gpu_phases.py", "benchmarks/gpu_facts.py"

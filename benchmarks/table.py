@@ -130,13 +130,9 @@ def everything(record: Record) -> Iterator[Row]:
             # Where torch has no such optimizer, a copy of as many bytes is all there is.
             torchs = records.with_times(case, TORCH)
             yield compare(record, key, BEST_OF_TORCH if torchs else COPY, own)
-            for name in case:
-                others = (*TORCH, *names)
-                if (
-                    name not in others
-                    and not name.startswith(PLAIN)
-                    and records.with_times(case, [name])
-                ):
+            others = [name for name in case if name not in (*TORCH, *names)]
+            for name in others:
+                if not name.startswith(PLAIN) and records.with_times(case, [name]):
                     yield compare(record, key, name, own)
 
 

@@ -170,7 +170,7 @@ def check(
 
 
 def bounds(provider: Provider, data: Data) -> dict[str, float]:
-    """By name (a: the average, g: the gradient left); a wrong norm shows once in m and p, squared in v."""
+    """By name (a: the average, g: what is left); a wrong norm is once in m and p, squared in v."""
     dtype = data.case.dtype_name
     norm_error = provider.norm_error[dtype] if data.case.form.clips else 0.0
     return {name: BOUNDS[dtype] + (2 if name == "v" else 1) * norm_error for name in "pmvag"}
