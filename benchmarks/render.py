@@ -27,9 +27,10 @@ from stream import bandwidth
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
 SECTION = re.compile(
-    r"<!-- (?P<kind>benchmark|riders):(?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL
+    r"^<!-- (?P<kind>benchmark|riders):(?P<name>[\w-]+) -->\n.*?<!-- end -->",
+    re.DOTALL | re.MULTILINE,
 )
-BEGIN = re.compile(r"<!-- (benchmark|riders):")
+BEGIN = re.compile(r"^<!-- (benchmark|riders):", re.MULTILINE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
