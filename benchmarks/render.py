@@ -123,8 +123,9 @@ def _section(name: str, results: Path) -> str:
 def _riders(name: str, results: Path) -> str:
     record = publishable(results / f"{name}.json")
     tables = (rider_table.bytes_markdown(), rider_table.times_markdown(record))
-    parts = [f"<!-- riders:{name} -->", *tables, caption(record)]
-    return "\n\n".join(parts).replace("-->\n", "-->", 1) + "\n<!-- end -->"
+    load = f"{caption(record)} Load at the start: {record['load']:.1f} cores."
+    body = "\n\n".join((*tables, load))
+    return f"<!-- riders:{name} -->\n{body}\n<!-- end -->"
 
 
 SECTIONS = {"benchmark": _section, "riders": _riders}
