@@ -73,11 +73,9 @@ class Average(Passes):
 class Masks(Passes):
     """Multiplies by masks in the weights' dtype, as pruning does: bool ones take longer."""
 
-    @torch.no_grad()
     def __init__(self, params: Parameters, optimizer: torch.optim.Optimizer, settings: Settings):
         super().__init__(params, optimizer, settings)
         self.masks = [mask.to(p.dtype) for mask, p in zip(masks(params), params, strict=True)]
-        self.after()
 
     def before(self) -> None:
         torch._foreach_mul_([param.grad for param in self.params], self.masks)
