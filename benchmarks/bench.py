@@ -18,11 +18,12 @@ from typing import Any
 
 import records
 import result_files
+import rider_table
 import sittings
-import table
 import torch
 from data import Settings
 from device import Device
+from providers import with_plain
 from runner import left_out, run_case
 from stream import Stream
 from suites import SUITES
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     record = run(options, SUITES[options.device].device())
     if record["finished"]:
-        print(table.plain(list(table.everything(record))))
+        rider_table.show(record)
         print(f"results: {options.out}")
     failures = records.failures(record)
     for failure in failures:
@@ -58,14 +59,17 @@ def run(options: argparse.Namespace, device: Device) -> records.Record:
     if again:
         cases = sittings.cases_again(record, cases)
     stream, clock = Stream(device), Clock(options.seconds)
-    total = len(cases) * len(options.providers) * (1 + options.rounds)
+    chosen = [suite.providers[name] for name in options.providers]
+    contestants = [with_plain(chosen, case.workload.rider) for case in cases]
+    total = sum(map(len, contestants)) * (1 + options.rounds)
     with tqdm(total=total, unit="turn") as bar:
         for case in cases:
             bar.set_description(f"{options.sitting} of {options.sittings}: {' '.join(case.key)}")
             names = options.providers
             if again:
                 names = sittings.providers_again(record, case, names)
-            providers = [suite.providers[name] for name in names]
+            chosen = [suite.providers[name] for name in names]
+            providers = with_plain(chosen, case.workload.rider)
             if clock.is_late():
                 records.add(record, left_out(case, providers, "no time was left"), {})
                 continue

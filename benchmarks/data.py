@@ -40,6 +40,8 @@ class Settings:
     loss_scale: float = 65536.0
     momentum: float = 0.9  # of SGD, whose dampening is 0
     optimizer: str = "adamw"
+    ema_decay: float = 0.9  # so low that an update of an average is seen
+    rider: str = ""
 
 
 class Data:

@@ -22,6 +22,7 @@ from providers import (
     fused_whole,
     in_state,
     not_found,
+    own_ride_bytes,
     torch_pipeline,
 )
 from torch.nn import Parameter
@@ -122,6 +123,7 @@ def own(backend: str) -> Provider:
         OWN_NORM,
         partial(unavailable, backend),
         optimizers=ALL,
+        ride_bytes=own_ride_bytes,
     )
 
 

@@ -22,6 +22,7 @@ EVERY_RULE = GPT2.replace("gpt2", "gpt2,gpt2-sgd,gpt2-lion")  # AdamW first
 TINY = "--workloads tiny148,tiny148-fresh,tiny1000,tiny1000-fresh --forms clip --rounds 5"
 ALL = "--workloads gpt2,gpt2-sgd,gpt2-lion,gpt3,tiny1000,tiny1000-fresh"
 ALL += " --forms clip,unscale,step --rounds 5"
+RIDDEN = "--workloads gpt2-average,gpt2-masks,gpt2-zero-grads --forms clip --rounds 5"
 LARGEST = "--workloads llama-7b,gpt2,medium2000 --rounds 5"
 
 SAME_HARNESS = "the harness is that of CUDA times"
@@ -30,7 +31,7 @@ SAME_TESTS = "make test interprets the kernels, and CUDA's stages have these tes
 
 # Limits are twice what a stage took on an H200 where that is little, less where it is much.
 # This is less than a stage is begun with: there has to be time that others left.
-SPARE = 5
+SPARE = 3
 
 build = script("setup.py", "build_ext", "--inplace")
 phases, facts = "benchmarks/gpu_phases.py", "benchmarks/gpu_facts.py"
@@ -117,6 +118,15 @@ STAGES = [
         dry="nothing is compiled at a first step on a CPU",
         takes_spare=True,
         shows=10,
+    ),
+    times(
+        "riders",
+        "gpu-riders.json",
+        SPARE,
+        BOTH,
+        RIDDEN,
+        takes_spare=True,
+        least=25,
     ),
     sanitizer("initcheck", 10, dry=SAME_STEPS, takes_spare=True),
     sanitizer("synccheck", 10, dry=SAME_STEPS, takes_spare=True),

@@ -2,10 +2,11 @@
 
 import importlib.util
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import riders
 import torch
 from data import Settings
 from torch.nn import Parameter
@@ -21,14 +22,16 @@ MOMENT_ACCESSES = 4  # m and v are read and written
 # The tensors of each optimizer's state, which are read and written.
 STATE = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "lion": ("exp_avg",)}
 ALL = tuple(STATE)
+PLAIN = "plain-"  # begins the name of a provider that steps without the others' rider
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What is timed, and the optimizer whose state shows whether it is right."""
+    """What is timed; the optimizer, whose state shows whether it is right; where averages are."""
 
     step: Callable[[], Any]
     optimizer: torch.optim.Optimizer
+    averages: Callable[[], list[torch.Tensor]] = list
 
 
 Moments = Callable[[torch.optim.Optimizer, Parameter], tuple[torch.Tensor, ...]]
@@ -61,6 +64,9 @@ class Provider:
         moments: m and v of a parameter (or what its rule has), as its optimizer has them.
         float32_moments: they are float32 whatever the parameters are.
         optimizers: those that it has.
+        ride_bytes: what a rider adds to the bytes, by its name, form and dtype; None: it is not
+            timed with riders.
+        is_plain: it steps without the rider of the others.
     """
 
     name: str
@@ -74,11 +80,23 @@ class Provider:
     moments: Moments = as_torch
     float32_moments: bool = False
     optimizers: tuple[str, ...] = ("adamw",)
+    ride_bytes: Callable[[str, Form, torch.dtype], float] | None = None
+    is_plain: bool = False
 
-    def bytes_per_parameter(self, form: Form, dtype: torch.dtype, optimizer: str = "adamw") -> int:
+    def bytes_per_parameter(
+        self, form: Form, dtype: torch.dtype, optimizer: str = "adamw", rider: str = ""
+    ) -> float:
         wider = MOMENT_ACCESSES * (4 - dtype.itemsize) if self.float32_moments else 0
         fewer = MOMENT_ACCESSES - 2 * len(STATE[optimizer])
-        return (self.accesses[form.name] - fewer) * dtype.itemsize + wider
+        added = self.ride_bytes(rider, form, dtype) if self.ride_bytes else 0
+        return (self.accesses[form.name] - fewer) * dtype.itemsize + wider + added
+
+
+def with_plain(providers: Iterable[Provider], rider: str) -> list[Provider]:
+    """With each once more, without the rider: in the same rounds the difference is its cost."""
+    found = list(providers)
+    rides = [p for p in found if rider and p.ride_bytes]
+    return found + [replace(p, name=PLAIN + p.name, is_plain=True) for p in rides]
 
 
 def torch_pipeline(
@@ -152,7 +170,20 @@ def foreach(params: Parameters, form: Form, settings: Settings) -> Pipeline:
 def fused(params: Parameters, form: Form, settings: Settings) -> Pipeline:
     kind = torch.optim.SGD if settings.optimizer == "sgd" else torch.optim.AdamW
     optimizer = kind(params, settings.lr, fused=True, **common(settings))
-    return torch_pipeline(optimizer, params, form, settings)
+    pipeline = torch_pipeline(optimizer, params, form, settings)
+    return with_passes(pipeline, params, settings) if settings.rider else pipeline
+
+
+def with_passes(pipeline: Pipeline, params: Parameters, settings: Settings) -> Pipeline:
+    """Around torch's step what lrfused does within."""
+    passes = riders.find(settings.rider).passes(params, pipeline.optimizer, settings)
+
+    def step() -> None:
+        passes.before()
+        pipeline.step()
+        passes.after()
+
+    return Pipeline(step, pipeline.optimizer, lambda: passes.averages)
 
 
 def compiled(params: Parameters, form: Form, settings: Settings) -> Pipeline:
@@ -185,14 +216,25 @@ def fused_whole(
         max_grad_norm=settings.max_grad_norm if form.clips else None,
         loss_scale=lrfused.LossScale(init=settings.loss_scale) if form.unscales else None,
         backend=backend,
+        **riders.find(settings.rider).arguments(params, settings),
         **common(settings),
     )
     optimizer.scale(torch.zeros(()))  # the gradients that are made here are scaled already
-    return Pipeline(optimizer.step, optimizer)
+    averages = [optimizer.state[p] for p in params] if settings.rider == "average" else []
+    return Pipeline(optimizer.step, optimizer, lambda: [state[AVERAGE] for state in averages])
 
 
 # By name, as an older checkout that is timed beside this one may have fewer.
+AVERAGE = "lrfused_average"
 OWN = {"adamw": "AdamW", "sgd": "SGD", "lion": "Lion"}
+
+
+def torch_ride_bytes(rider: str, form: Form, dtype: torch.dtype) -> float:
+    return riders.find(rider).torch_bytes(form, dtype)
+
+
+def own_ride_bytes(rider: str, form: Form, dtype: torch.dtype) -> float:
+    return riders.find(rider).own_bytes(form, dtype)
 
 
 def not_found(module: str) -> Callable[[], str | None]:
@@ -219,7 +261,15 @@ PROVIDERS = {
     for provider in (
         Provider("loop", "torch for-loop", loop, OP_BY_OP, TORCH_NORM),
         Provider("foreach", "torch foreach", foreach, OP_BY_OP, TORCH_NORM),
-        Provider("fused", "torch fused", fused, ONE_PASS, TORCH_NORM, optimizers=("adamw", "sgd")),
+        Provider(
+            "fused",
+            "torch fused",
+            fused,
+            ONE_PASS,
+            TORCH_NORM,
+            optimizers=("adamw", "sgd"),
+            ride_bytes=torch_ride_bytes,
+        ),
         # Compiling takes time that grows with the tensors: a minute for 148.
         Provider(
             "compile",
@@ -238,7 +288,15 @@ PROVIDERS = {
             TORCH_NORM,
             not_found("deepspeed"),
         ),
-        Provider("lrfused", "lrfused", fused_whole, MEASURED_FIRST, OWN_NORM, optimizers=ALL),
+        Provider(
+            "lrfused",
+            "lrfused",
+            fused_whole,
+            MEASURED_FIRST,
+            OWN_NORM,
+            optimizers=ALL,
+            ride_bytes=own_ride_bytes,
+        ),
     )
 }
 TORCH = ("loop", "foreach", "fused", "compile")

@@ -1,12 +1,13 @@
 """Write the numbers of result files into the README, and draw their figures.
 
-    python benchmarks/render.py             write README.md and docs/benchmark-NAME.svg
+    python benchmarks/render.py             write both README.md and docs/benchmark-NAME.svg
     python benchmarks/render.py --check     exit with 1 if they are not what the files say
     python benchmarks/render.py --table benchmarks/results/cpu.json     print all that is in it
     python benchmarks/render.py --table OLD.json --against NEW.json     is it reproduced?
 
-A section of the README begins with ``<!-- benchmark:NAME -->`` and ends with ``<!-- end -->``;
-what is between them comes from benchmarks/results/NAME.json.
+A section of a README begins with ``<!-- benchmark:NAME -->`` and ends with ``<!-- end -->``;
+what is between them comes from benchmarks/results/NAME.json. ``riders`` in place of ``benchmark``
+shows what riders add, without a figure.
 """
 
 import argparse
@@ -18,12 +19,18 @@ from pathlib import Path
 import figure
 import records
 import result_files
+import rider_table
 import table
 from records import Record
 from stream import bandwidth
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTION = re.compile(r"<!-- benchmark:(?P<name>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
+SECTION = re.compile(
+    r"^<!-- (?P<kind>benchmark|riders):(?P<name>[\w-]+) -->\n.*?<!-- end -->",
+    re.DOTALL | re.MULTILINE,
+)
+BEGIN = re.compile(r"^<!-- (benchmark|riders):", re.MULTILINE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,13 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = records.read(options.table)
         if options.against:
             return _compare(record, records.read(options.against))
-        print(table.plain(list(table.everything(record))))
+        rider_table.show(record)
         return 0
     try:
         if not options.check:
-            write(options.readme, options.results)
+            for page in options.readme:
+                write(page, options.results)
             return 0
-        problems = check(options.readme, options.results)
+        problems = [p for page in options.readme for p in check(page, options.results)]
     except ValueError as error:
         problems = [str(error)]
     for problem in problems:
@@ -83,15 +91,15 @@ def check(readme: Path, results: Path) -> list[str]:
 
 
 def names(text: str) -> list[str]:
-    """The result files that a README shows."""
-    return [section["name"] for section in SECTION.finditer(text)]
+    """The result files of which a README shows a figure."""
+    return [s["name"] for s in SECTION.finditer(text) if s["kind"] == "benchmark"]
 
 
 def rendered(text: str, results: Path) -> str:
     """The README with its sections filled."""
-    if text.count("<!-- benchmark:") != len(names(text)):
+    if len(BEGIN.findall(text)) != len(SECTION.findall(text)):
         raise ValueError("README: every <!-- benchmark:NAME --> must have its <!-- end -->")
-    return SECTION.sub(lambda section: _section(section["name"], results), text)
+    return SECTION.sub(lambda s: SECTIONS[s["kind"]](s["name"], results), text)
 
 
 def figure_file(readme: Path, name: str) -> Path:
@@ -110,6 +118,17 @@ def _section(name: str, results: Path) -> str:
         "<!-- end -->",
     ]
     return "\n".join(parts)
+
+
+def _riders(name: str, results: Path) -> str:
+    record = publishable(results / f"{name}.json")
+    tables = (rider_table.bytes_markdown(), rider_table.times_markdown(record))
+    load = f"{caption(record)} Load at the start: {record['load']:.1f} cores."
+    body = "\n\n".join((*tables, load))
+    return f"<!-- riders:{name} -->\n{body}\n<!-- end -->"
+
+
+SECTIONS = {"benchmark": _section, "riders": _riders}
 
 
 def publishable(file: Path) -> Record:
@@ -150,7 +169,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="change nothing, compare")
     parser.add_argument("--table", type=Path, help="print all comparisons of a result file")
     parser.add_argument("--against", type=Path, help="with --table: a later run to compare it with")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--readme", type=Path, nargs="+", default=PAGES)
     parser.add_argument("--results", type=Path, default=result_files.FOLDER, help="folder")
     return parser.parse_args(arguments)
 

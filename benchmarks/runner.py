@@ -28,6 +28,7 @@ OK, WRONG, FAILED, LEFT_OUT, NOT_INSTALLED = "ok", "wrong", "failed", "left out"
 FAILURES = (WRONG, FAILED)
 
 Measurement = dict[str, Any]
+Expected = dict[str, Reference]  # by rider
 
 
 def run_case(
@@ -52,9 +53,13 @@ def run_case(
     """
     rates = Rates()
     _forget()
-    settings = replace(settings, optimizer=case.workload.optimizer)
+    workload = case.workload
+    settings = replace(settings, optimizer=workload.optimizer, rider=workload.rider)
     data = Data(case, settings, device=stream.device)
-    expected = None if again else reference(data, settings)
+    expected = None
+    if not again:
+        names = {"", workload.rider}
+        expected = {name: reference(data, replace(settings, rider=name)) for name in names}
     found = []
     groups = _together(providers, data)
     for group in groups:
@@ -84,7 +89,7 @@ def left_out(case: Case, providers: Sequence[Provider], reason: str) -> list[Mea
 def _run(
     providers: Sequence[Provider],
     data: Data,
-    expected: Reference | None,
+    expected: Expected | None,
     rounds: int,
     stream: Stream,
     rates: Rates,
@@ -145,13 +150,14 @@ class _Entry:
     """A provider in one case."""
 
     def __init__(self, provider: Provider, data: Data, device: Device, settings: Settings):
-        self.provider, self.data, self.device, self.settings = provider, data, device, settings
+        self.provider, self.data, self.device = provider, data, device
+        self.settings = replace(settings, rider="") if provider.is_plain else settings
         self.status, self.reason = OK, ""
         self.contestant: Contestant | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.deviation: dict[str, float] = {}
 
-    def build(self, expected: Reference | None) -> None:
+    def build(self, expected: Expected | None) -> None:
         """Build and check; what does not pass is never timed."""
         self.status, self.reason = self._absence()
         if self.status != OK:
@@ -160,7 +166,8 @@ class _Entry:
             params = self.data.parameters()
             pipeline = self.provider.build(params, self.data.case.form, self.settings)
             if expected is not None:
-                self.deviation = check(self.provider, pipeline, params, self.data, expected)
+                wanted = expected[self.settings.rider]
+                self.deviation = check(self.provider, pipeline, params, self.data, wanted)
         except WrongResult as error:
             self.status, self.reason = WRONG, str(error)
         except torch.OutOfMemoryError as error:
@@ -180,7 +187,7 @@ class _Entry:
             return {**found, "reason": self.reason}
         case = self.data.case
         found["bytes_per_parameter"] = self.provider.bytes_per_parameter(
-            case.form, case.dtype, case.workload.optimizer
+            case.form, case.dtype, case.workload.optimizer, self.settings.rider
         )
         found = timed(found, self.contestant.turns, [bandwidth])
         return found if again else {**found, **self._watched(self.contestant)}
@@ -208,6 +215,8 @@ class _Entry:
             return NOT_INSTALLED, missing
         if workload.optimizer not in self.provider.optimizers:
             return LEFT_OUT, f"it has no {workload.optimizer}"
+        if workload.rider and self.provider.ride_bytes is None:
+            return LEFT_OUT, "it is not timed with riders"
         tensors, most = len(workload.shapes), self.provider.most_tensors
         if tensors > most:
             return LEFT_OUT, f"{tensors} tensors, it would take too long beyond {most:g}"

@@ -6,7 +6,7 @@ from statistics import median
 
 import records
 from gpu_providers import GPU_PROVIDERS
-from providers import PROVIDERS, TORCH
+from providers import PLAIN, PROVIDERS, TORCH
 from records import Key, Record
 from runner import Measurement
 from timing import Spread, ratio
@@ -130,8 +130,9 @@ def everything(record: Record) -> Iterator[Row]:
             # Where torch has no such optimizer, a copy of as many bytes is all there is.
             torchs = records.with_times(case, TORCH)
             yield compare(record, key, BEST_OF_TORCH if torchs else COPY, own)
-            for name in case:
-                if name not in (*TORCH, *names) and records.with_times(case, [name]):
+            others = [name for name in case if name not in (*TORCH, *names)]
+            for name in others:
+                if not name.startswith(PLAIN) and records.with_times(case, [name]):
                     yield compare(record, key, name, own)
 
 
@@ -171,14 +172,21 @@ def duration(seconds: float) -> str:
 
 
 def markdown(rows: list[Row]) -> str:
-    lines = [HEADINGS, ("---",) * len(HEADINGS)]
-    lines += [cells(row) for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return in_markdown([HEADINGS, *map(cells, rows)])
 
 
 def plain(rows: list[Row]) -> str:
     """The same in columns, for a terminal."""
-    lines = [HEADINGS, *(cells(row) for row in rows)]
+    return in_columns([HEADINGS, *map(cells, rows)])
+
+
+def in_markdown(lines: list[tuple[str, ...]]) -> str:
+    """The first line has the headings."""
+    lines = [lines[0], ("---",) * len(lines[0]), *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def in_columns(lines: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

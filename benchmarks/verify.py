@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import riders
 import torch
 from data import NORMS, Data, Settings
 from providers import Pipeline, Provider, warmup_cosine
@@ -10,6 +11,7 @@ from torch.nn import Parameter
 
 # Of parameters and moments after len(NORMS) steps, relative to the size of the terms that they
 # are sums of. A bfloat16 keeps 8 bits and is rounded several times a step.
+TINY = 1e-300  # the size of what is exactly 0: anything else is far beyond every bound
 BOUNDS = {"float32": 2e-6, "bfloat16": 2.0**-5}
 
 
@@ -28,16 +30,42 @@ class Reference:
 def reference(data: Data, settings: Settings) -> Reference:
     """One period of the workload, stepped by the formulas of the settings' optimizer."""
     p = data.initial.double()
+    masked = settings.rider == "masks"
+    kept = riders.mask_pool(data.total, p.device) if masked else torch.ones_like(p)
+    p = p * kept
     made = RULES[settings.optimizer](p, settings)
     p_size, bound = p.abs(), BOUNDS.get(data.case.dtype_name, 0.0)
+    average = Average(p, settings.ema_decay)
     for step, pool in enumerate(data.gradients):
+        pool = pool * kept
         g, lr = pool.double() / data.scale, settings.lr
         if data.case.form.clips:
             lr *= warmup_cosine(step, settings)
             g *= min(1.0, settings.max_grad_norm / (data.norm(pool) / data.scale + 1e-6))
         p, added = made.step(p, g, lr, bound)
         p_size = p_size + added
-    return Reference({"p": p, **made.values()}, {"p": p_size, **made.sizes()})
+        average.update(p, p_size)
+    values, sizes = {"p": p, **made.values()}, {"p": p_size, **made.sizes()}
+    if settings.rider == "average":
+        values["a"], sizes["a"] = average.value, average.size
+    if settings.rider == "zero-grads":
+        values["g"] = sizes["g"] = torch.zeros_like(p)
+    return Reference(values, {name: size.clamp_min(TINY) for name, size in sizes.items()})
+
+
+class Average:
+    """Of the parameters; the first update copies."""
+
+    def __init__(self, p: Tensor, decay: float):
+        self.decay, self.value, self.size = decay, torch.full_like(p, torch.nan), p
+
+    def update(self, p: Tensor, size: Tensor) -> None:
+        """With new parameters, and the size of their terms."""
+        is_first = self.value.isnan().any()
+        decay = 0.0 if is_first else self.decay
+        last = torch.zeros_like(p) if is_first else self.value
+        self.value = decay * last + (1.0 - decay) * p
+        self.size = decay * self.size + (1.0 - decay) * size
 
 
 class AdamW:
@@ -117,7 +145,8 @@ def check(
     """Take the steps of the reference and compare every element.
 
     Returns:
-        The largest deviations of p, m and v, of which only AdamW has the last.
+        The largest deviations of p, m and v, of which only AdamW has the last, and of what a rider
+        leaves behind.
 
     Raises:
         WrongResult: a deviation is above its bound, or not a number.
@@ -141,10 +170,10 @@ def check(
 
 
 def bounds(provider: Provider, data: Data) -> dict[str, float]:
-    """By name; a wrong norm shows once in m and p, squared in v."""
+    """By name (a: the average, g: what is left); a wrong norm is once in m and p, squared in v."""
     dtype = data.case.dtype_name
     norm_error = provider.norm_error[dtype] if data.case.form.clips else 0.0
-    return {name: BOUNDS[dtype] + (2 if name == "v" else 1) * norm_error for name in "pmv"}
+    return {name: BOUNDS[dtype] + (2 if name == "v" else 1) * norm_error for name in "pmvag"}
 
 
 def deviation(tensor: Tensor, start: int, data: Data, values: Tensor, sizes: Tensor) -> float:
@@ -167,5 +196,9 @@ def _tensors(
 ) -> list[Tensor]:
     if name == "p":
         return list(params)
+    if name == "a":
+        return pipeline.averages()
+    if name == "g":
+        return [param.grad for param in params if param.grad is not None]
     place = "mv".index(name)
     return [provider.moments(pipeline.optimizer, param)[place] for param in params]

@@ -21,9 +21,10 @@ void add_rows(const float* __restrict x, double* __restrict lanes) {
         for (int c = 0; c < COLUMNS; ++c) lanes[c] += static_cast<double>(sums[c]);
         return;
     }
+    double exact[COLUMNS];  // of all columns: gradients that are 0, as masked ones are, come here
+    for (int c = 0; c < COLUMNS; ++c) exact[c] = column_sum<rows, double>(x + c);
     for (int c = 0; c < COLUMNS; ++c)
-        lanes[c] += sum_is_safe(sums[c]) ? static_cast<double>(sums[c])
-                                         : column_sum<rows, double>(x + c);
+        lanes[c] += sum_is_safe(sums[c]) ? static_cast<double>(sums[c]) : exact[c];
 }
 
 // An absolute value as bits, which order nan above infinity above all numbers.

@@ -3,15 +3,20 @@
 namespace lrfused {
 namespace LRF_ISA {
 
-// Masked elements become 0; T has the size of an element.
+// Of as many elements as a word of the mask has, or fewer; T has the size of an element.
 template <class T>
-void clear_masked(T* __restrict x, const Mask& mask, int count) {
-    for (int i = 0; i < count; i += 32) {
-        const uint32_t kept = mask.word(i);
-        const int size = count - i < 32 ? count - i : 32;
-        for (int j = 0; j < size; ++j)
-            x[i + j] = static_cast<T>(x[i + j] & (T(0) - static_cast<T>(kept >> j & 1)));
-    }
+void clear_word(T* __restrict x, uint32_t kept, int size) {
+    for (int j = 0; j < size; ++j)
+        x[j] = static_cast<T>(x[j] & (T(0) - static_cast<T>(kept >> j & 1)));
+}
+
+// Masked elements become 0. (With x[i + j] as the index the loop stays scalar: under -fwrapv, which is
+// one of Python's own flags, the sum may overflow.)
+template <class T>
+LRF_NOINLINE void clear_masked(T* __restrict x, const Mask mask, int count) {
+    int i = 0;
+    for (; i + 32 <= count; i += 32) clear_word(x + i, mask.word(i), 32);
+    if (i < count) clear_word(x + i, mask.word(i), count - i);
 }
 
 inline void clear_masked(const TypedPointer& pointer, const Mask& mask, int count) {

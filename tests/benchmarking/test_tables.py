@@ -14,7 +14,6 @@ import result_files
 import table
 from providers import PROVIDERS
 
-ROOT = Path(__file__).resolve().parents[2]
 README = "# Title\n\n<!-- benchmark:cpu -->\nold\n<!-- end -->\n\nThe end.\n"
 
 
@@ -76,7 +75,8 @@ def rendering(place: Path, *options: str) -> int:
 
 
 def test_the_readme_is_what_its_result_files_say():
-    assert render.check(ROOT / "README.md", result_files.FOLDER) == []
+    for page in render.PAGES:
+        assert render.check(page, result_files.FOLDER) == []
 
 
 def test_a_comparison_is_with_torchs_fastest_round_by_round(record):
@@ -144,6 +144,26 @@ def test_writes_table_and_figure_and_nothing_else(place):
     assert rendering(place) == 0  # once more: the same
     assert (place / "README.md").read_text() == text
     assert (place / "docs" / "benchmark-cpu.svg").read_bytes() == drawn
+
+
+def test_a_section_of_riders(place, record):
+    """Bytes by the formulas, times of the file, the load; and no figure."""
+    key = ("gpt2-masks", "float32", "clip")
+    for name, rounds in (("fused", 0.6), ("plain-fused", 0.4), ("lrfused", 0.2)):
+        record["measurements"].append(measured(name, key, [rounds] * 3))
+    record["measurements"].append(measured("plain-lrfused", key, [0.21] * 3))
+    for found in record["measurements"][-4:]:
+        found["bytes_per_parameter"] = 40 + (24 if found["provider"] == "fused" else 0)
+    save(place, {**record, "load": 1.25})
+    readme = place / "README.md"
+    readme.write_text("A `<!-- riders:x -->` is\n\n<!-- riders:cpu -->\n<!-- end -->\n")
+    assert rendering(place) == 0 and rendering(place, "--check") == 0
+    text = readme.read_text()
+    assert "| masks | float32 | 24 | " in text and "Load at the start: 1.2 cores." in text
+    assert "| 64 B, 600 ms | 24 B, 200 ms (200 ms to 200 ms) | 40 B, 200 ms | 0 B, -10 ms " in text
+    assert "| 3.00 (3.00 to 3.00) |" in text and not (place / "docs").exists()
+    readme.write_text(text.replace("64 B", "65 B"))
+    assert rendering(place, "--check") == 1
 
 
 def test_check_finds_what_does_not_match(place, record, capsys):
