@@ -45,13 +45,10 @@ def new_operand(operand: StateOperand, param: Tensor) -> Tensor:
     return made
 
 
-def fresh_state(rule: UpdateRule, options: GroupOptions, param: Tensor) -> dict[str, Tensor]:
-    """The state of a parameter without updates, as torch's optimizer would begin with."""
-    used = rule.operands[: rule.operands_used(options)]
-    state = {operand.key: new_operand(operand, param) for operand in used}
-    if rule.counts:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
-    return state
+def widened(rule: UpdateRule, key: str, tensor: Tensor) -> Tensor:
+    """A loaded operand in the dtype that it needs: torch casts state to the parameter's."""
+    widens = any(operand.widens for operand in rule.state_operands if operand.key == key)
+    return tensor.to(WIDER.get(tensor.dtype, tensor.dtype)) if widens else tensor
 
 
 def operands_in(rule: UpdateRule, state: dict[str, Any]) -> list[tuple[str, Any]]:
