@@ -163,7 +163,8 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
             check_moment(f"state_dict: state of parameter {key}: {name}", value, param, device)
             value = widened(rule, name, value)
         if name not in checked:
-            checked[name] = value.to(param.device) if isinstance(value, Tensor) else value
+            moves = isinstance(value, Tensor) and name != MASK  # a mask is not checked yet
+            checked[name] = value.to(param.device) if moves else value
     return checked
 
 

@@ -129,12 +129,16 @@ class Bookkeeping:
         """Allocate the state of these parameters and of averaged ones, as a first step would."""
         wanted = {id(param) for param in params}
         counts = self.count(groups, states)
-        for options, group in zip(self.group_options, groups, strict=True):
-            for param in group["params"]:
-                if id(param) in wanted or options.average_every:
-                    allocate(self.rule, options, states, param)
-                    self.masks.mark(states, [param])
+        made = [
+            (options, param)
+            for options, group in zip(self.group_options, groups, strict=True)
+            for param in group["params"]
+            if id(param) in wanted or options.average_every
+        ]
+        for options, param in made:
+            allocate(self.rule, options, states, param)
         counts.bind(states)
+        self.masks.mark(states, [param for _, param in made])
 
     # Loaded values: through load_state_dict, or written into groups and states directly
 
@@ -170,7 +174,8 @@ class Bookkeeping:
         """Set masks as loaded; other parameters keep theirs."""
         for param, mask in loaded.items():
             self.masks.set(param, mask)
-        self.masks.mark(states, [param for param, state in states.items() if state])
+        held = [param for param, state in states.items() if isinstance(state, dict) and state]
+        self.masks.mark(states, held)
 
     def load_counts(
         self, groups: Groups, states: States, counts: list[int], carried: list[Numbers]

@@ -36,7 +36,6 @@ OF_TWO = [
     *(Chain("disk", scenario, (2, 1)) for scenario in scenarios_of_others.EVERYTHING),
     Chain("disk", RIDERS, (2, 1)),
     Chain("disk-flattened", RIDERS, (1, 2)),
-    Chain("offloaded", RIDERS, (2, 1)),
 ]
 OF_FOUR = [
     Chain(carrier, scenario, (2, 4, 1))
