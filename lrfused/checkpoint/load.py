@@ -99,8 +99,8 @@ def _commit(books: Bookkeeping, opt: Optimizer, loaded: Loaded, copies: Copies) 
     for g, schedules in enumerate(loaded.schedules):
         for slot, schedule in schedules.items():
             books.hyper.follow(g, slot, schedule)
-    books.load_masks(loaded.masks)
     books.load_counts(opt.param_groups, opt.state, loaded.counts, loaded.carried)
+    books.load_masks(opt.state, loaded.masks)
     counters = loaded.counters
     if books.step_was_set and not books.rule.counts:
         counters = {**counters, Field.STEP: books.counters.step}  # the caller's word

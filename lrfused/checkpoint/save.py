@@ -1,15 +1,20 @@
 """Saving: torch's state_dict, after this package's keys in the groups are updated."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.groups.shared_counters import BY_PLACE, NUMBER
+from lrfused.memory.dtensor import is_flattened
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.settings.options import GroupOptions
 from lrfused.state.masks import KEY
-from lrfused.state.operands import fresh_state
+from lrfused.state.operands import allocate
+from lrfused.state.step_counts import Counts
 
 
 @normal_tensors()
@@ -48,6 +53,21 @@ def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) ->
     options = [of_group for of_group, group in pairs for _ in group["params"]]
     masks = books.masks.shown()
     for index, param in enumerate(counts.params):
-        if param in masks:  # with a state as torch's optimizer would make it, if there is none yet
-            state = states.get(index) or fresh_state(books.rule, options[index], param)
-            states[index] = {**state, KEY: masks[param]}
+        if param in masks:
+            state = states.get(index) or _first_state(books, options[index], counts, index)
+            states[index] = {**state, KEY: _as_carried(masks[param], param)}
+
+
+def _first_state(
+    books: Bookkeeping, options: GroupOptions, counts: Counts, index: int
+) -> dict[str, Any]:
+    """The state of a parameter that has none yet: a mask alone would look like all of it."""
+    made: dict[Tensor, dict[str, Any]] = defaultdict(dict)
+    param = counts.params[index]
+    allocate(books.rule, options, made, param)
+    return {**made[param], **{key: view.clone() for key, view in counts.views[index].items()}}
+
+
+def _as_carried(mask: Tensor, param: Tensor) -> Tensor:
+    """A mask in the parameter's dtype where FSDP1 carries it, which refuses bools."""
+    return mask.to(param.dtype) if is_flattened(param) else mask

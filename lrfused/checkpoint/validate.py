@@ -16,7 +16,6 @@ from lrfused.groups.shared_counters import KEYS, counters_in
 from lrfused.groups.stored import Stored, schedule_data, stored_in
 from lrfused.groups.text import is_on
 from lrfused.memory.checks import check_moment
-from lrfused.memory.dtensor import is_distributed
 from lrfused.rules import RULES, UpdateRule
 from lrfused.rules.operand import always as unconditional
 from lrfused.schedules import Schedule
@@ -26,8 +25,7 @@ from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot, is_usable
 from lrfused.state.device_state import Field
 from lrfused.state.masks import KEY as MASK
-from lrfused.state.masks import as_mask
-from lrfused.state.operands import own_operands_in
+from lrfused.state.operands import own_operands_in, widened
 from lrfused.state.step_counts import Numbers, States, carried_in, carried_keys, is_count
 
 GroupList = list[dict[str, Any]]
@@ -60,11 +58,13 @@ def check(
     saved_groups = _check_shape(groups, saved)
     rule = books.rule
     states = _check_states(rule, groups, saved_groups, saved["state"])
-    masks = _masks(books, states)
     try:
+        masks = books.masks.found_in(states, _params(groups), books.is_captured)
         counters, stored = counters_in(saved_groups), stored_in(saved_groups)
     except ValueError as error:
         raise ValueError(f"state_dict: {error}") from error
+    for param in _params(groups):
+        states.get(param, {}).pop(MASK, None)
     _check_optimizer(rule, stored)
     present = Inputs(books.hyper.rows)
     schedules = [
@@ -164,26 +164,11 @@ def _check_state(rule: UpdateRule, key: Any, param: Tensor, state: Any) -> dict[
         if name in rule.state_keys:
             device = value.device if isinstance(value, Tensor) else param.device
             check_moment(f"state_dict: state of parameter {key}: {name}", value, param, device)
+            value = widened(rule, name, value)
         if name not in checked:
-            checked[name] = value.to(param.device) if isinstance(value, Tensor) else value
+            moves = isinstance(value, Tensor) and name != MASK  # a mask is not checked yet
+            checked[name] = value.to(param.device) if moves else value
     return checked
-
-
-def _masks(books: Bookkeeping, states: States) -> dict[Tensor, Tensor]:
-    """The masks by parameter, which are removed from the states."""
-    found = {}
-    for param, state in states.items():
-        if not isinstance(param, Tensor) or MASK not in state:
-            continue
-        mask, what = state.pop(MASK), f"state_dict: the mask of a parameter of {tuple(param.shape)}"
-        if not isinstance(mask, Tensor) or mask.shape != param.shape:
-            raise ValueError(f"{what} must be a tensor of its shape, got {mask!r:.80}")
-        if is_distributed(mask) != is_distributed(param):
-            raise ValueError(f"{what} is a {type(mask).__name__}, it a {type(param).__name__}")
-        if books.is_captured and param not in books.masks:
-            raise ValueError(f"{what} must be set before a step is captured in a CUDA graph")
-        found[param] = as_mask(mask.to(param.device))
-    return found
 
 
 def _count(key: Any, step: Any) -> float:

@@ -60,6 +60,7 @@ def bind(
         if is_used:
             allocate(rule, options[g], states, param)
     counts.bind(states)
+    books.masks.mark(states, [u.param for u in uses if u.is_used])
     state.set_groups(len(groups))
     for index, (param, g, is_used) in enumerate(uses):
         if is_used:

@@ -18,9 +18,8 @@ from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.settings.cells import Settings, as_number
 from lrfused.settings.options import GroupOptions, Options
 from lrfused.settings.slots import Slot
-from lrfused.state import masks
 from lrfused.state.device_state import DeviceState, Field, Reading
-from lrfused.state.masks import Masks
+from lrfused.state.masks import Found, Masks
 from lrfused.state.operands import allocate
 from lrfused.state.step_counts import Counts, Groups, Numbers, States
 from lrfused.warn import warn
@@ -130,11 +129,16 @@ class Bookkeeping:
         """Allocate the state of these parameters and of averaged ones, as a first step would."""
         wanted = {id(param) for param in params}
         counts = self.count(groups, states)
-        for options, group in zip(self.group_options, groups, strict=True):
-            for param in group["params"]:
-                if id(param) in wanted or options.average_every:
-                    allocate(self.rule, options, states, param)
+        made = [
+            (options, param)
+            for options, group in zip(self.group_options, groups, strict=True)
+            for param in group["params"]
+            if id(param) in wanted or options.average_every
+        ]
+        for options, param in made:
+            allocate(self.rule, options, states, param)
         counts.bind(states)
+        self.masks.mark(states, [param for _, param in made])
 
     # Loaded values: through load_state_dict, or written into groups and states directly
 
@@ -155,19 +159,23 @@ class Bookkeeping:
         if is_capturing(self.state(groups).words.device):
             raise RuntimeError("step: another state was loaded; take a step before the capture")
         found = found_in(self.rule, self.hyper.rows, self.options, groups, states)
+        params = [param for group in groups for param in group["params"]]
+        loaded = self.masks.found_in(states, params, self.is_captured)
         for tensor, value in found.inputs:
             tensor.fill_(value)
-        self.load_masks(_masks_in(groups, states))
+        self.load_masks(states, loaded)
         taken = groups[0].get(STEP)
         self.load_counters(groups, found.counters, found.largest_count, again=True)
         self.known.counters.remember_taken(taken)
         if found.different:
             warn(f"param_groups: {found.different}")
 
-    def load_masks(self, loaded: dict[Tensor, Tensor]) -> None:
+    def load_masks(self, states: States, loaded: Found) -> None:
         """Set masks as loaded; other parameters keep theirs."""
         for param, mask in loaded.items():
             self.masks.set(param, mask)
+        held = [param for param, state in states.items() if isinstance(state, dict) and state]
+        self.masks.mark(states, held)
 
     def load_counts(
         self, groups: Groups, states: States, counts: list[int], carried: list[Numbers]
@@ -277,10 +285,3 @@ class Bookkeeping:
     def note_scale_asked(self) -> None:
         """Record that the caller has read the loss scale, and so may have scaled the loss."""
         self.scale_was_asked = True
-
-
-def _masks_in(groups: Groups, states: States) -> dict[Tensor, Tensor]:
-    """Masks that stand in the states, which are taken out of them."""
-    params = [param for group in groups for param in group["params"]]
-    held = {param: states.get(param) or {} for param in params}
-    return {p: masks.as_mask(s.pop(masks.KEY)) for p, s in held.items() if masks.KEY in s}

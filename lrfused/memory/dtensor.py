@@ -30,6 +30,11 @@ def as_local_of(param: Any, tensor: Tensor) -> Tensor:
     return made
 
 
+def is_flattened(param: Any) -> bool:
+    """True for a parameter that FullyShardedDataParallel (FSDP1) flattened."""
+    return bool(getattr(param, "_fsdp_flattened", False))
+
+
 def placing(tensor: Any) -> tuple[Any, Any]:
     """The mesh and placements of a DTensor."""
     return tensor.device_mesh, tensor.placements
@@ -50,7 +55,7 @@ def check_is_whole(param: Any, sharded: bool | None) -> None:
             raise ValueError(f"{what} is spread over {ranks} ranks; {NEEDED}")
     elif sharded:
         raise ValueError(f"{what} is spread over several ranks (sharded=True); {NEEDED}")
-    elif sharded is None and getattr(param, "_fsdp_flattened", False):
+    elif sharded is None and is_flattened(param):
         raise ValueError(
             f"{what} was flattened by FullyShardedDataParallel; {NEEDED}; where every rank has all "
             "of it (NO_SHARD, or one rank) say so with sharded=False"

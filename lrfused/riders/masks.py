@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.memory.dtensor import is_distributed, local, placing
+from lrfused.memory.dtensor import local
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.memory.uninterrupted import uninterrupted
-from lrfused.state.masks import masked_out
+from lrfused.state.masks import KEY, check_fits, masked_out
 from lrfused.state.operands import operands_in
 
 Given = Mapping[Tensor, Tensor | None]
@@ -28,8 +28,10 @@ def _commit(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
     for param, mask in masks.items():
         if mask is None:
             books.masks.take_away(param, keeps_memory=books.is_captured)
+            opt.state.get(param, {}).pop(KEY, None)
         else:
             books.masks.set(param, mask)
+    books.masks.mark(opt.state, [param for param in masks if opt.state.get(param)])
     clear(books, opt, {param: mask for param, mask in masks.items() if mask is not None})
 
 
@@ -71,13 +73,6 @@ def _check_mask(param: Tensor, mask: Any) -> None:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.layout != torch.strided:
         kind = f"a {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"{what} must be a dense tensor of bools, got {kind}")
-    if mask.shape != param.shape:
-        raise ValueError(f"{what} must have its shape, got {tuple(mask.shape)}")
+    check_fits(what, mask, param)
     if mask.device != param.device:
         raise ValueError(f"{what} must be on its device {param.device}, got {mask.device}")
-    if is_distributed(mask) != is_distributed(param) or (
-        is_distributed(param) and placing(mask) != placing(param)
-    ):
-        raise ValueError(f"{what} must be a DTensor with its placements, as the parameter")
-    if mask.is_meta:
-        raise ValueError(f"{what} is on the meta device: it has no values")

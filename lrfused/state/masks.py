@@ -1,5 +1,6 @@
 """Masks: which elements of a parameter are trained, as one bit each in the kernels' order."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,10 +8,16 @@ import torch
 from torch import Tensor
 
 from lrfused.memory.bits import pack, unpack
-from lrfused.memory.dtensor import as_local_of, local
+from lrfused.memory.checks import PLAIN, is_freed
+from lrfused.memory.dtensor import as_local_of, is_distributed, local, placing
 from lrfused.memory.operands import Operand, real_view
 
-KEY = "lrfused_mask"  # in the state of a checkpoint: a bool tensor shaped like the parameter
+# In the state of a checkpoint: a bool tensor shaped like the parameter. In that of an optimizer:
+# None, since torch's flattened form carries only what has a key in memory.
+KEY = "lrfused_mask"
+
+
+Found = dict[Tensor, Tensor]  # masks by parameter; local tensors
 
 
 @dataclass
@@ -75,6 +82,29 @@ class Masks:
             del self._packed[param]
             self.version += 1
 
+    def mark(self, states: Any, params: Iterable[Tensor]) -> None:
+        """Give the states of these parameters the key of a mask, if they have one."""
+        for param in params:
+            if param in self._packed and self._packed[param].shown:
+                states[param][KEY] = None
+
+    def found_in(self, states: Any, params: Iterable[Tensor], are_fixed: bool) -> Found:
+        """The masks that loaded states have, checked; nothing is changed.
+
+        ``are_fixed``: a captured graph reads those that there are.
+
+        Raises:
+            ValueError: not a mask of its parameter.
+        """
+        held = ((param, (states.get(param) or {}).get(KEY)) for param in params)
+        found = {param: _loaded(param, stored) for param, stored in held if stored is not None}
+        for param in found:
+            if are_fixed and param not in self:
+                raise ValueError(
+                    f"{_named(param)} must be set before a step is captured in a CUDA graph"
+                )
+        return found
+
     def bits(self, param: Tensor, order: Tensor, device: torch.device) -> Tensor | None:
         """The bits for kernels that read the parameter in this order; None without a mask."""
         packed = self._packed.get(param)
@@ -95,10 +125,40 @@ def masked_out(param: Tensor, mask: Tensor) -> Tensor:
     return ~local(mask).to(local(param).device)
 
 
-def as_mask(stored: Any) -> Tensor:
-    """A mask that torch may have cast to the parameter's dtype."""
-    mask: Tensor = stored if stored.dtype == torch.bool else stored != 0
-    return mask
+def check_fits(what: str, mask: Tensor, param: Tensor) -> None:
+    """Refuse a mask that does not lie as its parameter does.
+
+    Raises:
+        ValueError: another shape, other placements, or no values.
+    """
+    if mask.shape != param.shape:
+        raise ValueError(f"{what} must have its shape, got {tuple(mask.shape)}")
+    if is_distributed(mask) != is_distributed(param) or (
+        is_distributed(param) and placing(mask) != placing(param)
+    ):
+        raise ValueError(f"{what} must be a DTensor with its placements, as the parameter")
+    if mask.is_meta:
+        raise ValueError(f"{what} is on the meta device: it has no values")
+
+
+def _loaded(param: Tensor, stored: Any) -> Tensor:
+    """A mask out of a checkpoint, where it may have the dtype of the parameter, on its device."""
+    what = _named(param)
+    if not isinstance(stored, Tensor) or stored.layout != torch.strided:
+        raise ValueError(f"{what} must be a dense tensor of bools, got {stored!r:.80}")
+    if type(stored) not in PLAIN and not is_distributed(stored):
+        raise ValueError(f"{what} is of type {type(stored).__name__}; only Tensor is supported")
+    check_fits(what, stored, param)
+    mask = local(stored)
+    if is_freed(mask):
+        raise ValueError(f"{what} has no memory (its storage was freed)")
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError(f"{what} must have the values 0 and 1 only, and is {mask.dtype}")
+    return (mask != 0).to(local(param).device)
+
+
+def _named(param: Tensor) -> str:
+    return f"{KEY} of a parameter of shape {tuple(param.shape)}"
 
 
 def _bits(mask: Tensor, order: Tensor) -> Tensor:

@@ -49,13 +49,10 @@ def fill(tensor: Tensor, value: float) -> None:
     tensor.fill_(complex(value, value) if tensor.is_complex() else value)
 
 
-def fresh_state(rule: UpdateRule, options: GroupOptions, param: Tensor) -> dict[str, Tensor]:
-    """The state of a parameter without updates, as torch's optimizer would begin with."""
-    used = rule.operands[: rule.operands_used(options)]
-    state = {operand.key: new_operand(operand, param) for operand in used}
-    if rule.counts:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=param.device)
-    return state
+def widened(rule: UpdateRule, key: str, tensor: Tensor) -> Tensor:
+    """A loaded operand in the dtype that it needs: torch casts state to the parameter's."""
+    widens = any(operand.widens for operand in rule.state_operands if operand.key == key)
+    return tensor.to(WIDER.get(tensor.dtype, tensor.dtype)) if widens else tensor
 
 
 def operands_in(rule: UpdateRule, state: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -23,7 +23,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from .training import Run
 
 FILE = "optimizer.pt"
-OBJECTS = {"max_grad_norm", "loss_scale"}  # arguments that scenarios give Schedules and policies
+# Arguments that scenarios give Schedules and policies.
+OBJECTS = {"max_grad_norm", "loss_scale", "ema_decay"}
 SHARDED = (StateDictType.SHARDED_STATE_DICT,)
 # The whole state stays where it is: see limits.py.
 FULL = (
@@ -146,7 +147,8 @@ def consolidated() -> Carrier:
 
     def load(run: Run, _: Any, folder: Path) -> None:
         # ZeRO writes the constructor's arguments as they are, if torch's groups do not have them.
-        is_data = not OBJECTS & run.scenario.options().keys()
+        given = [make() for make in (run.scenario.options, *run.scenario.groups)]
+        is_data = all(OBJECTS.isdisjoint(options) for options in given)
         run.opt.load_state_dict(_read(folder, weights_only=is_data))
 
     return Carrier(save, load)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lib.optimizers import FIRST
 
-from . import scenarios, scenarios_of_others
+from . import scenarios, scenarios_of_others, scenarios_of_riders
 from .scenarios import Scenario
 
 MEMORY = ("memory", "flattened", "full")
@@ -31,6 +31,11 @@ FEW = (*TWO, "plain-full", "replicated-disk", "fsdp2-disk-flattened", "zero-cons
 FEW += ("fsdp1flat-memory",)
 PARTS = ("numbers", "amsgrad", "schedules", "input", "skips", "late", "products", "clips")
 PARTS += ("scale-growing",)
+# Riders: each way of a state's tensors once.
+WITH_RIDERS = ("plain-file", "plain-flattened", "replicated-broadcast", "fsdp2-disk-flattened")
+WITH_RIDERS += ("fsdp1-fsdp-full", "fsdp1flat-memory", "zero-consolidated")
+RIDERS_OF_OTHERS = ("plain-flattened",)
+UNMASKED = ("plain-file", "plain-disk")
 # Of torch's own class: one way in each setting, and where its limits are.
 OF_TORCH = ("replicated-broadcast", "fsdp2-disk-flattened", "fsdp1-offloaded", "fsdp1-memory")
 OF_TORCH += ("fsdp1flat-disk", "zero-consolidated")
@@ -69,6 +74,9 @@ class Job:
         name, way = self.scenario.name, f"{self.setting}-{self.carrier}"
         if self.setting == "fsdp1whole":
             return name == "everything-measured" and self.carrier in ("memory", "disk", "fsdp-full")
+        if name.startswith("riders"):
+            short = WITH_RIDERS if self.scenario.kind is FIRST else RIDERS_OF_OTHERS
+            return way in (UNMASKED if self.scenario.unmasked else short)
         if self.scenario.kind is not FIRST:
             is_exchange = self.scenario in scenarios_of_others.EXCHANGED
             return is_exchange or way in (
@@ -99,6 +107,7 @@ def jobs(chosen: Iterable[Scenario]) -> list[Job]:
 
 OURS = jobs((*scenarios.EVERYTHING, *scenarios.OURS, *scenarios.OTHERWISE))
 OURS += jobs((*scenarios_of_others.EVERYTHING, *scenarios_of_others.MEASURED))
+OURS += jobs(scenarios_of_riders.RIDERS)
 TORCHS = jobs(scenarios.TORCHS)
 EXCHANGED = jobs(scenarios.EXCHANGED)
 EXCHANGED += [job for job in jobs(scenarios_of_others.EXCHANGED) if job.carrier in BETWEEN]

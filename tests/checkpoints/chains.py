@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from . import scenarios, scenarios_of_others
+from . import scenarios, scenarios_of_others, scenarios_of_riders
 from .scenarios import Scenario
 
 
@@ -27,16 +27,19 @@ class Chain:
 
 
 OURS, TORCHS = scenarios.EVERYTHING[0], scenarios.TORCHS[0]
+RIDERS = scenarios_of_riders.EVERY[0]
 OF_TWO = [
     Chain("disk", OURS, (2, 1)),
     Chain("disk-flattened", OURS, (1, 2)),
     Chain("offloaded", OURS, (2, 1)),
     Chain("disk", TORCHS, (2, 1)),
     *(Chain("disk", scenario, (2, 1)) for scenario in scenarios_of_others.EVERYTHING),
+    Chain("disk", RIDERS, (2, 1)),
+    Chain("disk-flattened", RIDERS, (1, 2)),
 ]
 OF_FOUR = [
     Chain(carrier, scenario, (2, 4, 1))
-    for scenario in (OURS, TORCHS)
+    for scenario in (OURS, TORCHS, RIDERS)
     for carrier in ("disk", "disk-flattened", "disk-partial", "offloaded")
 ]
 ALL = (*OF_TWO, *OF_FOUR)

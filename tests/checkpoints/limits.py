@@ -78,6 +78,33 @@ OURS = (
     ),
 )
 
+# Of riders, whose tensors torch's AdamW does not have.
+RIDERS = (
+    Limit(
+        r"-lrfused-fsdp1-.*-riders-(?!.*float32)",
+        "Expected dtype == info.dtype",
+        "FSDP1 with use_orig_params gathers the tensors of a parameter's state if all have one "
+        "dtype, and the average of a 16-bit parameter is float32",
+    ),
+    Limit(
+        r"-lrfused-.*-(disk(-flattened)?(-partial)?|flattened|replicated-broadcast)"
+        r"-riders-unmasked-",
+        r"missing \['mask of parameter",
+        "a load into the state that there is leaves out the masks of an optimizer that has none",
+    ),
+    Limit(
+        r"-lrfused-fsdp1-offloaded-riders-",
+        r"differ: .*lrfused_average|lrfused_mask .* must have the values 0 and 1",
+        "the last tensor gathered stands in all of them, as above",
+    ),
+    Limit(
+        r"-lrfused-fsdp2-(full|offloaded|broadcast)-riders-unmasked-",
+        r"lrfused_mask .* must be a DTensor|missing \['mask of parameter",
+        "torch distributes and broadcasts only what the state of the optimizer that loads has",
+    ),
+)
+OURS += RIDERS
+
 # Between the classes: a group of ours has more keys than one of torch's.
 BETWEEN = (
     Limit(

@@ -30,7 +30,7 @@ def stage(chain: Chain, index: int, folder: Path, seed: int) -> None:
     """What the ranks of one number do: load, look, go on, save."""
     done, steps = (BEFORE + EACH * (index - 1), EACH) if index else (0, BEFORE)
     reference = whole(chain.scenario, seed, done)
-    run = Run("fsdp2", chain.scenario, seed)
+    run = Run("fsdp2", chain.scenario, seed, later=index > 0)
     carrier = CARRIERS[chain.carrier]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

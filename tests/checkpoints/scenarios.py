@@ -39,6 +39,9 @@ class Scenario:
         classes: whose the optimizer is that saves, and the one that loads.
         kind: the kind of optimizer.
         later_options, later_groups: those of the optimizer that loads, where they differ.
+        masks: by step, what becomes of each block's masks before it: "set", "take" or "".
+        unmasked: what loads was given no masks; else it has some where the checkpoint does.
+        halved: the block whose parameters are bfloat16, or None.
         written_lr: the lr that is written before each step after the checkpoint, by step.
         warns: what the one warning of a load says; () if there is none.
         metrics: what the uninterrupted run has at its end, so that no cell shows nothing.
@@ -52,6 +55,9 @@ class Scenario:
     settings: tuple[str, ...] = EVERYWHERE
     late: int = 0
     events: Mapping[int, str] = field(default_factory=dict)
+    masks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    unmasked: bool = False
+    halved: int | None = None
     classes: tuple[str, str] = ("lrfused", "lrfused")
     kind: Kind = ADAMW
     later_options: Options | None = None

@@ -21,8 +21,11 @@ CPU = torch.device("cpu")
 UNITS = 3  # more blocks than that are one unit of FSDP
 
 
-def layers(count: int, seed: int) -> list[Module]:
-    """Three layers of sizes that no number of ranks divides, or many small ones."""
+def layers(count: int, seed: int, halved: int | None = None) -> list[Module]:
+    """Three layers of sizes that no number of ranks divides, or many small ones.
+
+    One of them may be in bfloat16.
+    """
     if count == UNITS:
         made: list[Module] = [Linear(3, 5), Linear(5, 4), Linear(4, 2)]
     else:
@@ -31,6 +34,8 @@ def layers(count: int, seed: int) -> list[Module]:
     with torch.no_grad():
         for param in (p for layer in made for p in layer.parameters()):
             param.copy_(torch.randn(param.shape, generator=values))
+    if halved is not None:
+        made[halved].bfloat16()
     return made
 
 

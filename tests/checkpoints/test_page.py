@@ -12,6 +12,8 @@ import lrfused
 from lrfused import schedules
 from lrfused.groups.shared_counters import KEYS
 from lrfused.rules import RULES
+from lrfused.rules.average import AVERAGE
+from lrfused.state.masks import KEY as MASK
 from lrfused.state.step_counts import carried_keys
 
 PAGE = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
@@ -52,4 +54,5 @@ def test_a_checkpoint_of_torchs_loads_in_three_lines(tmp_path, flatten):
 def test_the_page_names_every_key():
     """What stands in groups and states besides torch's keys, and nothing else of that kind."""
     named = set(re.findall(r"`(lrfused(?:_\w+)?)`", PAGE))
-    assert named == {*KEYS, *(key for rule in RULES for key in carried_keys(rule))}
+    carried = {key for rule in RULES for key in carried_keys(rule)}
+    assert named == {*KEYS, *carried, AVERAGE.key, MASK}

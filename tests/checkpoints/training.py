@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import settings
+from . import masking, settings
 from .gradients import gradients, is_elsewhere
-from .scenarios import INPUT, Options, Scenario
+from .scenarios import BEFORE, INPUT, Options, Scenario
 
 
 class Run:
@@ -16,7 +16,7 @@ class Run:
     def __init__(self, setting: str, scenario: Scenario, seed: int, later: bool = False):
         self.setting, self.scenario, self.seed = setting, scenario, seed
         self.whose = scenario.classes[later]
-        blocks = settings.layers(scenario.blocks, seed)
+        blocks = settings.layers(scenario.blocks, seed, scenario.halved)
         self.model, self.blocks = settings.lay(setting, blocks)
         options, groups = scenario.options, scenario.groups
         if later:
@@ -27,6 +27,8 @@ class Run:
         for group, of_group in zip(described, self._by_group(groups), strict=True):
             group["params"] = of_group
         self.opt = settings.optimizer(setting, scenario.kind, self.whose, described, options())
+        if later and not scenario.unmasked:
+            self._set_masks(masking.present(scenario.masks, BEFORE), kept=1.0)
 
     def _by_group(self, groups: tuple[Options, ...]) -> list[list[Tensor]]:
         found: list[list[Tensor]] = [[] for _ in groups]
@@ -42,6 +44,7 @@ class Run:
         """The step after t others, with gradients of a stream and what befalls then."""
         event = self.scenario.events.get(t)
         opt = settings.inner(self.opt)
+        self._set_masks(self.scenario.masks.get(t, ()), t)
         self._give_gradients(t, stream, event)
         if event == "found_inf":
             opt.found_inf = torch.tensor(1.0)
@@ -60,6 +63,16 @@ class Run:
             if event == "inf":
                 gradient.view(-1)[:1] = torch.inf
             param.grad = None if id(param) in waiting or is_elsewhere(param) else gradient
+
+    def _set_masks(self, what: tuple[str, ...], *key: Any, kept: float = 0.6) -> None:
+        """Set or take away the masks of blocks, of the parameters that this rank steps."""
+        opt = settings.inner(self.opt)
+        mine = {id(p) for group in opt.param_groups for p in group["params"]}
+        for block, does in zip(self.blocks, what, strict=False):
+            params = [p for p in block.parameters() if does and id(p) in mine]
+            made = masking.random_masks(self.setting, params, kept, self.seed, "masks", *key)
+            if params:
+                opt.set_masks(dict.fromkeys(params) if does == "take" else made)
 
     def write_inputs(self, value: float) -> None:
         """As a caller does who steers a schedule."""
@@ -87,11 +100,14 @@ class Run:
         A parameter without an update has no state, and no class has to make one.
         """
         opt, found = settings.inner(self.opt), {}
+        masks = opt.masks if self.whose == "lrfused" else {}
         for i, (param, value) in enumerate(zip(self.params(), self.parameters(), strict=True)):
             found[f"parameter {i}"] = value
             state = opt.state.get(param, {})
             for key in sorted(_shown(state)):
                 found[f"{key} of parameter {i}"] = settings.local(state[key]).detach().clone()
+            if param in masks and value.numel():
+                found[f"mask of parameter {i}"] = settings.local(masks[param])
         for g, group in enumerate(opt.param_groups):
             for key in sorted(group.keys() - {"params", *carried(group)}):
                 value = group[key]
@@ -115,11 +131,15 @@ class Run:
         return settings.inner(self.opt).metrics() if self.whose == "lrfused" else {}
 
 
+AVERAGE = "lrfused_average"
+
+
 def _shown(state: dict[str, Any]) -> list[str]:
-    """What an update has left; torch.optim.SGD has None for no buffer."""
+    """What an update has left; torch.optim.SGD has None for no buffer. Averages need no update."""
     found = {key: value for key, value in state.items() if value is not None}
     updated = found["step"] if "step" in found else any(_is_set(x) for x in found.values())
-    return list(found) if updated else []
+    averages = [key for key in found if key == AVERAGE and found[key].numel()]
+    return list(found) if updated else averages
 
 
 def _is_set(value: Any) -> bool:

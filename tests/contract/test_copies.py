@@ -26,7 +26,7 @@ from lrfused import schedules
 
 def build(rng, kind, backend="auto", **options):
     """An optimizer with everything that a copy has to take along."""
-    return kind.ours(
+    opt = kind.ours(
         [
             {"params": make_parameters(rng), "lr": warmup(), "agc": 0.5},
             {"params": make_parameters(rng), "lr": torch.tensor(0.01), "who": "me"},
@@ -37,8 +37,11 @@ def build(rng, kind, backend="auto", **options):
         **kind.scheduled,
         **kind.widest,
         **kind.carrying,
-        **options,
+        **{"ema_decay": 0.9, **options},
     )
+    masked = parameters_of(opt)[::3]
+    opt.set_masks({p: torch.rand(p.shape, generator=rng.torch) < 0.6 for p in masked})
+    return opt
 
 
 COPIES = {

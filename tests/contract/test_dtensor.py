@@ -110,3 +110,34 @@ def test_a_moment_that_is_placed_otherwise_is_refused(rng, kind, mesh):
     with pytest.raises(ValueError, match="placements"):
         opt.load_state_dict(saved)
     assert opt.metrics()["steps"] == 1
+
+
+@pytest.mark.parametrize("key", ["lrfused_mask", "lrfused_average"])
+def test_a_rider_that_is_placed_otherwise_is_refused(rng, kind, mesh, key):
+    """A loaded mask or average that is a plain tensor, or on other placements than its parameter:
+    an error that names it, nothing changed; a DTensor as the parameter loads."""
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    def placed(value, placement):
+        return distribute_tensor(value.clone(), mesh, [placement])
+
+    value = torch.randn((4, 3), generator=rng.torch)
+    param = torch.nn.Parameter(placed(value, Shard(0)))
+    opt = kind.ours([param], ema_decay=0.9)
+    opt.set_masks({param: placed(value > 0, Shard(0))})
+    param.grad = placed(value, Shard(0))
+    opt.step()
+    good = copy.deepcopy(opt.state_dict())
+    other = ~(value > 0) if key == "lrfused_mask" else value
+    for wrong in (other, placed(other, Replicate())):
+        saved = copy.deepcopy(good)
+        saved["state"][0][key] = wrong
+        with pytest.raises((ValueError, TypeError), match=key):
+            opt.load_state_dict(saved)
+        assert torch.equal(opt.masks[param].to_local(), value > 0)
+        average = opt.state[param]["lrfused_average"]
+        assert torch.equal(average.to_local(), good["state"][0]["lrfused_average"].to_local())
+    saved["state"][0][key] = placed(other, Shard(0))
+    opt.load_state_dict(saved)
+    found = opt.masks[param] if key == "lrfused_mask" else opt.state[param][key]
+    assert torch.equal(found.to_local(), other)

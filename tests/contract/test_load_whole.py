@@ -22,7 +22,10 @@ from lrfused.engine.bookkeeping import Bookkeeping
 
 def with_gate(kind, params, peak, gate):
     """A schedule that reads a tensor."""
-    return kind.ours(params, lr=warmup(peak) * schedules.input(gate, "gate"), max_grad_norm=1.0)
+    lr = warmup(peak) * schedules.input(gate, "gate")
+    opt = kind.ours(params, lr=lr, max_grad_norm=1.0, ema_decay=0.9)
+    opt.set_masks({params[0]: torch.full(params[0].shape, peak > 0.1)})
+    return opt
 
 
 def pair_of(rng, kind):
@@ -87,7 +90,7 @@ def interrupting(function, at):
 
 COPIES = [(torch.Tensor, "copy_", 1), (torch.Tensor, "copy_", 4)]
 PLACES = [(lrfused.FusedOptimizer, "__setstate__", 1)]
-PLACES += [(Bookkeeping, "load_counts", 1), (Bookkeeping, "load_counters", 1)]
+PLACES += [(Bookkeeping, f"load_{what}", 1) for what in ("masks", "counts", "counters")]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,12 @@ class Subject:
         self.opt = kind.ours(
             [
                 {"params": self.params[:3], "lr": S.warmup_cosine(0.01, 3, 20)},
-                {"params": self.params[3:], **kind.widest, "lr": torch.tensor(0.02)},
+                {
+                    "params": self.params[3:],
+                    **kind.widest,
+                    "lr": torch.tensor(0.02),
+                    "ema_decay": S.linear(0.5, 1.0, 9),
+                },
             ],
             weight_decay=S.input(self.gate, "gate") * S.table([0.1, 0.2, 0.3]),
             **counted,
@@ -42,6 +47,8 @@ class Subject:
             loss_scale="dynamic",
             **kind.carrying,
         )
+        masked = (self.params[0], self.params[4])
+        self.opt.set_masks({p: normal(self.generator, p.shape, torch.float32) > 0 for p in masked})
         for _ in range(steps):
             self.step()
 
@@ -99,6 +106,10 @@ def check_loaded(
             assert_same_bits(there[name], stored[name], name)
         if stored and kind.counts:
             assert float(there["step"]) == float(np.float32(float(stored["step"])))
+        mask = stored.get("lrfused_mask")
+        assert mask is None or torch.equal(subject.opt.masks[p], mask != 0)
+        average = stored.get("lrfused_average")
+        assert average is None or assert_same_bits(there["lrfused_average"], average, "") is None
     for group, stored in zip(subject.opt.param_groups, saved["param_groups"], strict=True):
         for key in {"betas"} & {*kind.hyperparameters}:
             betas = stored.get(key, group[key])

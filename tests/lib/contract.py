@@ -13,7 +13,7 @@ from lrfused import schedules
 
 SHAPES = ((7, 5), (13,), (), (2, 3, 4))
 STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-STATE_KEYS += ("momentum_buffer", "lrfused_buffer_written")
+STATE_KEYS += ("momentum_buffer", "lrfused_buffer_written", "lrfused_average")
 
 
 def make_parameters(
@@ -62,13 +62,13 @@ def run(
 
 
 def tensors_of(opt: torch.optim.Optimizer) -> list[Tensor]:
-    """Copies of everything that a step changes: parameters, moments, step counts."""
+    """Copies of everything that a step changes: parameters, moments, step counts; and the masks."""
     found = []
     for param in parameters_of(opt):
         state = opt.state.get(param, {})
         values = [param] + [torch.as_tensor(state[k]) for k in STATE_KEYS if k in state]
         found += [value.detach().clone() for value in values]
-    return found
+    return [*found, *getattr(opt, "masks", {}).values()]
 
 
 def assert_same_bits(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> None:
