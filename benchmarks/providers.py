@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import riders
+import rider_costs
 import torch
 from data import Settings
 from torch.nn import Parameter
@@ -176,7 +176,7 @@ def fused(params: Parameters, form: Form, settings: Settings) -> Pipeline:
 
 def with_passes(pipeline: Pipeline, params: Parameters, settings: Settings) -> Pipeline:
     """Around torch's step what lrfused does within."""
-    passes = riders.find(settings.rider).passes(params, pipeline.optimizer, settings)
+    passes = rider_costs.find(settings.rider).passes(params, pipeline.optimizer, settings)
 
     def step() -> None:
         passes.before()
@@ -216,7 +216,7 @@ def fused_whole(
         max_grad_norm=settings.max_grad_norm if form.clips else None,
         loss_scale=lrfused.LossScale(init=settings.loss_scale) if form.unscales else None,
         backend=backend,
-        **riders.find(settings.rider).arguments(params, settings),
+        **rider_costs.find(settings.rider).arguments(params, settings),
         **common(settings),
     )
     optimizer.scale(torch.zeros(()))  # the gradients that are made here are scaled already
@@ -230,11 +230,11 @@ OWN = {"adamw": "AdamW", "sgd": "SGD", "lion": "Lion"}
 
 
 def torch_ride_bytes(rider: str, form: Form, dtype: torch.dtype) -> float:
-    return riders.find(rider).torch_bytes(form, dtype)
+    return rider_costs.find(rider).torch_bytes(form, dtype)
 
 
 def own_ride_bytes(rider: str, form: Form, dtype: torch.dtype) -> float:
-    return riders.find(rider).own_bytes(form, dtype)
+    return rider_costs.find(rider).own_bytes(form, dtype)
 
 
 def not_found(module: str) -> Callable[[], str | None]:

@@ -6,7 +6,7 @@ from statistics import median
 import records
 from providers import PLAIN
 from records import Key, Record
-from riders import RIDERS
+from rider_costs import RIDERS
 from table import OWN, duration, everything, in_columns, in_markdown, owns, plain, spread, title
 from timing import Spread, ratio
 from workloads import CLIP, DTYPES, find

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import riders
+import rider_costs
 import torch
 from data import NORMS, Data, Settings
 from providers import Pipeline, Provider, warmup_cosine
@@ -31,7 +31,7 @@ def reference(data: Data, settings: Settings) -> Reference:
     """One period of the workload, stepped by the formulas of the settings' optimizer."""
     p = data.initial.double()
     masked = settings.rider == "masks"
-    kept = riders.mask_pool(data.total, p.device) if masked else torch.ones_like(p)
+    kept = rider_costs.mask_pool(data.total, p.device) if masked else torch.ones_like(p)
     p = p * kept
     made = RULES[settings.optimizer](p, settings)
     p_size, bound = p.abs(), BOUNDS.get(data.case.dtype_name, 0.0)

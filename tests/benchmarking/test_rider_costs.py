@@ -10,7 +10,7 @@ from lib.benchmarks import FEW, case_of, run, tiny  # noqa: F401
 import bench
 import providers
 import rider_table
-import riders
+import rider_costs
 import verify
 import workloads
 from data import Data, Settings
@@ -114,8 +114,8 @@ def test_the_reference_of_an_average_is_the_closed_form(rng):
 
 def test_masks_repeat_as_the_values_do():
     made = Data(case_of(workload=ridden("masks")), Settings())
-    flat = torch.cat([mask.reshape(-1) for mask in riders.masks(made.parameters())])
-    pool = riders.mask_pool(made.total, torch.device("cpu"))
+    flat = torch.cat([mask.reshape(-1) for mask in rider_costs.masks(made.parameters())])
+    pool = rider_costs.mask_pool(made.total, torch.device("cpu"))
     assert flat.dtype == torch.bool and len(pool) == 13
     assert torch.equal(flat, pool.repeat(4)[:47]) and 0 < int(pool.sum()) < 13
 
