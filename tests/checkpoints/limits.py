@@ -87,7 +87,7 @@ RIDERS = (
         "dtype, and the average of a 16-bit parameter is float32",
     ),
     Limit(
-        r"-lrfused-.*-(disk(-flattened)?(-partial)?|flattened|replicated-broadcast)"
+        r"-lrfused-(.*-)?(disk(-flattened)?(-partial)?|flattened|replicated-broadcast)"
         r"-riders-unmasked-",
         r"missing \['mask of parameter",
         "a load into the state that there is leaves out the masks of an optimizer that has none",

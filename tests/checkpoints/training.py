@@ -106,7 +106,7 @@ class Run:
             state = opt.state.get(param, {})
             for key in sorted(_shown(state)):
                 found[f"{key} of parameter {i}"] = settings.local(state[key]).detach().clone()
-            if param in masks and value.numel():
+            if param in masks and not is_elsewhere(param):
                 found[f"mask of parameter {i}"] = settings.local(masks[param])
         for g, group in enumerate(opt.param_groups):
             for key in sorted(group.keys() - {"params", *carried(group)}):

@@ -197,7 +197,7 @@ def contents(run: Run) -> dict[str, torch.Tensor]:
     for name in ("counts", "steps", "carried"):
         tensors[name] = getattr(state.tensors, name)
     tensors["loss_scale"] = state.loss_scale
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: x.detach().clone() for name, x in tensors.items() if x is not None}
 
 
 def words(run: Run) -> dict[str, torch.Tensor]:
