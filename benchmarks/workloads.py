@@ -31,7 +31,8 @@ class Workload:
 
     ``fresh`` replaces every gradient by a new tensor before each step, as training does after
     ``zero_grad(set_to_none=True)``; otherwise the tensors stay and get new values. ``optimizer``
-    is the name of the rule by which they are stepped, ``rider`` of what goes along (``rider_costs.py``).
+    is the name of the rule by which they are stepped, ``rider`` of what goes along
+    (``rider_costs.py``).
     """
 
     name: str

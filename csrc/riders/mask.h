@@ -14,19 +14,28 @@ struct Mask {
 
     LRF_HD bool keeps(int64_t element) const {
         const int64_t bit = first + element;
-        return words[bit >> 5] >> (bit & 31) & 1;
+        return *word_at(bit) >> (bit & 31) & 1;
     }
 
     // Those of 32 elements.
     LRF_HD uint32_t word(int64_t element) const {
         const int64_t bit = first + element;
-        const uint32_t* at = words + (bit >> 5);
+        const uint32_t* at = word_at(bit);
 #ifdef __CUDA_ARCH__
         return __funnelshift_r(at[0], at[1], static_cast<uint32_t>(bit));
 #else
         const uint64_t both = static_cast<uint64_t>(at[1]) << 32 | at[0];
         return static_cast<uint32_t>(both >> (bit & 31));
 #endif
+    }
+
+  private:
+    LRF_HD const uint32_t* word_at(int64_t bit) const {
+        const uint32_t* at = words + (bit >> 5);
+#ifdef __CUDA_ARCH__
+        __builtin_assume(__isGlobal(at));  // the compiler cannot know of pointers from a table
+#endif
+        return at;
     }
 };
 

@@ -9,8 +9,8 @@ from lib.benchmarks import FEW, case_of, run, tiny  # noqa: F401
 # isort: split
 import bench
 import providers
-import rider_table
 import rider_costs
+import rider_table
 import verify
 import workloads
 from data import Data, Settings
@@ -56,7 +56,7 @@ def without(provider):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rider", riders.RIDERS)
+@pytest.mark.parametrize("rider", rider_costs.RIDERS)
 def test_torchs_passes_and_ours_do_the_same(rider, form, dtype):
     work = case_of(form, DTYPES[dtype], ridden(rider))
     contestants = providers.with_plain([FUSED, OWN], rider)
@@ -69,7 +69,7 @@ def test_torchs_passes_and_ours_do_the_same(rider, form, dtype):
         assert set(m["deviation"]) == {*"pmv", *("" if is_plain else left_behind)}
 
 
-@pytest.mark.parametrize("rider", riders.RIDERS)
+@pytest.mark.parametrize("rider", rider_costs.RIDERS)
 def test_a_rider_that_does_nothing_gets_no_time(rider):
     for provider in (FUSED, OWN):
         (found,) = run(case_of("step", workload=ridden(rider)), without(provider))
@@ -183,8 +183,8 @@ def test_riders_are_in_every_run():
     """On a CPU, in a quick run too, and on a GPU; in one form."""
     quick, whole = bench.parse(["--quick"]).workloads, bench.parse([]).workloads
     gpu = bench.parse(["--device", "gpu"]).workloads
-    for rider in riders.RIDERS:
+    for rider in rider_costs.RIDERS:
         assert f"small-{rider}" in quick and f"gpt2-{rider}" in whole and f"gpt2-{rider}" in gpu
     cases = workloads.select(["gpt2-masks"], list(DTYPES), list(FORMS))
     assert [(case.dtype_name, case.form) for case in cases] == [(name, CLIP) for name in DTYPES]
-    assert set(workloads.RIDERS) == set(riders.RIDERS)
+    assert set(workloads.RIDERS) == set(rider_costs.RIDERS)

@@ -22,6 +22,11 @@ def set_masks(run: Run, masks) -> None:
     run.opt.set_masks({run.params[i]: mask for i, mask in masks.items()})
 
 
+def shown(metrics) -> list[str]:
+    """All but the share of tiny gradients: masked elements are not counted among, zeros are."""
+    return [repr({k: v for k, v in one.items() if k != "tiny_gradients"}) for one in metrics]
+
+
 def run_masked(problem, masks, backend="reference", **options) -> Run:
     """All steps of a problem with masks from the start."""
     started = start(problem.values, backend, **options)

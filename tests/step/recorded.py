@@ -26,6 +26,7 @@ F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float1
 
 LR = schedules.warmup_cosine(3e-2, warmup_steps=2, total_steps=9)
 BETAS = (schedules.linear(0.8, 0.95, steps=5), schedules.linear(0.9, 0.999, steps=6))
+OTHERS = ("lr", "tiny_gradients")
 LIMITS = {"max_grad_norm": 3.0, "clip_value": 0.75, "agc": 0.05}
 SCALED = {"loss_scale": lrfused.LossScale(init=1024.0, growth_interval=2)}
 TWO = ({"amsgrad": True, "weight_decay": 0.3}, {"maximize": True, "betas": (0.7, 0.99)})
@@ -113,7 +114,8 @@ def _give(p: torch.nn.Parameter, g: torch.Tensor | None) -> None:
 
 
 def _flat(metrics: dict) -> list:
-    return [*metrics["lr"], *(value for name, value in metrics.items() if name != "lr")]
+    """Those that there were when the bits were recorded."""
+    return [*metrics["lr"], *(value for name, value in metrics.items() if name not in OTHERS)]
 
 
 def digest(tensors: list[torch.Tensor]) -> str:
