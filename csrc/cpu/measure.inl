@@ -149,9 +149,9 @@ void over_blocks(TypedPointer pointer, const Mask& mask, int64_t count, Body bod
 }
 
 template <class C>
-double sum_of_squares(TypedPointer pointer, int64_t count) {
+double sum_of_squares(TypedPointer pointer, const Mask& mask, int64_t count) {
     Lanes lanes(count);
-    over_blocks<C>(pointer, Mask(), count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
+    over_blocks<C>(pointer, mask, count, [&](const C* x, int rows, int64_t i) { lanes.add(x, rows, i); });
     return lanes.sum();
 }
 
@@ -175,7 +175,7 @@ Measured measure_as(const MeasureTask& task) {
     measured.elements = static_cast<double>(elements);
     measured.tiny = static_cast<double>(elements - magnitudes.normal);
     if (value_clip) measured.clipped = after.sum();
-    if (task.p.data) measured.param = sum_of_squares<C>(task.p, task.count);
+    if (task.p.data) measured.param = sum_of_squares<C>(task.p, task.mask, task.count);
     return measured;
 }
 

@@ -131,7 +131,7 @@ struct Found {
 
 // One quarter of the lanes of a chunk, by warps; returned is the largest magnitude that this thread
 // saw. `counts`: tiny ones are counted, which masked ones are, too.
-template <class C, class T, bool masked, bool counts, class Change>
+template <class C, class T, bool counts, class Change>
 __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, Found& found,
                                               Change change, double* sums) {
     constexpr int width = 16 / (sizeof(T) > sizeof(C) ? sizeof(T) : sizeof(C));
@@ -151,7 +151,7 @@ __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, Found
             if (place >= found.count) break;
             Elements<T, width> rows[ROWS];
             read_rows(static_cast<const T*>(pointer.data) + place, found.count - place, rows);
-            if (masked && found.mask.words) clear_rows(rows, found.mask.at(place));
+            if (found.mask.words) clear_rows(rows, found.mask.at(place));
             bool has_tiny = false;
             Magnitude<C> here = add_rows<C>(rows, change, lanes, has_tiny);
             largest = here > largest ? here : largest;
@@ -166,27 +166,27 @@ __device__ inline Magnitude<C> add_quarter_as(const TypedPointer& pointer, Found
     return largest;
 }
 
-template <class C, bool masked, bool counts, class Change>
+template <class C, bool counts, class Change>
 __device__ inline Magnitude<C> add_quarter(const TypedPointer& pointer, Found& found, Change change,
                                            double* sums) {
     Magnitude<C> largest = 0;
     with_type(pointer.dtype, [&](auto number) {
         largest =
-            add_quarter_as<C, decltype(number), masked, counts>(pointer, found, change, sums);
+            add_quarter_as<C, decltype(number), counts>(pointer, found, change, sums);
     });
     return largest;
 }
 
 template <class C>
 __device__ inline void measure_as(Found& found) {
-    Magnitude<C> largest = add_quarter<C, true, true>(found.g, found, AsItIs<C>(), found.raw);
+    Magnitude<C> largest = add_quarter<C, true>(found.g, found, AsItIs<C>(), found.raw);
     largest = over_warp(largest, [](auto x, auto y) { return x > y ? x : y; });
     if (leads_warp()) found.largest[warp_index()] = from_magnitude(largest);
     if (found.value_clip) {
         Clipped<C> clip = {static_cast<C>(found.inverse), static_cast<C>(found.bound)};
-        add_quarter<C, true, false>(found.g, found, clip, found.clipped);
+        add_quarter<C, false>(found.g, found, clip, found.clipped);
     }
-    if (found.adapts) add_quarter<C, false, false>(found.p, found, AsItIs<C>(), found.param);
+    if (found.adapts) add_quarter<C, false>(found.p, found, AsItIs<C>(), found.param);
 }
 
 // Of a chunk, by the block that has its first quarter.

@@ -81,7 +81,8 @@ class Work:
     def memory(self) -> list[Tensor]:
         """What every step uses besides the caller's tensors."""
         mirrors = [tensor for tensor in self.mirrors.values() if not tensor.is_meta]
-        return [*self.state_tensors.values(), *mirrors]
+        masks = [entry.mask for entry in self.entries if entry.mask is not None]
+        return [*self.state_tensors.values(), *mirrors, *masks]
 
     @property
     def state_tensors(self) -> dict[str, Tensor]:

@@ -17,8 +17,9 @@ from lrfused.groups.differences import differences
 from lrfused.memory.dtensor import is_distributed, local, placing
 from lrfused.memory.uninterrupted import uninterrupted
 from lrfused.rules import UpdateRule
+from lrfused.rules.average import AVERAGE
 from lrfused.state.device_state import Field
-from lrfused.state.operands import operands_in
+from lrfused.state.operands import new_operand, operands_in
 from lrfused.warn import warn
 
 Copies = list[tuple[Tensor, Tensor]]  # (present tensor, loaded tensor)
@@ -73,6 +74,8 @@ def _prepare(rule: UpdateRule, opt: Optimizer, loaded: Loaded) -> Copies:
             continue
         for name in rule.state_keys:
             new, old = state.get(name), old_states.get(param, {}).get(name)
+            if new is None and old is not None and name == AVERAGE.key:
+                new = state[name] = new_operand(AVERAGE, param)  # captured graphs write the old one
             if new is None or new is old:
                 continue
             stays = old is not None and not old.is_inference() and _form(old) == _form(new)

@@ -51,7 +51,7 @@ def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) ->
             states[index] = {**states[index], **own}
     pairs = zip(books.group_options, opt.param_groups, strict=True)
     options = [of_group for of_group, group in pairs for _ in group["params"]]
-    masks = books.masks.shown()
+    masks = books.masks.shown(counts.params)
     for index, param in enumerate(counts.params):
         if param in masks:
             state = states.get(index) or _first_state(books, options[index], counts, index)

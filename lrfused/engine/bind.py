@@ -52,6 +52,8 @@ def bind(
     state = books.settled_state(groups)
     inputs = _checked_inputs(books, state.words.device)
     entries = _checked_entries(books, uses, states)
+    if not books.is_captured:
+        books.masks.drop_all_but(use.param for use in uses)
     backend = choose_for_all(choice, devices_of(entries, state.words.device))
     newly_initialized = [u.param for u in uses if u.is_used and not states.get(u.param)]
     rule, options = books.rule, books.group_options
@@ -66,13 +68,18 @@ def bind(
         if is_used:
             operands = states.get(param, {})
             in_units = options[g].agc == Agc.UNIT
-            entry = entries[index] = make_entry(param, g, in_units, rule.state_keys, operands)
-            entry.mask = books.masks.bits(param, entry.order, entry.p.flat.device)
+            entries[index] = make_entry(param, g, in_units, rule.state_keys, operands)
+            _take_mask(books, entries[index])
     watched = [(tensor, tensor.data_ptr()) for tensor in (state.tensors.steps, *inputs)]
     work = Work(rule, entries, options, books.options, state, books.hyper, watched)
     run = backend.bind(work, instruction_set)
     measures = books.options.measures(options)
     return BoundTable(work, backend, run, measures, books.masks), newly_initialized
+
+
+def _take_mask(books: Bookkeeping, entry: Entry) -> None:
+    place = (entry.order, entry.p.flat.device)
+    entry.mask = books.masks.bits(entry.param, *place, are_fixed=books.is_captured)
 
 
 class Use(NamedTuple):
@@ -98,6 +105,9 @@ def _checked_entries(books: Bookkeeping, uses: list[Use], states: States) -> lis
         else idle_entry(param, g)
         for param, g, is_used in uses
     ]
+    for entry in entries:
+        if not entry.is_idle:
+            _take_mask(books, entry)
     tensors = [entry.p.tensor for entry in entries if not entry.is_idle]
     check_no_shared_memory("params: two parameters", tensors)
     measures = books.options.measures(options)

@@ -19,8 +19,8 @@ from lrfused.settings.cells import Settings, as_number
 from lrfused.settings.options import GroupOptions, Options
 from lrfused.settings.slots import Slot
 from lrfused.state.device_state import DeviceState, Field, Reading
-from lrfused.state.masks import Found, Masks
-from lrfused.state.operands import allocate
+from lrfused.state.masks import Found, Masks, clear
+from lrfused.state.operands import allocate, operands_in
 from lrfused.state.step_counts import Counts, Groups, Numbers, States
 from lrfused.warn import warn
 
@@ -171,11 +171,13 @@ class Bookkeeping:
             warn(f"param_groups: {found.different}")
 
     def load_masks(self, states: States, loaded: Found) -> None:
-        """Set masks as loaded; other parameters keep theirs."""
+        """Set masks as loaded, others stay; loaded state becomes 0 where it is masked."""
         for param, mask in loaded.items():
             self.masks.set(param, mask)
         held = [param for param, state in states.items() if isinstance(state, dict) and state]
         self.masks.mark(states, held)
+        for param, mask in self.masks.shown(held).items():
+            clear((operand for _, operand in operands_in(self.rule, states[param])), mask)
 
     def load_counts(
         self, groups: Groups, states: States, counts: list[int], carried: list[Numbers]

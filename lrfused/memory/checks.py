@@ -72,16 +72,19 @@ def check_param(param: Tensor) -> None:
     if not is_distributed(param) and type(param) not in PLAIN:
         raise TypeError(
             f"{name} is of type {type(param).__name__}; only Tensor, Parameter and DTensor are "
-            "supported"
+            f"supported{AVERAGED}"
         )
-    _check_values(local(param), name)
+    _check_values(local(param), name, AVERAGED)
 
 
-def _check_values(tensor: Tensor, what: str) -> None:
+AVERAGED = " (it is averaged: a group with ema_decay=None is left alone)"
+
+
+def _check_values(tensor: Tensor, what: str, more: str = "") -> None:
     if tensor.is_meta:
         raise ValueError(f"{what} is on the meta device: it has no values")
     if REAL.get(tensor.dtype, tensor.dtype) not in DTYPES:
-        raise TypeError(f"{what} has dtype {tensor.dtype}; supported are {DTYPES}")
+        raise TypeError(f"{what} has dtype {tensor.dtype}; supported are {DTYPES}{more}")
     if is_freed(tensor):
         raise ValueError(f"{what} has no memory (its storage was freed)")
 

@@ -115,6 +115,11 @@ def optimizer_options(chosen: dict[str, Any]) -> Options:
     switched = {name: boolean(name, chosen[name]) for name in flags}
     if switched["write_grads"] and switched["zero_grads"]:
         raise ValueError("zero_grads: must be False with write_grads=True, got True for both")
+    if switched["zero_grads"] and not chosen["amp_scaling"]:
+        raise ValueError(
+            "zero_grads: must be False with amp_scaling=False: a GradScaler then does not call "
+            "step() where a gradient overflows, which would stay"
+        )
     return Options(
         clip_norm=chosen["max_grad_norm"] is not None,
         infinity_norm=norm_type == math.inf,

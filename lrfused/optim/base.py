@@ -37,10 +37,11 @@ class FusedOptimizer(Riding, Checkpointed):
         agc: threshold of adaptive gradient clipping, >= 0, or None.
         agc_by: "unit" (each output unit: the first dimension; arXiv 2102.06171) or "tensor".
         ema_decay: keep averages of the weights, a <- decay * a + (1 - decay) * p after each update,
-            in [0, 1], or None; see :meth:`averaged`. The first update copies. Of 16-bit parameters
-            they are float32. Parameters that do not move are averaged, too; skipped steps and steps
-            without any gradient change nothing.
-        ema_update_every: the averages are updated at steps 0, n, 2 n, ..., n >= 1.
+            in [0, 1], or None; see :meth:`averaged`. The first update copies, and so does one of
+            an element whose average is nan. Of 16-bit parameters they are float32. Parameters that
+            do not move are averaged, too, and so have a whole state (a group with ema_decay=None
+            leaves some out); skipped steps and steps without any gradient change nothing.
+        ema_update_every: the averages are updated at steps 0, n, 2 n, ... (completed ones), n >= 1.
         masks: {parameter: bool tensor}, or None; see :meth:`set_masks`.
         nonfinite: what to do if a gradient is inf or nan: "propagate" (as in torch), "skip" the
             step or "raise". With a loss scale the step is always skipped.
@@ -51,7 +52,8 @@ class FusedOptimizer(Riding, Checkpointed):
             defaults to lr if that is a number.
         start_step: skip this group until ``start_step`` steps have completed.
         write_grads: write the clipped, unscaled gradients back to ``.grad``.
-        zero_grads: fill all gradients with zeros after the update, also in skipped steps.
+        zero_grads: fill all gradients with zeros after the update, also in skipped steps (not in
+            those that raise); not with ``amp_scaling=False``, where a GradScaler skips the call.
         always_measure: measure the gradients for the metrics even where nothing needs it.
         sharded: whether each rank holds only a part of every parameter. None: as the parameters
             indicate (DTensor, FullyShardedDataParallel); False: every rank has all of them anyway

@@ -27,7 +27,9 @@ class Riding(Optimizer):
             mask False:  the parameter, its moments and its average are 0, now and after each step
                          in which it has a gradient; its gradient is no part of norm, clips,
                          inf check and metrics, whatever it is
-        The masks are part of ``state_dict``, as bool tensors; loading sets those that it has.
+        (torch's GradScaler looks at whole gradients by itself, before the step: use ``loss_scale``
+        in its place. FSDP2: call the model's ``reshard()`` before its next forward.) The masks are
+        part of ``state_dict``, as bool tensors; loading sets those that it has.
 
         Args:
             masks: {parameter: bool tensor of its shape, on its device}; True where it is trained,
@@ -37,7 +39,8 @@ class Riding(Optimizer):
             TypeError: not a dictionary, or a mask is not a tensor of bools.
             ValueError: a key is not a parameter of this optimizer; another shape or device.
             RuntimeError: a step was captured in a CUDA graph, and the parameter had no mask then.
-                One that was set before the capture is changed in place: replays follow it.
+                One that was set before the capture is changed in place: replays follow it. Or a
+                graph is being captured; or inside of :meth:`averaged`.
 
         Example:
             >>> import torch, lrfused
@@ -56,7 +59,8 @@ class Riding(Optimizer):
     @property
     def masks(self) -> dict[Tensor, Tensor]:
         """The present masks, {parameter: bool tensor}: copies."""
-        return self._engine.bookkeeping.masks.shown()
+        present = [param for group in self.param_groups for param in group["params"]]
+        return self._engine.bookkeeping.masks.shown(present)
 
     # Averages
 
@@ -64,12 +68,13 @@ class Riding(Optimizer):
         """A context in which the parameters hold their averages; afterwards they are as before.
 
         Buffers of ``modules`` are copied, and put back, too (those of batch normalization may be
-        updated inside). A parameter without an average yet stays as it is. No step inside.
+        updated inside); FSDP2's are resharded, so that they compute with what the parameters hold.
+        A parameter without an average yet stays as it is. No step inside.
 
         Raises:
             ValueError: there are no averages (see ``ema_decay``).
             TypeError: something is not a module.
-            RuntimeError: nested, or a step inside.
+            RuntimeError: nested, a step inside, or a CUDA graph is being captured.
 
         Example:
             >>> import torch, lrfused
@@ -96,7 +101,7 @@ class Riding(Optimizer):
             target: a model with parameters and buffers of the same names and shapes.
 
         Raises:
-            ValueError: there are no averages, or the models differ; nothing was changed.
+            ValueError: there are no averages, or the models differ or are one; nothing was changed.
             RuntimeError: inside of :meth:`averaged`.
 
         Example:

@@ -5,7 +5,7 @@ bookkeeping are read when the operator runs, so Dynamo does not guard them and c
 recompilation. Imported when a step is first traced, not before.
 """
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from lrfused.engine.bound_table import BoundTable
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.optim.live import LIVE, Live
+from lrfused.rules.average import AVERAGE
 from lrfused.state.operands import operands_in
 
 Attribute = tuple[Any, str, Any]
@@ -33,8 +34,8 @@ class Inner(NamedTuple):
     inputs: list[Tensor]
 
     @staticmethod
-    def of(opt: Live) -> "Inner":
-        """The optimizer's present tensors."""
+    def of(opt: Live, places: Iterable[int]) -> "Inner":
+        """The optimizer's present tensors, where the parameters at ``places`` have gradients."""
         engine = opt._engine
         books = engine.bookkeeping
         state = books.state(opt.param_groups)
@@ -43,8 +44,20 @@ class Inner(NamedTuple):
             engine.table,
             [state.words, state.loss_scale, counts.counts, counts.steps, counts.carried],
             [x for s in _states(opt) for _, x in operands_in(books.rule, s)],
-            [node._payload[0] for _, _, sch in books.hyper.programs for node in sch.inputs],
+            [
+                *(node._payload[0] for _, _, sch in books.hyper.programs for node in sch.inputs),
+                *_only_averaged(opt, set(places)),
+            ],
         )
+
+
+def _only_averaged(opt: Live, places: set[int]) -> list[Tensor]:
+    """The parameters without a gradient that a step reads all the same."""
+    return [
+        param
+        for i, param in enumerate(_parameters(opt))
+        if i not in places and AVERAGE.key in (opt.state.get(param) or {})
+    ]
 
 
 def _states(opt: Live) -> list[dict[str, Any]]:
@@ -150,7 +163,7 @@ def _prepare(identity: int, places: tuple[int, ...]) -> bool:
         with normal_tensors():
             books.make_states(groups, opt.state, moving)
             books.state(groups).set_groups(len(groups))
-    opt.__dict__["_inner"] = Inner.of(opt)
+    opt.__dict__["_inner"] = Inner.of(opt, places)
     return True
 
 
@@ -191,7 +204,7 @@ def _run(
             _hand_back(written)
             if inner.table is None or inner.table is not opt._engine.table:
                 # The step rebound: the graph's next call reads the present tensors.
-                opt.__dict__["_inner"] = Inner.of(opt)
+                opt.__dict__["_inner"] = Inner.of(opt, places)
 
 
 def _hand_back(written: list[tuple[Tensor, Tensor]]) -> None:

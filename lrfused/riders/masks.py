@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.memory.dtensor import local
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.memory.uninterrupted import uninterrupted
-from lrfused.state.masks import KEY, check_fits, masked_out
+from lrfused.riders.refusals import has_memory, refuse_now
+from lrfused.state.masks import KEY, check_fits, clear
 from lrfused.state.operands import operands_in
 
 Given = Mapping[Tensor, Tensor | None]
@@ -20,6 +20,7 @@ Given = Mapping[Tensor, Tensor | None]
 @normal_tensors()
 def set_masks(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
     """Set these masks (None: take one away); masked weights and their state become 0 at once."""
+    refuse_now("masks", books, opt.param_groups)
     _check(books, opt, masks)
     uninterrupted(lambda: _commit(books, opt, masks))
 
@@ -32,16 +33,13 @@ def _commit(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
         else:
             books.masks.set(param, mask)
     books.masks.mark(opt.state, [param for param in masks if opt.state.get(param)])
-    clear(books, opt, {param: mask for param, mask in masks.items() if mask is not None})
+    clear_masked(books, opt, {param: mask for param, mask in masks.items() if mask is not None})
 
 
-@torch.no_grad()
-def clear(books: Bookkeeping, opt: Optimizer, masks: Mapping[Tensor, Tensor]) -> None:
+def clear_masked(books: Bookkeeping, opt: Optimizer, masks: Mapping[Tensor, Tensor]) -> None:
     """Make masked weights and their state 0."""
     for param, mask in masks.items():
-        state = opt.state.get(param) or {}
-        for tensor in (param.detach(), *(x for _, x in operands_in(books.rule, state))):
-            local(tensor).masked_fill_(masked_out(param, mask), 0)
+        clear((param, *(x for _, x in operands_in(books.rule, opt.state.get(param) or {}))), mask)
 
 
 def _check(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
@@ -51,11 +49,13 @@ def _check(books: Bookkeeping, opt: Optimizer, masks: Given) -> None:
         )
     known = {id(param) for group in opt.param_groups for param in group["params"]}
     for param, mask in masks.items():
-        if not isinstance(param, Tensor) or id(param) not in known:
+        gone = mask is None and isinstance(param, Tensor) and param in books.masks
+        if not isinstance(param, Tensor) or (id(param) not in known and not gone):
             raise ValueError(f"masks: {_named(param)} is not a parameter of this optimizer")
         if mask is None:
             continue
         _check_mask(param, mask)
+        has_memory("masks: a parameter", param)
         if books.is_captured and param not in books.masks:
             raise RuntimeError(
                 f"masks: {_named(param)} had no mask when a step was captured in a CUDA graph, "

@@ -20,15 +20,14 @@ from lrfused.memory.checks import check_moment
 from lrfused.memory.dtensor import local
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.memory.uninterrupted import uninterrupted
-from lrfused.riders.masks import clear
+from lrfused.riders.masks import clear_masked
+from lrfused.riders.refusals import has_memory, refuse_now
 from lrfused.riders.snapshot import (
     GroupList,
     Snapshot,
-    has_memory,
     parameters,
     placing_of,
     products,
-    refuse_now,
 )
 from lrfused.rules import UpdateRule
 from lrfused.settings.cells import Cell, read_group, written
@@ -205,7 +204,7 @@ def _commit(
         fill(local(present), value)
     for param, operands in changes.new.items():
         states[param].update(operands)
-    clear(books, opt, books.masks.shown())  # the masks of now
+    clear_masked(books, opt, books.masks.shown(parameters(groups)))  # the masks of now
     counts.set_all(snapshot.counts, snapshot.carried)
     counts.bind(states)
     for tensor, value in changes.inputs:

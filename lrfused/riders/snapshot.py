@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lrfused.device.graph_capture import is_capturing
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.memory.checks import is_freed
-from lrfused.memory.dtensor import is_distributed, local, placing
+from lrfused.memory.dtensor import is_distributed, placing
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.riders.refusals import has_memory, refuse_now
 from lrfused.settings.cells import checked
 from lrfused.settings.options import GroupOptions
 from lrfused.settings.slots import Slot
@@ -119,31 +118,6 @@ def placing_of(param: Tensor) -> str:
 def products(books: Bookkeeping, options: GroupOptions) -> list[str]:
     """The keys of the products that are kept with these options; without, they stay as they are."""
     return [c.key for c in books.rule.carried if c.slot is not None and c.matters(options)]
-
-
-def refuse_now(what: str, books: Bookkeeping, groups: GroupList) -> None:
-    """Refuse to be a part of a graph, or to take averages for the weights.
-
-    Raises:
-        RuntimeError: a CUDA graph is being captured, or the parameters hold their averages.
-    """
-    if books.holds_averages:
-        raise RuntimeError(f"{what}: the parameters hold their averages; leave `averaged` first")
-    if is_capturing(books.state(groups).words.device):
-        raise RuntimeError(
-            f"{what}: a CUDA graph is being captured; call it before, after or between replays"
-        )
-
-
-def has_memory(what: str, tensor: Tensor) -> Tensor:
-    """The local tensor.
-
-    Raises:
-        ValueError: its storage was freed.
-    """
-    if is_freed(local(tensor)):
-        raise ValueError(f"{what} of shape {tuple(tensor.shape)} has no memory (it was freed)")
-    return local(tensor)
 
 
 def _device(device: Any) -> torch.device | None:

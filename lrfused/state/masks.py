@@ -1,7 +1,8 @@
 """Masks: which elements of a parameter are trained, as one bit each in the kernels' order."""
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from lrfused.memory.bits import pack, unpack
 from lrfused.memory.checks import PLAIN, is_freed
 from lrfused.memory.dtensor import as_local_of, is_distributed, local, placing
 from lrfused.memory.operands import Operand, real_view
+from lrfused.warn import warn
 
 # In the state of a checkpoint: a bool tensor shaped like the parameter. In that of an optimizer:
 # None, since torch's flattened form carries only what has a key in memory.
@@ -53,9 +55,21 @@ class Masks:
         """The parameter has memory for a mask, shown or not."""
         return param in self._packed
 
-    def shown(self) -> dict[Tensor, Tensor]:
-        """The masks, each as a new bool tensor shaped and placed like its parameter."""
-        return {p: _unpacked(packed, p) for p, packed in self._packed.items() if packed.shown}
+    def shown(self, params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
+        """The masks of these, each as a new bool tensor shaped and placed like its parameter."""
+        held = ((p, self._packed[p]) for p in params if p in self._packed)
+        return {p: _unpacked(packed, p) for p, packed in held if packed.shown}
+
+    def drop_all_but(self, params: Iterable[Tensor]) -> None:
+        """Forget the masks of parameters that are no longer there."""
+        kept = {id(param) for param in params}
+        for param in [p for p in self._packed if id(p) not in kept]:
+            if self._packed[param].shown:
+                warn(
+                    f"masks: that of a parameter of shape {tuple(param.shape)}, which is no longer "
+                    "among the optimizer's parameters, was dropped"
+                )
+            del self._packed[param]
 
     def set(self, param: Tensor, mask: Tensor) -> None:
         """Set or replace a mask, in place if there was one."""
@@ -64,8 +78,8 @@ class Masks:
             real = real_view(local(param).detach())
             order = torch.empty(real.shape, device="meta")
             packed = Packed(_bits(mask, order), tuple(order.shape), order.stride())
+            self.version += 1  # first, in case of an interrupt in between
             self._packed[param] = packed
-            self.version += 1
         else:
             packed.bits.copy_(_bits(mask, packed.order))
             packed.shown = True
@@ -79,8 +93,8 @@ class Masks:
             packed.bits.fill_(0xFF)
             packed.shown = False
         else:
-            del self._packed[param]
             self.version += 1
+            del self._packed[param]
 
     def mark(self, states: Any, params: Iterable[Tensor]) -> None:
         """Give the states of these parameters the key of a mask, if they have one."""
@@ -105,24 +119,45 @@ class Masks:
                 )
         return found
 
-    def bits(self, param: Tensor, order: Tensor, device: torch.device) -> Tensor | None:
-        """The bits for kernels that read the parameter in this order; None without a mask."""
+    def bits(
+        self, param: Tensor, order: Tensor, device: torch.device, are_fixed: bool
+    ) -> Tensor | None:
+        """The bits for kernels that read the parameter in this order; None without a mask.
+
+        Raises:
+            RuntimeError: they would have to move, and a captured graph reads them.
+            ValueError: the parameter has another number of elements than the mask.
+        """
         packed = self._packed.get(param)
         if packed is None:
             return None
+        where = (tuple(order.shape), order.stride(), device)
+        if where == (packed.shape, packed.strides, packed.bits.device):
+            return packed.bits
+        if are_fixed:
+            raise RuntimeError(
+                f"{_named(param)}: the parameter has another layout or device than when a step "
+                "was captured in a CUDA graph, which reads the mask; put it back"
+            )
+        if order.numel() != math.prod(packed.shape):
+            raise ValueError(
+                f"{_named(param)}: has {math.prod(packed.shape)} elements; set another mask"
+            )
         if (packed.shape, packed.strides) != (tuple(order.shape), order.stride()):
             flat = unpack(packed.bits, order.numel())
             bits = pack(_in_order(_as_tensor(flat, packed.order), order))
             packed = Packed(bits, tuple(order.shape), order.stride(), packed.shown)
-        if packed.bits.device != device:
-            packed = Packed(packed.bits.to(device), packed.shape, packed.strides, packed.shown)
+        packed = replace(packed, bits=packed.bits.to(device))
         self._packed[param] = packed
         return packed.bits
 
 
-def masked_out(param: Tensor, mask: Tensor) -> Tensor:
-    """The elements that a mask does not keep; a local tensor."""
-    return ~local(mask).to(local(param).device)
+@torch.no_grad()
+def clear(tensors: Iterable[Tensor], mask: Tensor) -> None:
+    """Make these 0 where the mask does not keep them; a parameter and its state, say."""
+    for tensor in tensors:
+        own = local(tensor.detach())
+        own.masked_fill_(~local(mask).to(own.device), 0)
 
 
 def check_fits(what: str, mask: Tensor, param: Tensor) -> None:

@@ -20,11 +20,17 @@ def kept_of(entry: Entry) -> Tensor | None:
     return None if entry.mask is None else unpack(entry.mask, entry.p.flat.numel())
 
 
+def without_masked(entry: Entry, flat: Tensor) -> Tensor:
+    """A flat vector in which masked elements are 0, whatever they were."""
+    kept = kept_of(entry)
+    return flat if kept is None else torch.where(kept, flat, torch.zeros_like(flat))
+
+
 def gradient_of(work: Work, index: int) -> Tensor:
-    """A gradient by units, in the compute type; masked elements are 0, whatever they were."""
-    entry, kept = work.entries[index], kept_of(work.entries[index])
+    """A gradient by units, in the compute type, without what is masked."""
+    entry = work.entries[index]
     g = work.gradients[index].flat.to(compute_type(entry.p.flat))
-    return units_of(entry, g if kept is None else torch.where(kept, g, torch.zeros_like(g)))
+    return units_of(entry, without_masked(entry, g))
 
 
 def used_operands(work: Work, entry: Entry) -> list[Operand]:

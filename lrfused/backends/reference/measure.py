@@ -10,6 +10,7 @@ from lrfused.backends.reference.arithmetic import (
     inverse_scale,
     kept_of,
     units_of,
+    without_masked,
 )
 from lrfused.backends.reference.scalars import GroupPlan
 from lrfused.backends.work import Work
@@ -49,7 +50,7 @@ def _of_gradient(work: Work, index: int, group: GroupPlan) -> Measured:
         inverse = scalar(inverse_scale(work), g)
         clipped = sums_of_squares(clamp(g * inverse, scalar(group.clip_bound, g)))
     if options.agc:
-        param = sums_of_squares(units_of(entry, entry.p.flat.to(g.dtype)))
+        param = sums_of_squares(units_of(entry, without_masked(entry, entry.p.flat.to(g.dtype))))
     magnitude = g.abs().double()
     zero = torch.zeros((g.shape[0], 1), dtype=torch.float64, device=g.device)
     largest = torch.cat([zero, magnitude], 1).amax(1)

@@ -108,7 +108,7 @@ def measure_half(
     if AGC:
         p = tl.load(row + TENSOR_P) + offset * element_size(P)
         weight, _clipped, _largest, _normal = half_sums(
-            p, mask, second, count, 1.0, 1.0, P, DOUBLE, False, False
+            p, mask, second, count, 1.0, 1.0, P, DOUBLE, False, MASKED
         )
         tl.store(measured.param + slot, weight)
 
