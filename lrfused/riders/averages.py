@@ -80,9 +80,10 @@ def copy_averages(books: Bookkeeping, opt: Optimizer, source: Module, target: Mo
     if {id(own) for own, _ in pairs} & {id(other) for _, other in pairs}:
         raise ValueError("target: must be another model, it shares tensors with the source")
     for own, other in pairs:
-        has_memory("source: a tensor", own)
-        if has_memory("target: a tensor", other).is_meta:
+        if other.is_meta:
             raise ValueError("target: is on the meta device: it has no values")
+        has_memory("source: a tensor", own)
+        has_memory("target: a tensor", other)
     for own, other in pairs:
         local(other).copy_(_value(own, averages.get(own)))
 

@@ -43,9 +43,11 @@ DTYPES = {
 }
 FLAGS = ("MEASURES", "CLIP_NORM", "INFINITY_NORM", "CHECKS_GRADIENTS", "RAISES")
 FLAGS += ("ADVANCES_ON_SKIP", "DYNAMIC_SCALE", "WRITE_GRADS", "CLIPS_BEFORE_NORM", "ADAPTIVE")
+FLAGS += ("RIDES",)
+ZEROES = int(w.RIDES) | int(w.ZERO_GRADS)  # which does not go with WRITE_GRADS
 SCHEDULED = [(0, slot, S.warmup_cosine(1e-3, 10, 100)) for slot in (Slot.LR, Slot.CLIP_VALUE)]
 SCHEDULED += [(0, Slot.AGC, S.linear(0.1, 0.2, 100))]
-OPTIONS = {  # flags; schedules; whether there are all operands, adaptive clip, value clip
+OPTIONS = {  # flags; schedules; whether there are all operands, both clips, masks and averages
     "all on": (sum(int(getattr(w, name)) for name in FLAGS), SCHEDULED, True),
     "all off": (int(w.MEASURES), [], False),
 }
@@ -58,13 +60,14 @@ def nothing(x):
 
 
 def kinds(rule, dtypes, on):
-    """The compile-time constant of these dtypes."""
+    """The compile-time constant of these dtypes; with averages of what has no gradient, too."""
     used = rule.operands_used(group_options(rule, on))
-    return tuple(
-        word
-        for p, g, first, second in DTYPES[dtypes]
-        for word in kind(p, g, (first, second, first)[:used], on, on)
-    )
+    found = []
+    for p, g, first, second in DTYPES[dtypes]:
+        average = (F64 if p == F64 else F32) if on else -1
+        found += kind(p, g, (first, second, first)[:used], on, on, on, average)
+        found += kind(p, -1, (), mask=True, average=average) if on else ()
+    return tuple(found)
 
 
 def cases(dtypes):
@@ -87,6 +90,9 @@ def cases(dtypes):
             for name in dtypes:
                 constants = {"FLAGS": flags, "KINDS": kinds(rule, name, on), **of_rule(rule)}
                 yield apply_kernel, name, named, constants
+            if rule is ADAMW and not on:
+                constants["FLAGS"] |= ZEROES
+                yield apply_kernel, dtypes[-1], f"{rule.name}, zero_grads", constants
 
 
 def stop_at_assembly():
