@@ -19,15 +19,17 @@ class MomentumDynamics(NamedTuple):
 
 
 def momentum_dynamics(
-    schedule: Schedule | float, momentum: Schedule | float, curvature: float, steps: ArrayLike
+    schedule: Schedule | float, momentum: Schedule | float, curvature: float, steps: ArrayLike = 0
 ) -> MomentumDynamics:
     """The characteristic roots, damping ratio and stability of heavy-ball momentum, step by step.
 
     Along an eigenvector of the Hessian with eigenvalue lambda, the distance x from the minimum
     follows x[t+1] = (1 + b - eta lambda) x[t] - b x[t-1]. The results of a step are those of this
-    equation with the lr eta and the momentum b of that step. (It is the rule v = b v - eta g,
-    x = x + v. SGD in torch and lrfused has the lr outside of the velocity: the same while the lr is
-    constant; as it changes, SGD at step t is this equation with b eta[t] / eta[t-1] for b.)
+    equation with the lr eta and the momentum b of that step, as if they stayed. It is the rule
+    v = b v - eta g, x = x + v. SGD in torch and lrfused multiplies the velocity by the lr instead
+    (v = b v + g, x = x - eta v). The two are the same while the lr is constant. Where it changes by
+    a small share from step to step, as in most schedules after their first steps, the results are
+    close to SGD's; in the first steps of a warmup SGD has more momentum than b.
 
     Formula:
         a = eta lambda; z1, z2 = the roots of z**2 - (1 + b - a) z + b, with |z1| >= |z2|
@@ -47,7 +49,8 @@ def momentum_dynamics(
         schedule: the lr, a Schedule or a number, >= 0 at these steps.
         momentum: a Schedule or a number, in [0, 1) at these steps.
         curvature: the eigenvalue lambda, finite, > 0.
-        steps: counts of completed updates, integers of any shape, as for ``Schedule.values``.
+        steps: counts of completed updates, integers of any shape, as for ``Schedule.values``;
+            default 0, the first update alone (enough for numbers that are no schedules).
 
     Returns:
         Arrays: ``roots`` (complex128, of the shape of steps and 2), ``spectral_radius`` and
@@ -65,6 +68,8 @@ def momentum_dynamics(
         [False, True, True, True, False]
         >>> [round(zeta, 3) for zeta in found.damping_ratio.tolist()]
         [inf, 0.095, 0.063, 0.046, -0.17]
+        >>> bool(analysis.momentum_dynamics(0.25, 0.81, 8.0).stable)
+        True
 
     Source: Polyak, Some methods of speeding up the convergence of iteration methods, 1964; Goh, Why
     Momentum Really Works, Distill, 2017 (roots and regimes).
