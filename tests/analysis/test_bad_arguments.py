@@ -170,6 +170,13 @@ CIRCULAR = nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular")
             TypeError,
             r"model\[1\]: must be one of .*, got BatchNorm1d",
         ),
+        (nn.Bilinear(3, 3, 2), None, TypeError, "model: must be one of .*, got Bilinear"),
+        (
+            nn.Sequential(nn.Conv2d(3, 3, 1), nn.MaxPool2d(2)),
+            None,
+            TypeError,
+            r"model\[1\]: must be one of .*, got MaxPool2d",
+        ),
         (nn.Sequential(nn.Linear(3, 3), nn.Dropout()), None, TypeError, r"model\[1\]: must be one"),
         (nn.LazyLinear(3), (3,), TypeError, "model: must be one of .*, got LazyLinear"),
         (nn.Sequential(SHARED, nn.ReLU(), SHARED), None, ValueError, r"model\[2\]: .* is model\[0"),
