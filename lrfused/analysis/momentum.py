@@ -1,5 +1,6 @@
 """Heavy-ball momentum on a quadratic as a difference equation: its roots, damping and stability."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +104,7 @@ def stable_lr(curvature: float, momentum: float = 0.0) -> float:
 
     Raises:
         TypeError: an argument is not a number.
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range, or the lr is beyond float64.
 
     Example:
         >>> from lrfused import analysis
@@ -119,7 +120,10 @@ def stable_lr(curvature: float, momentum: float = 0.0) -> float:
     momentum = finite("momentum", momentum)
     if not 0.0 <= momentum < 1.0:
         raise ValueError(f"momentum: must be in [0, 1), got {momentum}")
-    return 2.0 * (1.0 + momentum) / positive("curvature", curvature)
+    lr = 2.0 * (1.0 + momentum) / positive("curvature", curvature)
+    if not math.isfinite(lr):
+        raise ValueError(f"curvature: must be so large that the lr is finite, got {curvature}")
+    return lr
 
 
 def _values(name: str, value: Schedule | float, steps: ArrayLike) -> NDArray[np.float64]:

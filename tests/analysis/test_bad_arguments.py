@@ -127,6 +127,7 @@ def test_momentum_dynamics(changed, error, message):
         (0.0, 0.0, ValueError, "curvature: must be greater"),
         (-1.0, 0.0, ValueError, "curvature: must be greater"),
         (NAN, 0.0, ValueError, "curvature: must be finite"),
+        (1e-320, 0.0, ValueError, "curvature: must be so large that .* got 1e-320"),
         (True, 0.0, TypeError, "curvature: must be a number"),
         (1.0, 1.0, ValueError, r"momentum: must be in \[0, 1\), got 1.0"),
         (1.0, -0.5, ValueError, r"momentum: must be in \[0, 1\), got -0.5"),
