@@ -97,7 +97,7 @@ def _checked_pair(operator: _Operator, vector: Tensor, scale: float, tolerance: 
 
 def _rotate(basis: Tensor, weights: Tensor) -> None:
     """The first rows become the combinations of all rows; in place, part by part."""
-    for columns in basis.split(COLUMNS, dim=1):
+    for columns in torch.split(basis, COLUMNS, dim=1):
         columns[: weights.shape[1]] = weights.T @ columns
 
 
