@@ -22,17 +22,20 @@ def schedule_momentum(
     Formula, at a forward of the model in training mode after t completed steps, m = schedule(t):
         running_mean <- (1 - m) * running_mean + m * mean of the batch
         running_var  <- (1 - m) * running_var  + m * variance of the batch
-    (torch's convention, in which a large momentum follows quickly.) t counts
-        the steps of the optimizer, as its own schedules do      with an optimizer
-        the forwards of the model in training mode so far        without one
+    t = the completed steps of the optimizer, as its own schedules count        with an optimizer
+    t = the forwards of the model in training mode that came before this one    without one
+    (In torch the momentum is the weight of the new batch, not of the past.)
 
-    The true statistics drift with the weights, in proportion to the lr. A momentum in proportion
-    to the lr follows quickly while they move, and averages over many batches when they rest.
+    The mean and variance of an activation change as fast as the weights do, and that is in
+    proportion to the lr. With a momentum in proportion to the lr, the running statistics are an
+    average over few batches while the weights change fast, and over many when they change slowly.
 
     The model needs to be called, as ``model(x)``: a hook before its forward writes the momentum of
     all modules. A momentum that someone else writes afterwards is kept (so
     ``torch.optim.swa_utils.update_bn`` works). In eval mode nothing is written or counted. On a GPU
     the optimizer's step is known as late as the numbers in ``param_groups``; nothing waits for it.
+    A schedule with inputs is another matter: the host reads them at every forward, and so waits
+    until the GPU has done what was given to it before.
     The momentum is a Python number: a captured CUDA graph does not see it change, and torch.compile
     compiles anew at each change, up to its limit of recompilations, and then runs uncompiled.
 
@@ -81,7 +84,7 @@ def schedule_momentum(
     modules = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not modules:
         raise ValueError("model: has no BatchNorm module with running statistics")
-    step = 0 if followed is None else _step_of(followed)
+    step = 0 if followed is None else followed.known_step
     momentum = _momentum_at(schedule, step)
     for hook in list(model._forward_pre_hooks.values()):
         if isinstance(hook, MomentumSchedule):
@@ -125,7 +128,7 @@ class MomentumSchedule:
     @property
     def step(self) -> int:
         """The step at which the schedule is evaluated next."""
-        return self._forwards if self._optimizer is None else _step_of(self._optimizer)
+        return self._forwards if self._optimizer is None else self._optimizer.known_step
 
     def __call__(self, model: Module, _: Any) -> None:
         """Write the present momentum, and count the forward."""
@@ -154,11 +157,6 @@ class MomentumSchedule:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_optimizer": None, "_forwards": self.step}
-
-
-def _step_of(optimizer: FusedOptimizer) -> int:
-    """Completed steps, as far as the host knows without waiting."""
-    return optimizer._engine.bookkeeping.hyper.known_step
 
 
 def _momentum_at(schedule: Schedule, step: int) -> float:

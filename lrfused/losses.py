@@ -43,14 +43,15 @@ def margin_weights(
 
     Returns:
         weights of the shape of the targets, on their device, float64 for float64 logits and float32
-        for all others, without gradient. Where all targets are ignored they are 0; where a logit
-        is nan, all are nan.
+        for all others, without gradient. Where all targets are ignored they are 0. All are nan
+        where a margin that counts is nan (of a nan logit, or of two equal infinities), or where
+        every one is -inf and floor is 0.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
         ValueError: shapes or devices do not fit each other, a number is out of its range, or a
-            target is no class (on a CPU; other devices are not waited for, and report it as they do
-            for cross_entropy).
+            target is no class (on a CPU. Other devices are not waited for: with several classes
+            they report it as they do for cross_entropy, with one logit all weights are nan).
 
     Example:
         >>> import torch
@@ -73,15 +74,18 @@ def margin_weights(
         raise ValueError(f"floor: must be in [0, 1), got {floor}")
     ignore_index = whole("ignore_index", ignore_index, minimum=-(2**63), maximum=2**63 - 1)
     classes = _classes(logits, targets)
+    if not targets.is_floating_point():
+        targets = targets.long()  # in its own dtype ignore_index might wrap around to a class
     counts = targets != ignore_index
     if targets.device.type == "cpu":
         _refuse_no_class(targets, counts, classes)
     logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     chosen = torch.where(counts, targets, 0)
-    margin = _margin(logits, chosen) if classes else torch.where(chosen == 1, logits, -logits)
+    margin = _margin(logits, chosen) if classes else _margin_of_one(logits, chosen)
     score = logsigmoid(margin / temperature)
     if floor > 0.0:
-        score = torch.logaddexp(score + math.log1p(-floor), score.new_tensor(floor).log())
+        # The smallest score is filled in on the device: a copy from the host would wait for it.
+        score = torch.logaddexp(score + math.log1p(-floor), score.new_full((), math.log(floor)))
     # Normalised as logarithms: the scores of a batch of hard samples may all be 0 in float32.
     score = torch.where(counts, score, -torch.inf)
     weights = score.flatten().softmax(0).view_as(score) * counts.sum()
@@ -124,6 +128,11 @@ def _refuse_no_class(targets: Tensor, counts: Tensor, classes: int) -> None:
     if wrong.numel():
         allowed = f"from 0 to {classes - 1}" if classes else "0 or 1"
         raise ValueError(f"targets: must be {allowed} or ignore_index, got {wrong[0].item()}")
+
+
+def _margin_of_one(logit: Tensor, targets: Tensor) -> Tensor:
+    """The logit with its sign; nan for a target that is neither 0 nor 1."""
+    return torch.where(targets == 1, logit, torch.where(targets == 0, -logit, torch.nan))
 
 
 def _margin(logits: Tensor, targets: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Layer(NamedTuple):
     fan_out: int  # most outputs that see one input, over the windows that contain it
     channels: int  # outputs that have weights of their own and share their inputs
     overlap: int  # most windows that contain one input; 1 for Linear
-    copies: int  # positions at which a bias is added; 0 without
+    copies: int  # elements of z that each bias is added to (positions); 0 without bias
     outputs: int  # elements of z
     activation: Activation
 
@@ -63,6 +63,8 @@ def chain_of(model: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[int
         ValueError: the modules do not form a chain that begins with a linear layer.
     """
     modules = list(_flat("model", model))
+    for name, module in modules:
+        _expect_known(name, module)
     shape = _input_shape(modules, input_shape)
     inputs = math.prod(shape)
     layers: list[Layer] = []
@@ -80,10 +82,9 @@ def chain_of(model: nn.Module, input_shape: tuple[int, ...] | None) -> tuple[int
             batch = torch.empty(1, *shape, device="meta")
             shape = tuple(batch.flatten(module.start_dim, module.end_dim).shape[1:])
         else:
-            activation = _activation(name, module)
             if not is_bare:
                 raise ValueError(f"{name}: an activation must follow a Linear or a convolution")
-            layers[-1] = layers[-1]._replace(activation=activation)
+            layers[-1] = layers[-1]._replace(activation=_activation(module))
             is_bare = False
     if not layers:
         raise ValueError("model: must contain a Linear or a convolution")
@@ -176,13 +177,16 @@ def _mean_square(name: str, tensor: Tensor) -> float:
     return finite(f"mean square of {name}", value)
 
 
-def _activation(name: str, module: nn.Module) -> Activation:
+def _expect_known(name: str, module: nn.Module) -> None:
+    if type(module) not in (*AFFINE, *ACTIVATIONS, nn.Flatten, nn.LeakyReLU):
+        raise TypeError(
+            f"{name}: must be one of {KNOWN} in a Sequential, got {type(module).__name__}"
+        )
+
+
+def _activation(module: nn.Module) -> Activation:
     if type(module) is nn.LeakyReLU:
         low = module.negative_slope
         mean = 0.5 * (1.0 + low * low)
         return Activation(max(1.0, abs(low)), 0.0, mean, mean)
-    if type(module) not in ACTIVATIONS:
-        raise TypeError(
-            f"{name}: must be one of {KNOWN} in a Sequential, got {type(module).__name__}"
-        )
     return ACTIVATIONS[type(module)]

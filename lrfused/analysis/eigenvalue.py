@@ -17,7 +17,7 @@ class Eigenvalue(NamedTuple):
     value: float  # lambda
     residual: float  # |H v - lambda v|: some eigenvalue of H is at most this far from value
     iterations: int  # Hessian-vector products that were computed
-    converged: bool  # the residual is within the tolerance
+    converged: bool  # the residual is at most tolerance * |value|, or that of float64's rounding
     vector: list[Tensor]  # v: float64, shaped like the parameters, of norm 1 over all of them
 
 
@@ -42,9 +42,13 @@ def largest_eigenvalue(
 
     Formula:
         v = argmax over the Krylov space of v' H v / v' v, from a normal random start
-        until |H v - lambda v| <= tolerance * (the largest |eigenvalue| of H in that space)
-        (By symmetry some eigenvalue is within the residual of lambda. lambda is never greater than
-        the largest; that it is the largest and not the next one is very likely, not certain.)
+        until |H v - lambda v| <= max(tolerance * |lambda|, 16 eps * scale)       (converged)
+        eps = 2**-52; scale = the largest |eigenvalue| of H in that space
+        (By symmetry some eigenvalue is within the residual of lambda, so with its sign where that
+        is more than rounding. lambda is never greater than the largest; that it is the largest and
+        not the next one is very likely, not certain. Where the largest is much smaller than scale,
+        as the smallest often is by ``-loss``, convergence takes more products and more precision:
+        float32 weights have products to about 1e-7 * scale.)
 
     Args:
         loss: a function without arguments that returns the scalar loss and does not call backward,
@@ -53,10 +57,11 @@ def largest_eigenvalue(
             to: real, floating-point, requiring grad, of any shapes, dtypes and devices. Parameters
             that the loss does not depend on are rows of zeros. Products have the parameters'
             precision: with 16-bit weights the residual stays near 1e-2 of the eigenvalue.
-        tolerance: of the residual, relative, > 0.
-        max_iterations: most products, >= 1; if they are used up, ``converged`` is False.
-        basis_size: vectors after which the method restarts, >= 2. Memory is 16 bytes times this
-            for each element of params.
+        tolerance: of the residual, relative to the eigenvalue, > 0.
+        max_iterations: most products, >= 1, the last of which tells the residual; if they are used
+            up before, ``converged`` is False.
+        basis_size: vectors after which the method restarts, >= 2. Memory is about 8 bytes times
+            (this + 16) for each element of params, beside the graph of the gradient.
         generator: draws the start; default a CPU generator with seed 0.
 
     Returns:
@@ -77,7 +82,7 @@ def largest_eigenvalue(
         >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
         >>> found = analysis.largest_eigenvalue(lambda: w[0] ** 2 + 3 * w[1] ** 2, [w])
         >>> round(found.value, 5), found.iterations
-        (6.0, 2)
+        (6.0, 3)
 
     Source: Pearlmutter, Fast Exact Multiplication by the Hessian, 1994; Wu and Simon, Thick-Restart
     Lanczos Method for Large Symmetric Eigenvalue Problems, 2000.

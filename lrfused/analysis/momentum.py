@@ -1,5 +1,6 @@
 """Heavy-ball momentum on a quadratic as a difference equation: its roots, damping and stability."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,15 +20,17 @@ class MomentumDynamics(NamedTuple):
 
 
 def momentum_dynamics(
-    schedule: Schedule | float, momentum: Schedule | float, curvature: float, steps: ArrayLike
+    schedule: Schedule | float, momentum: Schedule | float, curvature: float, steps: ArrayLike = 0
 ) -> MomentumDynamics:
     """The characteristic roots, damping ratio and stability of heavy-ball momentum, step by step.
 
     Along an eigenvector of the Hessian with eigenvalue lambda, the distance x from the minimum
     follows x[t+1] = (1 + b - eta lambda) x[t] - b x[t-1]. The results of a step are those of this
-    equation with the lr eta and the momentum b of that step. (It is the rule v = b v - eta g,
-    x = x + v. SGD in torch and lrfused has the lr outside of the velocity: the same while the lr is
-    constant; as it changes, SGD at step t is this equation with b eta[t] / eta[t-1] for b.)
+    equation with the lr eta and the momentum b of that step, as if they stayed. It is the rule
+    v = b v - eta g, x = x + v. SGD in torch and lrfused multiplies the velocity by the lr instead
+    (v = b v + g, x = x - eta v). The two are the same while the lr is constant. Where it changes by
+    a small share from step to step, as in most schedules after their first steps, the results are
+    close to SGD's; in the first steps of a warmup SGD has more momentum than b.
 
     Formula:
         a = eta lambda; z1, z2 = the roots of z**2 - (1 + b - a) z + b, with |z1| >= |z2|
@@ -47,7 +50,8 @@ def momentum_dynamics(
         schedule: the lr, a Schedule or a number, >= 0 at these steps.
         momentum: a Schedule or a number, in [0, 1) at these steps.
         curvature: the eigenvalue lambda, finite, > 0.
-        steps: counts of completed updates, integers of any shape, as for ``Schedule.values``.
+        steps: counts of completed updates, integers of any shape, as for ``Schedule.values``;
+            default 0, the first update alone (enough for numbers that are no schedules).
 
     Returns:
         Arrays: ``roots`` (complex128, of the shape of steps and 2), ``spectral_radius`` and
@@ -65,6 +69,8 @@ def momentum_dynamics(
         [False, True, True, True, False]
         >>> [round(zeta, 3) for zeta in found.damping_ratio.tolist()]
         [inf, 0.095, 0.063, 0.046, -0.17]
+        >>> bool(analysis.momentum_dynamics(0.25, 0.81, 8.0).stable)
+        True
 
     Source: Polyak, Some methods of speeding up the convergence of iteration methods, 1964; Goh, Why
     Momentum Really Works, Distill, 2017 (roots and regimes).
@@ -98,7 +104,7 @@ def stable_lr(curvature: float, momentum: float = 0.0) -> float:
 
     Raises:
         TypeError: an argument is not a number.
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range, or the lr is beyond float64.
 
     Example:
         >>> from lrfused import analysis
@@ -114,7 +120,10 @@ def stable_lr(curvature: float, momentum: float = 0.0) -> float:
     momentum = finite("momentum", momentum)
     if not 0.0 <= momentum < 1.0:
         raise ValueError(f"momentum: must be in [0, 1), got {momentum}")
-    return 2.0 * (1.0 + momentum) / positive("curvature", curvature)
+    lr = 2.0 * (1.0 + momentum) / positive("curvature", curvature)
+    if not math.isfinite(lr):
+        raise ValueError(f"curvature: must be so large that the lr is finite, got {curvature}")
+    return lr
 
 
 def _values(name: str, value: Schedule | float, steps: ArrayLike) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """layerwise: the parameter groups of a model by depth, each with its own learning rate."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,7 +57,8 @@ def layerwise(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: the model has no parameters, no blocks, or two longest containers side by side;
-            both blocks and depth are given; or an lr is missing, negative or not finite.
+            both blocks and depth are given; one of the blocks' containers is inside another or
+            given twice; an lr is missing, negative or not finite, or is not with layer_decay.
 
     Example:
         >>> import torch, lrfused
@@ -129,8 +131,16 @@ def _lrs(lr: Any, layer_decay: float | None, deepest: int, depths: set[int]) -> 
 
 def _scaled(name: str, value: Any, layer_decay: float | None, layers: int) -> Lr:
     """The checked lr times ``layer_decay`` for each of the layers above."""
-    factor = 1.0 if layer_decay is None else layer_decay**layers
-    if not isinstance(value, Schedule):
-        return nonnegative(name, value) * factor
-    # Also where the factor is 1: then all groups share one program.
-    return value if layer_decay is None else value.scaled(factor)
+    if layer_decay is None:
+        return value if isinstance(value, Schedule) else nonnegative(name, value)
+    size = 1.0 if isinstance(value, Schedule) else nonnegative(name, value)
+    try:
+        scaled = size * layer_decay**layers
+    except OverflowError:
+        scaled = math.inf
+    if not math.isfinite(scaled):
+        raise ValueError(
+            f"layer_decay: its power, times the lr, must be finite, got {layer_decay} ** {layers}"
+        )
+    # A factor of 1 stays in the schedule: schedules of one form are computed by one program.
+    return value.scaled(scaled) if isinstance(value, Schedule) else scaled

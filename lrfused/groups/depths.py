@@ -28,10 +28,10 @@ def depths_by_blocks(model: Module, names: list[str], blocks: Sequence[str] | No
     found, passed = {}, 0
     # With every name of a shared parameter: else a block of nothing but such would not be passed.
     for name, _ in model.named_parameters(remove_duplicate=False):
-        inside = [i for i, prefix in enumerate(prefixes, start=1) if name.startswith(prefix)]
+        inside = next((i for i, p in enumerate(prefixes, start=1) if name.startswith(p)), 0)
         outside = passed if passed < len(prefixes) else len(prefixes) + 1
-        found[name] = inside[-1] if inside else outside
-        passed = max([passed, *inside])
+        found[name] = inside or outside
+        passed = max(passed, inside)  # containers may be given in another order than the model's
     places = {depth: place for place, depth in enumerate(sorted({found[name] for name in names}))}
     return {name: places[found[name]] for name in names}
 
@@ -63,6 +63,10 @@ def _checked(model: Module, blocks: Sequence[str]) -> list[str]:
             raise ValueError(f"blocks: {name!r} contains no module with parameters")
     if not containers:
         raise ValueError("blocks: must not be empty")
+    for i, name in enumerate(containers):
+        for other in containers[:i] + containers[i + 1 :]:
+            if not other or name == other or name.startswith(f"{other}."):
+                raise ValueError(f"blocks: must not overlap, but {other!r} contains {name!r}")
     return containers
 
 

@@ -207,6 +207,14 @@ class FusedOptimizer(Riding, Checkpointed):
 
     _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)
 
+    @property
+    def known_step(self) -> int:
+        """The schedules' step, as far as the host knows without waiting for the device.
+
+        It is the step of the numbers in ``param_groups``: see :meth:`sync_mirrors`.
+        """
+        return self._engine.bookkeeping.hyper.known_step
+
     def set_step(self, step: int) -> None:
         """Set the number of completed steps, from which the schedules continue.
 
@@ -313,8 +321,11 @@ class FusedOptimizer(Riding, Checkpointed):
                 zeros and subnormal numbers among the gradients of active groups as they are in
                 ``.grad``, still scaled. tiny is the smallest normal number of the gradient's dtype
                 (``torch.finfo``: 2**-14 of float16, 2**-126 of bfloat16 and float32), or of that
-                of the arithmetic if it is larger (float64 gradients of other parameters). nan is
-                not tiny. None if nothing was measured, or there is no element.
+                of the arithmetic if it is larger (float64 gradients of other parameters). So
+                float32 gradients show only zeros and the subnormal numbers of float32: what became
+                tiny in float16 on the way to them (autocast with float32 weights) is a normal
+                number of float32. nan is not tiny. None if nothing was measured, or there is no
+                element.
         """
         books, groups = self._engine.bookkeeping, self.param_groups
         scaled = books.options.loss_scale is not None

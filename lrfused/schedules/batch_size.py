@@ -4,7 +4,7 @@ import math
 from typing import overload
 
 from lrfused.schedules.check import nonnegative, one_of, whole
-from lrfused.schedules.expression import Schedule
+from lrfused.schedules.expression import MAX_STEP, Schedule
 
 
 @overload
@@ -29,7 +29,8 @@ def scale_lr(lr: Schedule | float, batch: int, base: int, rule: str = "linear") 
         a Schedule if lr is one, else a number.
 
     Raises:
-        TypeError, ValueError: an argument has the wrong type or is out of its range.
+        TypeError, ValueError: an argument has the wrong type or is out of its range, or the lr is
+            beyond float64 when it is scaled.
 
     Example:
         >>> from lrfused import schedules
@@ -48,7 +49,10 @@ def scale_lr(lr: Schedule | float, batch: int, base: int, rule: str = "linear") 
     factor = batch / base if rule == "linear" else math.sqrt(batch / base)
     if isinstance(lr, Schedule):
         return lr.scaled(factor)
-    return nonnegative("lr", lr) * factor
+    scaled = nonnegative("lr", lr) * factor
+    if not math.isfinite(scaled):
+        raise ValueError(f"lr: must be finite when it is scaled, got {lr} * {factor}")
+    return scaled
 
 
 def warmup_steps_for_batch(steps: int, batch: int, base: int, rule: str = "linear") -> int:
@@ -74,7 +78,8 @@ def warmup_steps_for_batch(steps: int, batch: int, base: int, rule: str = "linea
         updates, >= 0; 0 only if ``steps`` is 0.
 
     Raises:
-        TypeError, ValueError: an argument has the wrong type or is out of its range.
+        TypeError, ValueError: an argument has the wrong type or is out of its range, or the result
+            is beyond 2**53 updates.
 
     Example:
         >>> from lrfused import schedules
@@ -90,9 +95,13 @@ def warmup_steps_for_batch(steps: int, batch: int, base: int, rule: str = "linea
     base = whole("base", base, minimum=1)
     one_of("rule", rule, ("linear", "sqrt", "samples"))
     if rule == "linear":
-        return -(-steps * batch // base)
-    if rule == "samples":
-        return -(-steps * base // batch)
-    square = -(-steps * steps * batch // base)  # n >= sqrt(x) if and only if n**2 >= ceil(x)
-    root = math.isqrt(square)
-    return root + (root * root < square)
+        scaled = -(-steps * batch // base)
+    elif rule == "samples":
+        scaled = -(-steps * base // batch)
+    else:
+        square = -(-steps * steps * batch // base)  # n >= sqrt(x) if and only if n**2 >= ceil(x)
+        root = math.isqrt(square)
+        scaled = root + (root * root < square)
+    if scaled > MAX_STEP:
+        raise ValueError(f"steps: must be at most 2**53 when scaled, got {steps}, scaled {scaled}")
+    return scaled

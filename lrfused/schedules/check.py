@@ -5,9 +5,18 @@ import numbers
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 
 def whole(name: str, value: Any, minimum: int, maximum: int = 2**53) -> int:
-    """An integer in [minimum, maximum]; float64 represents all up to 2**53 exactly."""
+    """An integer in [minimum, maximum]; float64 represents all up to 2**53 exactly.
+
+    Raises:
+        ValueError: it is inf or nan, which no dtype of integers has, or out of the range.
+        TypeError: it is anything else, a float with a whole value too.
+    """
+    if isinstance(value, (float, np.floating)) and not math.isfinite(value):
+        raise ValueError(f"{name}: must be finite, got {value}")
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: must be an integer, got {value!r} ({type(value).__name__})")
     number = int(value)

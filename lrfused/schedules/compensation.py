@@ -13,6 +13,7 @@ from lrfused.schedules.whole_run import checked_schedule, run_length, values_ove
 Values = NDArray[np.float64]
 
 PRECISION = 1e-15  # relative, of the solution
+CLOSE = 1e-12  # relative, of the logarithm of the shrinkage
 ENOUGH = 200  # steps for bisection alone to find it
 
 
@@ -59,8 +60,9 @@ def compensated_decay(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is out of its range; a factor of the warmup or of the reference is
-            not positive; the warmup alone shrinks the weights more than the reference; or lr is 0
-            throughout after the warmup and nothing can be made up.
+            not positive; the warmup alone shrinks the weights more than the reference; lr is 0
+            throughout after the warmup and nothing can be made up; or too few steps are left for
+            the shrinkage: lr * lambda_post rounds to 1, or float64's steps of it are too coarse.
 
     Example:
         >>> import math
@@ -77,7 +79,7 @@ def compensated_decay(
     Source: Loshchilov and Hutter, arXiv 1711.05101, whose decay follows the lr.
     """
     run = checked_schedule("lr", lr)
-    reference = run if reference_lr is None else checked_schedule("reference_lr", reference_lr)
+    reference = None if reference_lr is None else checked_schedule("reference_lr", reference_lr)
     weight_decay = nonnegative("weight_decay", weight_decay)
     warmup_decay = nonnegative("warmup_decay", warmup_decay)
     warmup_steps = whole("warmup_steps", warmup_steps, minimum=0)
@@ -87,15 +89,26 @@ def compensated_decay(
             f"total_steps: must be greater than warmup_steps ({warmup_steps}), got {total_steps}"
         )
     lrs = values_over_run("lr", run, total_steps)
-    lrs_of_reference = values_over_run("reference_lr", reference, total_steps)
-    wanted = _log_shrinkage("weight_decay", lrs_of_reference, weight_decay)
+    wanted = _log_shrinkage(
+        "weight_decay",
+        lrs if reference is None else values_over_run("reference_lr", reference, total_steps),
+        weight_decay,
+    )
     done = _log_shrinkage("warmup_decay", lrs[:warmup_steps], warmup_decay)
     if done < wanted:
         raise ValueError(
             f"warmup_decay: {warmup_decay} shrinks the weights by {np.exp(done):.6g} during the "
             f"warmup, more than the whole run is to do, {np.exp(wanted):.6g}"
         )
-    post = as_schedule(_decay_for(lrs[warmup_steps:], wanted - done))
+    left = wanted - done
+    decay = _decay_for(lrs[warmup_steps:], left)
+    if not _reaches(lrs[warmup_steps:] * decay, left):
+        raise ValueError(
+            f"warmup_steps: too little of the run is left after {warmup_steps} of {total_steps} "
+            f"updates to shrink the weights by exp({left:.6g}), to rounding, with every factor "
+            "greater than 0"
+        )
+    post = as_schedule(decay)
     return join([as_schedule(warmup_decay), post], [warmup_steps]) if warmup_steps else post
 
 
@@ -111,24 +124,38 @@ def _log_shrinkage(name: str, lrs: Values, decay: float) -> float:
     return float(np.log1p(-products).sum())
 
 
-def _decay_for(lrs: Values, wanted: float) -> float:
-    """The decay with sum(log1p(-lrs * decay)) = wanted <= 0: Newton's method inside a bracket.
+def _reaches(products: Values, wanted: float) -> bool:
+    """Whether the shrinkage by 1 - products is the wanted one, but for rounding."""
+    if not products.max() < 1.0:
+        return False
+    error = abs(float(np.log1p(-products).sum()) - wanted)
+    return error <= CLOSE * abs(wanted) + sys.float_info.min
 
-    The sum falls from 0 to -inf at decay = 1 / max(lrs) and is concave, so Newton's steps from the
-    right of the solution never cross it. The first-order solution is to the right: log1p(-x) <= -x.
-    """
-    largest, total = float(lrs.max()), float(lrs.sum())
+
+def _decay_for(lrs: Values, wanted: float) -> float:
+    """The decay with sum(log1p(-lrs * decay)) = wanted <= 0, if there is one in float64."""
     if wanted == 0.0:
         return 0.0
+    largest = float(lrs.max())
     if largest < sys.float_info.min:
         raise ValueError("lr: is 0 at every step after the warmup, so no decay makes up for it")
-    low, high = 0.0, min(-wanted / total, 1.0 / largest)
-    decay = high if high * largest < 1.0 else high / 2
+    with np.errstate(divide="ignore", invalid="ignore"):  # where no decay is enough
+        return _solve(lrs / largest, wanted) / largest
+
+
+def _solve(shares: Values, wanted: float) -> float:
+    """The x with sum(log1p(-shares * x)) = wanted, the largest share 1: Newton in a bracket.
+
+    The sum falls from 0 to -inf at x = 1 and is concave, so Newton's steps from the right of the
+    solution never cross it. The first-order solution is to the right: log1p(-x) <= -x.
+    """
+    low, high = 0.0, min(-wanted / float(shares.sum()), 1.0)
+    x = high if high < 1.0 else 0.5
     for _ in range(ENOUGH):
-        excess = float(np.log1p(-lrs * decay).sum()) - wanted
-        low, high = (decay, high) if excess > 0.0 else (low, decay)
-        newton = decay + excess / float((lrs / (1.0 - lrs * decay)).sum())
-        if abs(newton - decay) <= PRECISION * decay:
+        excess = float(np.log1p(-shares * x).sum()) - wanted
+        low, high = (x, high) if excess > 0.0 else (low, x)
+        newton = x + excess / float((shares / (1.0 - shares * x)).sum())
+        if abs(newton - x) <= PRECISION * x:
             return newton
-        decay = newton if low < newton < high else (low + high) / 2
-    return decay
+        x = newton if low < newton < high else (low + high) / 2
+    return x

@@ -3,11 +3,14 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrfused.schedules.check import positive
 from lrfused.schedules.expression import MAX_STEP, Schedule
 from lrfused.schedules.warmups import warmup_constant
 from lrfused.schedules.whole_run import checked_schedule, run_length, values_over_run
+
+ROUNDING = 1e-6  # relative: more than that of an lr to float32
 
 
 def minimum_warmup_steps(
@@ -17,7 +20,8 @@ def minimum_warmup_steps(
 
     Formula:
         the smallest w >= 1 with eta_w(t) * bound(t) < limit for all 0 <= t < total_steps, where
-        eta_w(t) = peak * min((t + 1) / w, 1), which is warmup_constant(peak, w, start="1/n"):
+        eta_w(t) = peak * min((t + 1) / w, 1), which is warmup_constant(peak, w, start="1/n"), or
+        that rounded to float32, as a step uses it, if it is larger. But for the rounding:
         1                                                   if peak * bound(t) < limit at all t
         floor(max (t + 1) * peak * bound(t) / limit) + 1    over the t where it is not, otherwise
 
@@ -59,22 +63,36 @@ def minimum_warmup_steps(
     limit = positive("limit", limit)
     total_steps = run_length("total_steps", total_steps)
     curvature = values_over_run("bound", checked_schedule("bound", bound), total_steps)
-    steps = np.arange(total_steps)
+    at_peak = float(_largest_lrs(np.array(peak)))
     with np.errstate(over="ignore"):
-        ratios = peak * curvature / limit
-        needed = float(np.where(ratios < 1.0, 0.0, (steps + 1) * ratios).max())
-    if needed >= MAX_STEP:
+        steps = np.flatnonzero(at_peak * curvature >= limit)  # only there the warmup has to help
+        if steps.size == 0:
+            return 1
+        curvature = curvature[steps]
+        needed = float(((steps + 1) * (at_peak * curvature / limit)).max())
+    if needed * (1.0 + ROUNDING) + 2.0 >= MAX_STEP:
         raise ValueError(
             f"peak: {peak} needs a warmup of more than 2**53 steps to stay below {limit} / bound"
         )
 
     def is_stable(length: int) -> bool:
         lr = warmup_constant(peak, length, start="1/n").values(steps)
-        return bool((lr * curvature < limit).all())
+        return bool((_largest_lrs(lr) * curvature < limit).all())
 
-    length = math.floor(needed) + 1
-    while not is_stable(length):  # rounding: off by one at most
-        length += 1
-    while length > 1 and is_stable(length - 1):
-        length -= 1
-    return length
+    # Rounding moves the result a little. By bisection: a longer warmup has no larger lr.
+    low, high = math.floor(needed * (1.0 - ROUNDING)), math.floor(needed * (1.0 + ROUNDING)) + 2
+    if low > 0 and is_stable(low):
+        low = 0
+    while not is_stable(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_stable(middle) else (middle, high)
+    return high
+
+
+def _largest_lrs(lrs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The lrs of steps in float64, or in float32 where that is larger (and finite)."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = lrs.astype(np.float32).astype(np.float64)
+    return np.where(np.isfinite(rounded), np.maximum(lrs, rounded), lrs)

@@ -127,7 +127,7 @@ def test_where_nothing_curves():
     w, other = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
     for params in ([w], [other], [w, other]):
         found = largest_eigenvalue(lambda: w.sum(), params)
-        assert found[:4] == (0.0, 0.0, 1, True)
+        assert found[:4] == (0.0, 0.0, 2, True)
 
 
 def test_sixteen_bit_weights(rng):
@@ -201,13 +201,64 @@ def test_too_few_iterations_are_said(rng):
 
 
 def test_a_tolerance_below_rounding_ends_with_the_space(rng):
-    """After one product for each dimension there is no new direction."""
+    """After one product for each dimension there is no new direction; one more is the residual."""
     values = rng.numpy.uniform(-1, 1, 7)
     matrix = with_spectrum(rng, values)
     x = random_point(rng, 7)
     found = largest_eigenvalue(quadratic(matrix, x), x, tolerance=1e-300)
-    assert found.iterations == 7 and not found.converged
+    assert found.iterations <= 9 and found.residual < 1e-14
     assert found.value == pytest.approx(values.max(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [100.0, 30.0, 10.0, *np.linspace(0, 1, 200), -0.05],
+        [1e4, 3e3, 1e3, *np.linspace(0, 5, 200), -0.5],
+        [1000.0] * 3 + [0.5] * 40 + [-1e-3],
+    ],
+)
+def test_a_small_end_of_a_long_spectrum(rng, values):
+    """The smallest by the negative loss: converged is relative to it, so the sign is right."""
+    matrix = with_spectrum(rng, values)
+    x = random_point(rng, len(values))
+    found = largest_eigenvalue(-quadratic(matrix, x), x, max_iterations=1000)
+    assert found.converged and -found.value == pytest.approx(values[-1], rel=1e-3)
+    assert found.residual <= 1e-4 * found.value
+
+
+def test_a_largest_eigenvalue_of_zero(rng):
+    """Nothing is relative to it: rounding decides, by the largest magnitude."""
+    values = np.append(-rng.numpy.uniform(1, 9, 30), 0.0)
+    matrix = with_spectrum(rng, values)
+    x = random_point(rng, 31)
+    found = largest_eigenvalue(quadratic(matrix, x), x, max_iterations=1000)
+    assert abs(found.value) < 1e-13
+    assert found.residual < 1e-13
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e-150, 1e150, 1e170, 1e300])
+def test_extreme_scales(rng, scale):
+    """Squares of the products neither vanish nor overflow."""
+    values = np.linspace(1.0, 5.0, 40)
+    matrix = with_spectrum(rng, values) * scale
+    x = (random_point(rng, 40).detach() * 1e-5).requires_grad_()
+    short = largest_eigenvalue(quadratic(matrix, x), x, max_iterations=3)
+    assert not short.converged and 1e-3 < short.residual / scale < 5.0
+    found = largest_eigenvalue(quadratic(matrix, x), x, tolerance=1e-6)
+    assert found.converged and found.value / scale == pytest.approx(5.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("basis_size", "most"), [(3, 600), (4, 300), (6, 200)])
+def test_restarts_keep_what_was_found(rng, basis_size, most):
+    """Half of the basis: a restart from one vector alone needs several times the products."""
+    values = [*np.linspace(0, 1, 398), 1.02, 1.021]
+    matrix = with_spectrum(rng, values)
+    x = random_point(rng, 400)
+    found = largest_eigenvalue(
+        quadratic(matrix, x), x, tolerance=1e-6, basis_size=basis_size, max_iterations=5000
+    )
+    assert found.converged and found.iterations <= most
 
 
 def test_the_smallest_is_that_of_the_negative_loss(rng):

@@ -96,6 +96,13 @@ def test_stable_at_the_very_boundaries(b):
     assert stable(5e-324) and not stable(0.0)
 
 
+def test_the_first_step_is_the_default():
+    lr, b = S.linear(0.125, 9.0, steps=10), S.linear(0.5, 0.9, steps=10)
+    found = momentum_dynamics(lr, b, 2.0)
+    assert found.roots.shape == (2,) and found.stable.shape == ()
+    assert found.roots.prod() == pytest.approx(0.5) and found.roots.sum() == pytest.approx(1.25)
+
+
 def test_no_step_no_damping():
     for b in (0.0, 0.9):
         found = momentum_dynamics(0.0, b, 3.0, 0)

@@ -58,6 +58,15 @@ def test_rules_and_numbers_of_other_kinds():
     assert S.scale_lr(np.float32(0.5), np.int64(1024), np.int8(64)) == 8.0
 
 
+def test_results_that_are_too_large():
+    with pytest.raises(ValueError, match=r"^lr: must be finite when .* got 1e\+308 \* 100.0"):
+        S.scale_lr(1e308, 100, 1)
+    assert S.warmup_steps_for_batch(2**53, 7, 7) == 2**53
+    for rule, sizes in (("linear", (8, 7)), ("sqrt", (8, 7)), ("samples", (7, 8))):
+        with pytest.raises(ValueError, match=r"^steps: must be at most 2\*\*53 when scaled"):
+            S.warmup_steps_for_batch(2**53, *sizes, rule)
+
+
 @pytest.mark.parametrize("function", [S.scale_lr, S.warmup_steps_for_batch])
 @pytest.mark.parametrize(
     ("argument", "bad", "error"),

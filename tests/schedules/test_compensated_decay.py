@@ -83,6 +83,50 @@ def test_nothing_to_make_up_for():
     assert S.compensated_decay(S.constant(0.0), 0.25, 4, 9)(5) == 0.0
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e-300, 1e-150, 1e150, 1e308])
+def test_lrs_of_any_magnitude(size):
+    """Only the products matter."""
+    lr, weight_decay = S.warmup_constant(0.5, 3), 0.75
+    wanted = S.compensated_decay(lr, weight_decay, 3, 7)(3)
+    got = S.compensated_decay(lr.scaled(size), weight_decay / size, 3, 7)(3)
+    assert got * size == pytest.approx(wanted, rel=1e-13)
+    assert S.compensated_decay(lr.scaled(size), 0.0, 3, 7)(3) == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_it_is_exact_or_refused(rng):
+    """Of hard runs: the logarithm of the shrinkage within 1e-11, or a ValueError."""
+    refused = 0
+    for _ in range(60):
+        total = int(rng.numpy.integers(2, 30))
+        warmup = int(rng.numpy.integers(0, total))
+        lrs = 10.0 ** rng.numpy.uniform(-8, 0, total)
+        lr, weight_decay = S.table(lrs.tolist()), float(rng.numpy.uniform(0, 0.999999) / lrs.max())
+        try:
+            decay = S.compensated_decay(lr, weight_decay, warmup, total)
+        except ValueError as error:
+            assert str(error).startswith("warmup_steps: too little")
+            refused += 1
+            continue
+        with mpmath.workdps(50):
+            got = mpmath.log(shrinkage(lr, decay, total))
+            wanted = mpmath.log(shrinkage(lr, S.constant(weight_decay), total))
+            assert abs(got / wanted - 1) < 1e-11
+    assert refused < 50
+
+
+def test_the_lr_is_evaluated_once(monkeypatch):
+    """It may have 10**7 values."""
+    evaluated = []
+    values = S.Schedule.values
+    monkeypatch.setattr(
+        S.Schedule, "values", lambda self, steps: evaluated.append(self) or values(self, steps)
+    )
+    S.compensated_decay(S.warmup_constant(0.5, 4), 0.25, 4, 9)
+    assert len(evaluated) == 1
+
+
 @pytest.mark.parametrize("cls", [lrfused.AdamW, lrfused.Lion])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 @pytest.mark.parametrize("backend", ["reference", "auto"])
@@ -120,6 +164,14 @@ def test_weights_without_gradient_shrink_as_much(rng, cls, dtype, bound, backend
         ({"warmup_decay": 3.0}, r"^warmup_decay: .*less than 1, got 3.0 \* 0.375 at step 3"),
         ({"warmup_decay": 1.9, "weight_decay": 0.1}, "^warmup_decay: 1.9 shrinks the weights by"),
         ({"lr": S.linear(0.5, 0.0, 4)}, "^lr: is 0 at every step after the warmup"),
+        (
+            {"lr": 0.1, "weight_decay": 5.0, "warmup_steps": 99, "total_steps": 100},
+            "^warmup_steps: too little of the run is left after 99 of 100 updates",
+        ),
+        (
+            {"lr": 0.1, "weight_decay": 9.0, "warmup_steps": 90, "total_steps": 100},
+            "^warmup_steps: too little",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

@@ -93,6 +93,29 @@ def test_skipped_steps_do_not_count(rng):
         assert model[1].momentum == FALLING(completed)
 
 
+def test_inputs_of_the_schedule_are_read_at_each_forward(rng):
+    model, knob = network(), torch.tensor(0.25)
+    batchnorm.schedule_momentum(model, S.input(knob, "knob") / (S.step + 1))
+    for t, value in enumerate((0.25, 0.75, 0.5)):
+        knob.fill_(value)
+        model(batch(rng))
+        assert model[1].momentum == value / (t + 1)
+
+
+def test_the_step_that_the_host_knows(rng):
+    """Completed steps; a schedule is shown at that step in param_groups."""
+    model = network()
+    opt = lrfused.SGD(model.parameters(), lr=FALLING, nonfinite="skip")
+    assert opt.known_step == 0
+    for scale, completed in ((1.0, 1), (math.inf, 1), (1.0, 2)):
+        opt.zero_grad()
+        (model(batch(rng)).square().sum() * scale).backward()
+        opt.step()
+        assert opt.known_step == completed
+    opt.set_step(5)
+    assert opt.known_step == 5 and opt.param_groups[0]["lr"] == FALLING(5)
+
+
 def test_a_resumed_run_goes_on(rng):
     """After the load of a checkpoint, and after set_step."""
     first, second = network(), network()

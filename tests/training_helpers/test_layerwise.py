@@ -109,6 +109,16 @@ def test_stages_by_name(blocks):
     assert sorted(set(depth_of(Residual(), blocks="layer2").values())) == [0, 1, 2, 3]
 
 
+def test_stages_in_another_order_than_the_models():
+    """Depths follow the order that is given; what comes after the last block is the head."""
+    depths = depth_of(Residual(), blocks=["layer2", "layer1"])
+    of_weights = {name: d for name, d in depths.items() if name.endswith("weight")}
+    assert of_weights == {
+        **{"stem.weight": 0, "layer2.0.weight": 1, "layer2.1.weight": 2, "layer1.0.weight": 3},
+        **{"layer1.2.weight": 4, "between.weight": 5, "fc.weight": 5},
+    }
+
+
 def test_depths_by_a_function_may_have_gaps():
     found = groups.layerwise(
         Residual(), [0.1, 0.2, 0.3, 0.4], depth=lambda name: 3 if name.startswith("fc") else 1
@@ -195,6 +205,14 @@ def test_groups_of_torch_take_numbers():
         (nn.Bilinear(2, 2, 2), {"blocks": "layer"}, "^blocks: the model has no module .*'layer'"),
         (Transformer(), {"blocks": "norm"}, "^blocks: 'norm' contains no module with parameters"),
         (Transformer(), {"blocks": []}, "^blocks: must not be empty"),
+        (Residual(), {"blocks": ["layer1", "layer1"]}, "^blocks: .* 'layer1' contains 'layer1'"),
+        (Residual(), {"blocks": ["", "layer1"]}, "^blocks: must not overlap, but '' contains"),
+        (Residual(), {"blocks": ["layer1", ""]}, "^blocks: must not overlap, but '' contains"),
+        (
+            Transformer(),
+            {"blocks": ["encoder.layer.1", "encoder.layer"]},
+            "^blocks: .* 'encoder.layer' contains 'encoder.layer.1'",
+        ),
         (Residual(), {}, r"^model: 'layer1' and 'layer2' have 2 blocks each"),
         (Residual(), {"blocks": "layer1", "depth": len}, "^blocks: must be left out with depth"),
         (Residual(), {"depth": lambda name: -1}, r"^depth\('stem.weight'\): must be at least 0"),
@@ -204,6 +222,9 @@ def test_groups_of_torch_take_numbers():
         (Transformer(), {"lr": math.inf}, "^lr: must be finite"),
         (Transformer(), {"layer_decay": 0.0}, "^layer_decay: must be greater than 0"),
         (Transformer(), {"layer_decay": math.nan}, "^layer_decay: must be finite"),
+        (Transformer(), {"layer_decay": 1e80}, r"^layer_decay: .*finite, got 1e\+80 \*\* 4"),
+        (Transformer(), {"layer_decay": 1e77, "lr": 1e3}, r"^layer_decay: .* got 1e\+77 \*\* 4"),
+        (Transformer(), {"layer_decay": 1e80, "lr": S.constant(0.1)}, "^layer_decay: its power"),
     ],
 )
 def test_wrong_values(model, options, message):

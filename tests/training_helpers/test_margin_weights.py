@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lrfused
 from lrfused import losses
@@ -110,6 +111,12 @@ def test_masked_classes():
 def test_a_nan_is_not_hidden():
     logits = torch.tensor([[1.0, math.nan], [0.0, 0.0]])
     assert losses.margin_weights(logits, torch.tensor([0, 0])).isnan().all()
+    for row in ([math.inf, math.inf], [-math.inf, -math.inf]):
+        logits = torch.tensor([row, [0.0, 0.0]])
+        assert losses.margin_weights(logits, torch.tensor([0, 0])).isnan().all()
+    hopeless = torch.tensor([[-math.inf, 0.0], [-math.inf, 1.0]])
+    assert losses.margin_weights(hopeless, torch.tensor([0, 0])).isnan().all()
+    assert losses.margin_weights(hopeless, torch.tensor([0, 0]), floor=0.5).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -157,6 +164,42 @@ def test_other_devices_are_not_waited_for(shape):
     targets = torch.zeros(5, dtype=torch.int64, device="meta")
     got = losses.margin_weights(torch.zeros(shape, device="meta"), targets, **EVERY)
     assert got.shape == (5,) and got.device.type == "meta"
+
+
+class Copies(TorchDispatchMode):
+    """The operations that copy a number of the host, for which a GPU would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.lift_fresh, torch.ops.aten.copy_):
+            self.found.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5,)])
+def test_no_number_is_copied_from_the_host(shape):
+    with Copies() as copies:
+        losses.margin_weights(torch.zeros(shape), torch.zeros(5, dtype=torch.int64), **EVERY)
+    assert not copies.found
+
+
+@pytest.mark.parametrize("wrong", [7.0, 0.5, math.nan])
+def test_a_target_of_one_logit_that_is_no_class_is_nan_elsewhere(monkeypatch, wrong):
+    """Where it is not refused: as on a device that is not waited for."""
+    monkeypatch.setattr(losses, "_refuse_no_class", lambda *arguments: None)
+    targets = torch.tensor([1.0, 0.0, wrong])
+    assert losses.margin_weights(torch.ones(3), targets).isnan().all()
+
+
+@pytest.mark.parametrize(("dtype", "index"), [(torch.uint8, -255), (torch.int8, 257)])
+def test_an_index_beyond_the_dtype_ignores_nothing(dtype, index):
+    """-255 in uint8 and 257 in int8 would be 1."""
+    targets = torch.tensor([1, 0, 1], dtype=dtype)
+    got = losses.margin_weights(torch.ones(3), targets, ignore_index=index)
+    assert got.tolist() == pytest.approx(formula([1, -1, 1]), rel=1e-6)
 
 
 def test_easier_samples_weigh_more(rng):
