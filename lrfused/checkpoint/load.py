@@ -19,7 +19,7 @@ from lrfused.memory.uninterrupted import uninterrupted
 from lrfused.rules import UpdateRule
 from lrfused.rules.average import AVERAGE
 from lrfused.state.device_state import Field
-from lrfused.state.operands import new_operand, operands_in
+from lrfused.state.operands import new_operand, operands_in, own_operands_in
 from lrfused.warn import warn
 
 Copies = list[tuple[Tensor, Tensor]]  # (present tensor, loaded tensor)
@@ -69,11 +69,17 @@ def _prepare(rule: UpdateRule, opt: Optimizer, loaded: Loaded) -> Copies:
     copies: Copies = []
     params = zip(_params(loaded.groups), loaded.counts, strict=True)
     for param, count in params:
-        state = loaded.states.get(param)
-        if not state:
+        state, before = loaded.states.get(param), old_states.get(param, {})
+        if (
+            not state
+            and AVERAGE.key in before
+            and not (rule.counts or own_operands_in(rule, before))
+        ):
+            state = loaded.states[param] = {}  # of SGD without momentum that is all there may be
+        elif not state:
             continue
         for name in rule.state_keys:
-            new, old = state.get(name), old_states.get(param, {}).get(name)
+            new, old = state.get(name), before.get(name)
             if new is None and old is not None and name == AVERAGE.key:
                 new = state[name] = new_operand(AVERAGE, param)  # captured graphs write the old one
             if new is None or new is old:

@@ -12,8 +12,8 @@ from lrfused.groups.shared_counters import BY_PLACE, NUMBER
 from lrfused.memory.dtensor import is_flattened
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.settings.options import GroupOptions
-from lrfused.state.masks import KEY
-from lrfused.state.operands import allocate
+from lrfused.state.masks import KEY, clear
+from lrfused.state.operands import allocate, operands_in
 from lrfused.state.step_counts import Counts
 
 
@@ -54,7 +54,10 @@ def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) ->
     masks = books.masks.shown(counts.params)
     for index, param in enumerate(counts.params):
         if param in masks:
-            state = states.get(index) or _first_state(books, options[index], counts, index)
+            state = states.get(index)
+            if not state:
+                state = _first_state(books, options[index], counts, index)
+                clear((x for _, x in operands_in(books.rule, state)), masks[param])
             states[index] = {**state, KEY: _as_carried(masks[param], param)}
 
 

@@ -13,7 +13,7 @@ from lib.runs import (
 )
 
 from lrfused import schedules as S
-from lrfused.riders import snapshot as snapshot_module
+from lrfused.riders import refusals
 from lrfused.settings.slots import Slot
 from lrfused.state.device_state import Field
 
@@ -25,7 +25,7 @@ LR = S.linear(0.5, 0.0, 10)
 @pytest.fixture
 def made(rng, queue, rule, monkeypatch):
     """After two steps, of which the host knows nothing."""
-    monkeypatch.setattr(snapshot_module, "is_capturing", lambda device: queue.capturing)
+    monkeypatch.setattr(refusals, "is_capturing", lambda device: queue.capturing)
     made = start(random_problem(rng, FEW, 1).values, max_grad_norm=1.0, lr=LR, nonfinite="raise")
     for _ in range(2):
         step(rng, made)

@@ -69,7 +69,7 @@ def test_one_gradient_for_two_parameters_cannot_be_written(rng, kind, backend):
         if not writes:
             opt.step()
             continue
-        with pytest.raises(ValueError, match=r"gradients \(write_grads=True\): two share memory"):
+        with pytest.raises(ValueError, match=r"gradients \(write_grads=True.*\): two share"):
             opt.step()
         assert_same_bits(params, before)
         assert torch.equal(params[0].grad, values)
