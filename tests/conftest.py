@@ -1,6 +1,7 @@
 """Fresh random data for every run, which a failing test says how to repeat."""
 
 import gc
+import math
 import os
 import secrets
 import zlib
@@ -18,6 +19,7 @@ from lib.selection import (
     KEPT,
     NOT_KEPT,
     SHORT,
+    TRIALS,
     is_of_another_rule_later,
 )
 
@@ -53,7 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         backends = [value for value in over if isinstance(value, str)]
         kind = given.get("kind", FIRST)
         is_other = isinstance(kind, Kind) and kind is not FIRST
-        is_late = "triton" in backends and _is_later(item.path, name)
+        is_late = "triton" in backends and (
+            _is_later(item.path, name) or given.get("trial", 0) >= TRIALS.get(name, math.inf)
+        )
         is_late |= is_other and any(backend != SHORT for backend in backends)
         is_late |= name in IN_PROCESSES and (is_other or backends != [SHORT])
         if is_late:

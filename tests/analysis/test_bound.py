@@ -102,7 +102,10 @@ CONVOLUTIONAL = {
 }
 
 
-@pytest.mark.parametrize("name", list(CONVOLUTIONAL))
+SLOW = {"images": pytest.mark.slow}  # the others show the same kinds of layers
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in CONVOLUTIONAL])
 def test_the_estimate_of_convolutions_is_above_what_is_measured(rng, name):
     shape, make = CONVOLUTIONAL[name]
     for _ in range(3):

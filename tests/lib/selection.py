@@ -10,6 +10,8 @@ INTERPRETED_LATER = ("contract", "riders", "several", "step", "torch_compile")
 KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
 KEPT += ("test_random_combinations_on_several_devices", "test_riders_equality.py")
 NOT_KEPT = ("test_random_combinations",)
+# Of random trials that are kept, as many are interpreted by default.
+TRIALS = {"test_sizes_at_the_edges_of_blocks_and_chunks": 1, "test_any_riders_with_any_options": 2}
 # The first kind of optimizer runs over every backend, the others over this one and with the slow
 # tests over all: what they show beyond the kernels' own tests is host Python.
 SHORT = "cpu"

@@ -13,6 +13,7 @@ from lib.selection import (
     OTHER_RULES,
     OVER_KERNELS,
     OVER_TRITON,
+    TRIALS,
 )
 
 
@@ -28,6 +29,7 @@ def test_every_name_that_chooses_chooses_something():
     assert {place(test) for test in later} == {*INTERPRETED_LATER}
     assert {*KEPT} <= set().union(*map(chosen_by, kept))
     assert {test.function for test in not_kept} == {*NOT_KEPT}
+    assert {*TRIALS} <= {test.function for test in interpreted}
     assert {*IN_PROCESSES} <= {test.function for test in others}
     assert {*OTHER_RULES} == RULES.keys() - {"adamw"}
     for rule in OTHER_RULES:
