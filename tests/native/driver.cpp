@@ -20,7 +20,7 @@
 #include "programs.h"
 
 enum Plant { NOTHING, OVERFLOW, MISALIGNED };
-enum Place { P, G, STATE, PLACES = STATE + MAX_OPERANDS };  // the memory of a row
+enum Place { P, G, STATE, AVERAGE = STATE + MAX_OPERANDS, PLACES };  // the memory of a row
 
 constexpr int STEPS_OF_A_CASE = 3;
 
@@ -31,6 +31,7 @@ struct Case {
         int group, dtypes[PLACES], skipped[PLACES];
         bool frozen;  // never a gradient, and so no state
         std::vector<double> values[PLACES], gradients[STEPS_OF_A_CASE];  // empty: no gradient
+        std::vector<uint32_t> mask;  // as far as the kernels read; empty: none
     };
 
     std::vector<Row> rows;
@@ -66,6 +67,9 @@ void Case::add_row(Random& random) {
         row.skipped[i] = random.one_of({0, 0, 1, 3, 5});
         row.values[i] = numbers(random, row.count, i > STATE ? 0.0 : -1.0, 1.0);
     }
+    if (random.one_in(3))
+        for (int64_t word = 0; word <= (row.count + 31) / 32; ++word)
+            row.mask.push_back(static_cast<uint32_t>(random.bits()));
     for (std::vector<double>& gradient : row.gradients) {
         if (row.frozen || random.one_in(6)) continue;
         double size = random.one_of({1e-8, 1e-3, 1.0, 100.0});
@@ -94,6 +98,7 @@ void Case::choose_options(Random& random) {
     options.measures |= options.raises_on_gradients;
     options.advance_schedule_on_skip = random.one_in(2);
     options.write_grads = random.one_in(3);
+    options.zero_grads = !options.write_grads && random.one_in(3);
     options.accumulation_steps = random.one_of({1.0, 3.0});
     options.loss_scale = {random.one_in(2), 2.0, 0.5, 1e-3, 1e30, 2, 1};
 }
@@ -125,8 +130,15 @@ std::vector<TensorRow> Case::tensors_in(const std::vector<Memory>& memory) const
     std::vector<TensorRow> tensors;
     for (const Row& row : rows) {
         const Memory* of = &memory[tensors.size() * PLACES];
-        TensorRow tensor{of[P].pointer, {}, row.count, row.unit, row.group};
-        int operands = row.frozen ? 0 : groups[static_cast<size_t>(row.group)].options.operands;
+        const GroupOptions& group = groups[static_cast<size_t>(row.group)].options;
+        TensorRow tensor{};
+        tensor.p = of[P].pointer;
+        if (group.average_every) tensor.average = of[AVERAGE].pointer;
+        if (!row.mask.empty()) tensor.mask = row.mask.data();
+        tensor.count = row.count;
+        tensor.unit = row.unit;
+        tensor.group = row.group;
+        int operands = row.frozen ? 0 : group.operands;
         for (int i = 0; i < operands; ++i) tensor.operands[i] = of[STATE + i].pointer;
         tensors.push_back(tensor);
     }

@@ -52,7 +52,7 @@ inline ProgramRow random_schedule(Random& random, std::vector<Memory>& inputs) {
 inline GroupRow random_group(Random& random, const Options& options) {
     GroupOptions group{random.one_in(2), random.one_in(2),
                        random.one_of<int>({AGC_OFF, AGC_UNIT, AGC_TENSOR}), 0,
-                       random.one_of<int64_t>({0, 0, 1}), {}};
+                       random.one_of<int64_t>({0, 0, 1}), random.one_of<int64_t>({0, 1, 2}), {}};
     for (int slot = 0; slot < options.slots; ++slot)
         group.ranges[slot] = random.one_of<uint8_t>({RANGE_FINITE, RANGE_BELOW_ONE, RANGE_LIMIT});
     if (random.one_in(20)) group.ranges[random.below(options.slots)] = RANGE_ZERO;
