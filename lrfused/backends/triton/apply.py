@@ -8,7 +8,7 @@ import triton.language as tl
 
 from lrfused.backends.triton.memory import pointer, read, write
 from lrfused.backends.triton.record import make_record
-from lrfused.backends.triton.riders import ride_apart, start_of
+from lrfused.backends.triton.riders import ride_stretch, start_of
 from lrfused.backends.triton.rules import update
 from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
@@ -221,4 +221,4 @@ def apply_kernel(
         kind = tl.where(kind >= 0, kind, -2 - kind)
         for K in tl.static_range(COUNT):
             if kind == K:
-                ride_apart(table, gradients, decided, stretch, moves, KINDS, K * KIND_SIZE, FLAGS)
+                ride_stretch(table, gradients, decided, stretch, moves, KINDS, K * KIND_SIZE, FLAGS)

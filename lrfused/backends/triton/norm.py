@@ -4,14 +4,13 @@
 import triton
 import triton.language as tl
 
+from lrfused.backends.triton.magnitudes import largest_bits, normal_count
 from lrfused.backends.triton.memory import pointer, read
 from lrfused.backends.triton.riders import keeps
 from lrfused.backends.triton.scalars import clip_value
 from lrfused.backends.triton.words import (
     BLOCK,
     COLUMNS,
-    FLOAT16,
-    FLOAT64,
     HALF,
     LANE_LEVELS,
     LANES,
@@ -67,51 +66,6 @@ def read_rows(
             x = tl.where(keeps(mask, place, present), x, 0.0)
         rows = rows + (x,)
     return rows
-
-
-@triton.jit
-def absolute_bits(x, DOUBLE: tl.constexpr):
-    """The bits without the sign: as integers, nan is above infinity, infinity above numbers."""
-    if DOUBLE:
-        bits = x.to(tl.int64, bitcast=True) & 0x7FFFFFFFFFFFFFFF
-    else:
-        bits = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    return bits
-
-
-@triton.jit
-def largest_bits(x, COUNT: tl.constexpr, DOUBLE: tl.constexpr):
-    """The bits of the largest magnitude of each column."""
-    largest = absolute_bits(x[0], DOUBLE)
-    for row in tl.static_range(1, COUNT):
-        bits = absolute_bits(x[row], DOUBLE)
-        largest = tl.where(bits > largest, bits, largest)
-    return largest
-
-
-@triton.jit
-def smallest_normal(DTYPE: tl.constexpr, DOUBLE: tl.constexpr):
-    """The bits of the smallest magnitude that is normal in DTYPE and in the compute type."""
-    if DOUBLE:
-        if DTYPE == FLOAT64:
-            bits = 0x0010000000000000  # 2^-1022
-        elif DTYPE == FLOAT16:
-            bits = 0x3F10000000000000  # 2^-14
-        else:
-            bits = 0x3810000000000000  # 2^-126
-    else:
-        bits = 0x38800000 if DTYPE == FLOAT16 else 0x00800000
-    return bits
-
-
-@triton.jit
-def normal_count(x, COUNT: tl.constexpr, DTYPE: tl.constexpr, DOUBLE: tl.constexpr):
-    """How many of each column are neither zero nor subnormal."""
-    least = smallest_normal(DTYPE, DOUBLE)
-    normal = (absolute_bits(x[0], DOUBLE) >= least).to(tl.int32)
-    for row in tl.static_range(1, COUNT):
-        normal += (absolute_bits(x[row], DOUBLE) >= least).to(tl.int32)
-    return normal
 
 
 @triton.jit
@@ -267,41 +221,25 @@ def half_sums(
     normal = tl.full((LANES,), 0, tl.int32)
     first = second * HALF
     whole = tl.where((address & 15) == 0, (count - first + HALF) // TURN * TURN, 0)
-    end = first + whole
-    lanes, clipped, largest, normal = add_turns(
-        lanes,
-        clipped,
-        largest,
-        normal,
-        address,
-        mask,
-        first,
-        end,
-        inverse,
-        bound,
-        DTYPE,
-        DOUBLE,
-        CLIP,
-        MASKED,
-        True,
-    )
-    lanes, clipped, largest, normal = add_turns(
-        lanes,
-        clipped,
-        largest,
-        normal,
-        address,
-        mask,
-        end,
-        count,
-        inverse,
-        bound,
-        DTYPE,
-        DOUBLE,
-        CLIP,
-        MASKED,
-        False,
-    )
+    ends = (first, first + whole, count)
+    for part in tl.static_range(2):  # whole turns, then what is left
+        lanes, clipped, largest, normal = add_turns(
+            lanes,
+            clipped,
+            largest,
+            normal,
+            address,
+            mask,
+            ends[part],
+            ends[part + 1],
+            inverse,
+            bound,
+            DTYPE,
+            DOUBLE,
+            CLIP,
+            MASKED,
+            part == 0,
+        )
     after = tl.full((), 0.0, tl.float64)
     if CLIP:
         after = pairwise_sum(clipped, LANE_LEVELS)

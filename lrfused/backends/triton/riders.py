@@ -140,7 +140,7 @@ def start_of(address, offset, DTYPE: tl.constexpr):
     return address + offset * element_size(DTYPE)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def ride_stretch(
     table,
     gradients,
@@ -151,7 +151,7 @@ def ride_stretch(
     AT: tl.constexpr,
     FLAGS: tl.constexpr,
 ):
-    """What rides with a stretch of a tensor of the kind at KINDS[AT]."""
+    """What rides with a stretch of a tensor of the kind at KINDS[AT]: a function that is called."""
     part = table.stretches + stretch * PART_SIZE
     tensor = tl.load(part + PART_TENSOR)
     offset = tl.load(part + PART_OFFSET)
@@ -175,18 +175,3 @@ def ride_stretch(
     if ((ZERO_GRADS & FLAGS) != 0) and (KINDS[AT + KIND_G] >= 0):  # noqa: SIM102
         if (verdict == PROCEEDS) | (verdict == SKIPPED):
             zero(g, count, KINDS[AT + KIND_G])
-
-
-@triton.jit(noinline=True)
-def ride_apart(
-    table,
-    gradients,
-    decided,
-    stretch,
-    moves,
-    KINDS: tl.constexpr,
-    AT: tl.constexpr,
-    FLAGS: tl.constexpr,
-):
-    """A function that is called, as the update of several kinds."""
-    ride_stretch(table, gradients, decided, stretch, moves, KINDS, AT, FLAGS)
