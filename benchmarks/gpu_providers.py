@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from data import Settings
+from pipelines import Parameters, Pipeline, common, fused_whole, torch_pipeline
 from providers import (
     ALL,
     MEASURED_FIRST,
@@ -15,15 +16,10 @@ from providers import (
     OWN_NORM,
     PROVIDERS,
     TORCH_NORM,
-    Parameters,
-    Pipeline,
     Provider,
-    common,
-    fused_whole,
     in_state,
     not_found,
     own_ride_bytes,
-    torch_pipeline,
 )
 from torch.nn import Parameter
 from workloads import Form

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import rider_costs
 import torch
 from data import NORMS, Data, Settings
-from providers import Pipeline, Provider, warmup_cosine
+from pipelines import Pipeline, warmup_cosine
+from providers import Provider
 from torch import Tensor
 from torch.nn import Parameter
 

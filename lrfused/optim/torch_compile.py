@@ -112,10 +112,10 @@ def _step(opt: Live, closure: Callable[[], Any] | None = None) -> Any:
     return loss
 
 
-def loss_scale(opt: Live) -> Tensor:
-    """The one-element tensor that multiplies the loss."""
+def loss_scale(opt: Any) -> Tensor:
+    """The one-element tensor that multiplies an optimizer's loss."""
     _make_counters(id(opt))
-    return opt._engine.bookkeeping.counters.device_state.loss_scale  # type: ignore[union-attr]
+    return opt._engine.bookkeeping.counters.device_state.loss_scale
 
 
 _step_with_hooks = torch.optim.Optimizer.profile_hook_step(_step)

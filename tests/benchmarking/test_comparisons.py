@@ -10,7 +10,7 @@ from lib.benchmarks import FEW, FRESH, case_of, run, tiny, with_settings  # noqa
 # isort: split
 import data
 import memory
-import providers
+import pipelines
 import verify
 import workloads
 from data import Data, Settings
@@ -31,7 +31,7 @@ def after_step(change) -> Provider:
             pipeline.step()
             change(params, pipeline.optimizer)
 
-        return providers.Pipeline(step, pipeline.optimizer)
+        return pipelines.Pipeline(step, pipeline.optimizer)
 
     return replace(fused, build=build)
 

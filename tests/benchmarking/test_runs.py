@@ -13,7 +13,7 @@ from lib.benchmarks import CPU, FEW, FRESH, case_of, tiny, with_settings  # noqa
 import bench
 import host_time
 import memory
-import providers
+import pipelines
 import result_files
 import runner
 import timing
@@ -99,7 +99,7 @@ def test_peak_memory_sees_temporaries_and_nothing_else():
 def test_time_in_the_kernels():
     made = Data(case_of(), Settings())
     params = made.parameters()
-    opt = providers.fused_whole(params, FORMS["clip"], Settings()).optimizer
+    opt = pipelines.fused_whole(params, FORMS["clip"], Settings()).optimizer
     contestant = timing.Contestant(opt.step, params, made)
     assert host_time.kernel_share(opt, lambda: contestant.take_step(CPU), 3) is None  # no table yet
     contestant.take_step(CPU)
