@@ -43,14 +43,16 @@ DTYPES = {
 }
 FLAGS = ("MEASURES", "CLIP_NORM", "INFINITY_NORM", "CHECKS_GRADIENTS", "RAISES")
 FLAGS += ("ADVANCES_ON_SKIP", "DYNAMIC_SCALE", "WRITE_GRADS", "CLIPS_BEFORE_NORM", "ADAPTIVE")
-FLAGS += ("RIDES",)
-ZEROES = int(w.RIDES) | int(w.ZERO_GRADS)  # which does not go with WRITE_GRADS
 SCHEDULED = [(0, slot, S.warmup_cosine(1e-3, 10, 100)) for slot in (Slot.LR, Slot.CLIP_VALUE)]
 SCHEDULED += [(0, Slot.AGC, S.linear(0.1, 0.2, 100))]
-OPTIONS = {  # flags; schedules; whether there are all operands, both clips, masks and averages
+OPTIONS = {  # flags; schedules; whether there are all operands, adaptive clip, value clip
     "all on": (sum(int(getattr(w, name)) for name in FLAGS), SCHEDULED, True),
     "all off": (int(w.MEASURES), [], False),
 }
+# Masks and averages, compiled by themselves: to every case above they would double its kinds. The
+# two ends of a gradient do not go together.
+ZEROED = int(w.MEASURES | w.RIDES | w.ZERO_GRADS)
+RIDERS = {"riders": int(w.MEASURES | w.RIDES | w.WRITE_GRADS), "riders, zero_grads": ZEROED}
 
 
 @triton.jit
@@ -59,14 +61,14 @@ def nothing(x):
     triton.language.store(x, 1)
 
 
-def kinds(rule, dtypes, on):
-    """The compile-time constant of these dtypes; with averages of what has no gradient, too."""
+def kinds(rule, dtypes, on, rides=False):
+    """The compile-time constant of these dtypes; if it rides, with what has no gradient, too."""
     used = rule.operands_used(group_options(rule, on))
     found = []
     for p, g, first, second in DTYPES[dtypes]:
-        average = (F64 if p == F64 else F32) if on else -1
-        found += kind(p, g, (first, second, first)[:used], on, on, on, average)
-        found += kind(p, -1, (), mask=True, average=average) if on else ()
+        riders = {"mask": True, "average": F64 if p == F64 else F32} if rides else {}
+        found += kind(p, g, (first, second, first)[:used], on, on, **riders)
+        found += kind(p, -1, (), **riders) if rides else ()
     return tuple(found)
 
 
@@ -90,9 +92,17 @@ def cases(dtypes):
             for name in dtypes:
                 constants = {"FLAGS": flags, "KINDS": kinds(rule, name, on), **of_rule(rule)}
                 yield apply_kernel, name, named, constants
-            if rule is ADAMW and not on:
-                constants["FLAGS"] |= ZEROES
-                yield apply_kernel, dtypes[-1], f"{rule.name}, zero_grads", constants
+    yield from riding(ADAMW, dtypes[-1])
+
+
+def riding(rule, dtypes):
+    """The cases of what rides in the pass; nothing of it is of the rule."""
+    programs = shapes.arrange([], rule, [group_options(rule)]).flat
+    of_kinds = {"KINDS": kinds(rule, dtypes, False, rides=True)}
+    flags = {"FLAGS": RIDERS["riders"], "SHAPES": programs}
+    yield measure_kernel, dtypes, "riders", of_kinds | flags
+    for named, flags in RIDERS.items():
+        yield apply_kernel, dtypes, named, {"FLAGS": flags} | of_kinds | of_rule(rule)
 
 
 def stop_at_assembly():
