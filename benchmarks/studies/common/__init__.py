@@ -1,0 +1,1 @@
+"""What the studies share: statistics, training loops, data, pictures, the page."""

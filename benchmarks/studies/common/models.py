@@ -1,0 +1,24 @@
+"""Small models and what is measured on them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers of these widths with an activation between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share of samples whose largest logit is the right one, in eval mode."""
+    was_training = model.training
+    model.eval()
+    correct = (model(x).argmax(-1) == y).float().mean().item()
+    model.train(was_training)
+    return correct

@@ -1,0 +1,116 @@
+"""Differences paired by seed, their intervals, and what follows for a claim."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+CONFIDENCE, POWER = 0.95, 0.8
+CLAIM, INSTEAD, CONTROL = "claim", "instead", "control"
+CONFIRMED, PARTLY, REFUTED = "confirmed", "partly confirmed", "refuted"
+UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a study says of one number, measured once for each seed.
+
+    A claim, or what holds instead of one, says that the mean is above ``margin``; a control says
+    that it is within +- ``margin``. Either holds when the whole interval says so.
+    """
+
+    kind: str
+    text: str
+    unit: str
+    margin: float
+    values: list[float]
+    mean: float
+    low: float
+    high: float
+    smallest: float  # the smallest effect that these seeds show with a probability of POWER
+
+    @property
+    def holds(self) -> bool:
+        if self.kind == CONTROL:
+            return -self.margin <= self.low and self.high <= self.margin
+        return self.low > self.margin
+
+    @property
+    def fails(self) -> bool:
+        """The interval says the contrary: this is more than that it does not hold."""
+        if self.kind == CONTROL:
+            return self.low > self.margin or self.high < -self.margin
+        return self.high < self.margin
+
+    def plain(self) -> dict[str, Any]:
+        return {**asdict(self), "holds": self.holds}
+
+
+def larger(text: str, values: ArrayLike, *, than: float, unit: str) -> Statement:
+    """The claim that a number, usually a difference of two arms, is larger than a margin."""
+    return _statement(CLAIM, text, values, than, unit)
+
+
+def instead(text: str, values: ArrayLike, *, than: float, unit: str) -> Statement:
+    """What holds where a claim does not."""
+    return _statement(INSTEAD, text, values, than, unit)
+
+
+def absent(text: str, values: ArrayLike, *, within: float, unit: str) -> Statement:
+    """The control, in which the same number must be 0 but for a margin."""
+    return _statement(CONTROL, text, values, within, unit)
+
+
+def _statement(kind: str, text: str, values: ArrayLike, margin: float, unit: str) -> Statement:
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
+        raise ValueError(f"values of {text!r}: must be 2 or more finite numbers, got {found}")
+    mean, half = interval(found)
+    smallest = half * (1.0 + _quantile(POWER, len(found)) / _quantile(_upper(), len(found)))
+    return Statement(
+        kind, text, unit, margin, found.tolist(), mean, mean - half, mean + half, smallest
+    )
+
+
+def interval(values: Values) -> tuple[float, float]:
+    """The mean over the first axis, and half of the width of its interval (Student's t)."""
+    mean, half = intervals(values[:, None])
+    return float(mean[0]), float(half[0])
+
+
+def intervals(values: Values) -> tuple[Values, Values]:
+    """The same for each column of seeds x places."""
+    count = len(values)
+    spread = values.std(axis=0, ddof=1) / math.sqrt(count)
+    return values.mean(axis=0), _quantile(_upper(), count) * spread
+
+
+def _upper() -> float:
+    return 0.5 + CONFIDENCE / 2
+
+
+def _quantile(probability: float, count: int) -> float:
+    return float(stats.t.ppf(probability, count - 1))
+
+
+def verdict(statements: Sequence[Statement]) -> str:
+    """What the statements say together.
+
+    confirmed           every claim and every control holds
+    refuted             no claim holds, and the intervals say the contrary of each
+    partly confirmed    of some claims one, of others the other
+    undecided           an interval contains its margin, or a control does not hold
+    """
+    claims = [statement for statement in statements if statement.kind == CLAIM]
+    others = [statement for statement in statements if statement.kind != CLAIM]
+    decided = all(claim.holds or claim.fails for claim in claims)
+    if not claims or not decided or not all(statement.holds for statement in others):
+        return UNDECIDED
+    if all(claim.holds for claim in claims):
+        return CONFIRMED
+    return PARTLY if any(claim.holds for claim in claims) else REFUTED

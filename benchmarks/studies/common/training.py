@@ -1,0 +1,60 @@
+"""The training loop of the studies, and the points of a curve that are worth keeping."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+POINTS = 60  # of a curve, in result files and pictures
+
+
+def train(
+    opt: Optimizer,
+    loss_of: Callable[[int], Tensor],
+    steps: int,
+    *,
+    ceiling: float = math.inf,
+    after: Callable[[int], None] | None = None,
+) -> list[float]:
+    """``steps`` updates; returns the loss before each.
+
+    A loss above the ceiling, or nan, ends the training: it has diverged, and all later losses count
+    as the ceiling.
+
+    Args:
+        loss_of: the loss at a step, with a graph.
+        after: called after each update with the step.
+    """
+    losses: list[float] = []
+    for step in range(steps):
+        loss = loss_of(step)
+        value = loss.item()
+        if not value <= ceiling:
+            return losses + [ceiling] * (steps - step)
+        losses.append(value)
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        if after is not None:
+            after(step)
+    return losses
+
+
+def batches(count: int, size: int, steps: int, seed: int) -> Tensor:
+    """Indices of random batches, steps x size: a pure function of the arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(count, (steps, size), generator=generator)
+
+
+def thinned(curve: Sequence[float], points: int = POINTS) -> list[float]:
+    """Means over equal parts of a curve, in six digits; `places` says where they lie."""
+    parts = np.array_split(np.asarray(curve, dtype=np.float64), min(points, len(curve)))
+    return [float(f"{part.mean():.6g}") for part in parts]
+
+
+def places(steps: int, points: int = POINTS) -> list[float]:
+    """The middle of each of these parts, in steps."""
+    return [float(part.mean()) for part in np.array_split(np.arange(steps), min(points, steps))]
