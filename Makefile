@@ -9,7 +9,7 @@ BUILT := .venv/.built
 NATIVE := $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all tests compat facts executed demo bench gpu lint types build clean
+.PHONY: help test test-all tests compat facts executed demo studies bench gpu lint types build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -36,6 +36,10 @@ executed: $(BUILT)  ## write docs/executed.md, what was executed on a GPU, inter
 
 demo: $(BUILT)  ## train a small GPT with torch's pipeline and with lrfused, draw both
 	$(BIN)/python benchmarks/demo.py $(ARGS)
+
+studies: $(BUILT)  ## the chapters' 25 studies: docs/studies.md (ARGS=--quick, or "--only NAME ...")
+	@PYTHONPATH=benchmarks $(BIN)/python tests/cpu_minutes.py "make studies" 45 \
+		$(BIN)/python -m studies --jobs $(JOBS) $(ARGS)
 
 bench: $(BUILT)  ## time lrfused beside torch and DeepSpeed (ARGS=--quick), or AGAINST=another checkout
 	$(BIN)/python benchmarks/$(if $(AGAINST),checkouts.py $(AGAINST),bench.py) $(ARGS)

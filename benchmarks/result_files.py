@@ -57,7 +57,8 @@ def commit() -> dict[str, Any]:
     told = os.environ.get("COMMIT")
     if told:
         return {"hash": told.removesuffix("-dirty"), "dirty": told.endswith("-dirty")}
-    written = (":!benchmarks/results", ":!docs/compatibility.md")  # from result files
+    results = (":!benchmarks/results", ":!benchmarks/studies/results")
+    written = (*results, ":!docs/compatibility.md", ":!docs/studies", ":!docs/studies.md")
     changes = _git("status", "--porcelain", "--", ".", *written)
     return {"hash": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 

@@ -3,6 +3,6 @@
     make studies                       all of them: results, pictures, docs/studies.md
     make studies ARGS=--quick          with five seeds each, into build/studies
 
-A study is a file of this folder. It has a docstring with the claim, ``recipe``, the lines that a user
-would copy, ``run(seeds, device)``, ``check(result)`` and ``plot(result)``; see common/study.py.
+A study is a file of this folder. It has a docstring with the claim, ``recipe``, the lines that a
+user would copy, ``run(seeds, device)``, ``check(result)``, ``plot(result)``; see common/study.py.
 """

@@ -1,7 +1,5 @@
 """Pictures: two panels beside each other, means with their intervals, one look for all."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,11 +44,6 @@ def save(drawn: Figure, path: Path, description: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         drawn.savefig(path, metadata={"Date": None, "Description": description})
-
-
-def digest(result: Result) -> str:
-    """Ties a picture to the numbers that it shows."""
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def curve(

@@ -3,7 +3,8 @@
 import hashlib
 import importlib
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -62,13 +63,21 @@ class Study:
         self.module: ModuleType = importlib.import_module(f"studies.{name}")
 
     @property
-    def title(self) -> str:
-        return self._documentation()[0].rstrip(".")
+    def subject(self) -> str:
+        return self._title().partition(": ")[0]
+
+    @property
+    def claim(self) -> str:
+        """The first line has both: "Subject: claim in short."."""
+        return self._title().partition(": ")[2]
 
     @property
     def text(self) -> str:
         """Claim, formula, control, and what was found: all of the docstring but its first line."""
         return "\n".join(self._documentation()[1:]).strip()
+
+    def _title(self) -> str:
+        return self._documentation()[0].rstrip(".")
 
     def _documentation(self) -> list[str]:
         return (inspect.getdoc(self.module) or "").splitlines()
@@ -90,14 +99,27 @@ class Study:
         arms[first], arms[second] = arms[second], arms[first]
         return {**result, "arms": arms}
 
+    @property
+    def file(self) -> Path:
+        return FOLDER / f"{self.name}.py"
+
     def fingerprint(self) -> str:
         """Changes with every file that the result depends on."""
-        files = [FOLDER / f"{self.name}.py", *FOLDER.glob("common/*.py")]
-        files += [*PACKAGE.rglob("*.py"), *PACKAGE.glob("*.so")]
-        digest = hashlib.sha256()
-        for file in sorted(files):
-            digest.update(file.read_bytes())
-        return digest.hexdigest()
+        files = [*FOLDER.glob("common/*.py"), *PACKAGE.rglob("*.py"), *PACKAGE.glob("*.so")]
+        return _digest(file.read_bytes() for file in sorted([self.file, *files]))
+
+    def drawing(self, result: Result) -> str:
+        """Ties a picture to the numbers that it shows and the code that drew it."""
+        code = (self.file, FOLDER / "common" / "plotting.py")
+        numbers = json.dumps(result, sort_keys=True).encode()
+        return _digest([numbers, *(file.read_bytes() for file in code)])
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def measured(result: Result, *arms: str) -> list[dict[str, Values]]:

@@ -1,0 +1,59 @@
+"""Runs studies in processes of their own, one thread each."""
+
+import multiprocessing
+import resource
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+
+import torch
+
+from .statistics import Statement
+from .study import Result, Study
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    seeds: tuple[int, ...]
+    device: str
+
+
+@dataclass(frozen=True)
+class Done:
+    task: Task
+    result: Result
+    statements: list[Statement]
+    seconds: float  # of CPU, with those of the processes that the study started
+
+
+def run_one(task: Task) -> Done:
+    """A study, measured and checked, in this process."""
+    before = _cpu_seconds()
+    study = Study(task.name)
+    result = study.module.run(list(task.seeds), torch.device(task.device))
+    return Done(task, result, study.check(result), _cpu_seconds() - before)
+
+
+def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Done | BaseException]]:
+    """All studies as they are finished; one that raised does not stop the others.
+
+    The pool is one whose workers may start processes, as a study with several ranks does.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        jobs, spawning, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        waiting: dict[Future[Done], Task] = {pool.submit(run_one, task): task for task in tasks}
+        try:
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    task = waiting.pop(future)
+                    yield task, future.exception() or future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _cpu_seconds() -> float:
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))

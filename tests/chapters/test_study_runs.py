@@ -1,0 +1,111 @@
+"""Studies run from end to end: the quick ones here, and what the command makes of them."""
+
+import json
+
+import pytest
+import torch
+from lib.benchmarks import BENCHMARKS  # noqa: F401  (puts the studies on the path)
+
+# isort: split
+from studies import __main__ as command
+from studies.common import records
+from studies.common.records import Unfinished
+from studies.common.running import Done, Task, run_all
+from studies.common.statistics import CONFIRMED, verdict
+from studies.common.study import Study
+
+SEEDS = 5
+FAST = ("clipping", "momentum_roots", "second_moment", "warmup_by_optimizer")
+FASTEST = "momentum_roots"
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_fast_study_comes_to_its_verdict_and_fails_with_its_arms_swapped(name):
+    study = Study(name)
+    result = study.module.run(study.seeds(SEEDS), torch.device("cpu"))
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert verdict(study.check(result)) == CONFIRMED
+    assert verdict(study.check(study.swapped(result))) != CONFIRMED
+
+
+def test_a_study_repeats_its_numbers():
+    study = Study(FASTEST)
+    first, second = (study.module.run([3, 4], torch.device("cpu")) for _ in range(2))
+    assert first == second
+
+
+def test_the_command_writes_results_page_and_pictures(tmp_path, capsys):
+    assert command.main(["--quick", "--only", FASTEST, "--out", str(tmp_path)]) == 0
+    places = records.below(tmp_path)
+    (record,) = records.read(places).values()
+    assert record["finished"] and record["seeds"] == list(range(SEEDS))
+    assert record["verdict"] == CONFIRMED
+    assert Study(FASTEST).subject in places.page.read_text(encoding="utf-8")
+    assert sorted(file.name for file in places.pictures.iterdir()) == [
+        "all.svg",
+        f"{FASTEST}.svg",
+    ]
+    assert not places.unfinished.exists(), "the run is finished"
+    assert "1 of" not in capsys.readouterr().err
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    names = [FASTEST, "clipping"]
+    studies = [Study(name) for name in names]
+    asked: list[str] = []
+
+    def cut_off(tasks, jobs):
+        asked.extend(task.name for task in tasks)
+        result = json.loads(records.path(records.PUBLISHED, names[0]).read_text())["result"]
+        yield tasks[0], Done(tasks[0], result, studies[0].check(result), 1.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_all", cut_off)
+    arguments = ["--quick", "--only", *names, "--out", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        command.main(arguments)
+    assert list(records.read(records.below(tmp_path))) == [names[0]]
+    with pytest.raises(KeyboardInterrupt):
+        command.main(arguments)
+    assert asked == [*names, names[1]]
+
+
+def test_a_changed_study_or_another_number_of_seeds_is_run_again(tmp_path, monkeypatch):
+    study, places = Study(FASTEST), records.below(tmp_path)
+    Unfinished(places).note(study, [0, 1])
+    assert Unfinished(places).has(study, [0, 1])
+    assert not Unfinished(places).has(study, [0, 1, 2])
+    monkeypatch.setattr(Study, "fingerprint", lambda self: "changed")
+    assert not Unfinished(places).has(study, [0, 1])
+
+
+def test_a_study_that_raises_stops_no_other_and_fails_the_run(tmp_path, monkeypatch, capsys):
+    """With no seed at all a study has nothing to check."""
+    monkeypatch.setattr(Study, "seeds", lambda self, quick: [0, 1] if self.name == FASTEST else [])
+    arguments = ["--quick", "--only", "clipping", FASTEST, "--out", str(tmp_path)]
+    assert command.main(arguments) == 1
+    assert "FAILED: clipping: " in capsys.readouterr().err
+    assert list(records.read(records.below(tmp_path))) == [FASTEST]
+    assert records.below(tmp_path).unfinished.exists(), "the same command runs the other one again"
+
+
+def test_results_are_those_of_other_processes():
+    ((task, done),) = run_all([Task(FASTEST, (0, 1), "cpu")], jobs=1)
+    assert isinstance(done, Done)
+    assert (task.name, done.seconds > 0.0) == (FASTEST, True)
+    assert done.result == Study(FASTEST).module.run([0, 1], torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--only", "unknown"], "invalid choice: 'unknown'"),
+        (["--jobs", "0"], "must be a whole number >= 1, got '0'"),
+        (["--jobs", "two"], "must be a whole number >= 1, got 'two'"),
+        (["--device", "nowhere"], "'nowhere' can not be used"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_runs(arguments, problem, capsys):
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert problem in capsys.readouterr().err
