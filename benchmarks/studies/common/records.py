@@ -9,6 +9,7 @@ from typing import Any
 import machine
 import result_files
 
+from .running import THREADS
 from .statistics import Statement, verdict
 from .study import FOLDER, NAMES, Result, Study
 
@@ -54,7 +55,7 @@ def record(
         "statements": [statement.plain() for statement in found],
         "seeds": list(seeds),
         "cpu_seconds": round(seconds, 1),
-        "machine": machine.describe(),
+        "machine": {**machine.describe(), "threads": THREADS},
         "versions": machine.versions(),
         "result": result,
     }

@@ -11,6 +11,8 @@ import torch
 from .statistics import Statement
 from .study import Result, Study
 
+THREADS = 1  # of each study
+
 
 @dataclass(frozen=True)
 class Task:
@@ -42,7 +44,7 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Done | Bas
     """
     spawning = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        jobs, spawning, initializer=torch.set_num_threads, initargs=(1,)
+        jobs, spawning, initializer=torch.set_num_threads, initargs=(THREADS,)
     ) as pool:
         waiting: dict[Future[Done], Task] = {pool.submit(run_one, task): task for task in tasks}
         try:
