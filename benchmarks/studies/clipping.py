@@ -4,13 +4,14 @@ The gradient g is clipped to a norm of c, and a warmup over T_w steps is a facto
 
     g <- g min(1, c / |g|),     eta_t = min(1, t / T_w) cosine(t)
 
-Claim: with a warmup, the norm exceeds c in fewer steps of the same run. The task is the chapter's, a
-quadratic with noisy gradients and momentum, with a peak of 1.3 times the stability limit
-2 (1 + b) / lambda_max: without the warmup, the parameters are thrown out at once, and the clip alone
-holds them until the cosine has fallen below the limit. The count is `metrics()["clipped_steps"]`.
+Claim: with a warmup, the norm exceeds c in fewer steps of the same run. The task is the chapter's,
+a quadratic with noisy gradients and momentum, with a peak of 1.3 times the stability limit
+2 (1 + b) / lambda_max: without the warmup, the parameters are thrown out at once, and the clip
+alone holds them until the cosine has fallen below the limit. The count is
+`metrics()["clipped_steps"]`.
 
-Control: with a peak of half the limit nothing is thrown out, and the effect must be absent. It is even
-reversed by a few steps: a warmup stays longer at the start, where gradients are large. So a warmup
+Control: with a peak of half the limit nothing is thrown out, and the effect must be absent. It is
+even reversed by a few steps: a warmup stays longer at the start, where gradients are large. So it
 replaces clips where a learning rate is unstable, not where gradients are large to begin with.
 """
 

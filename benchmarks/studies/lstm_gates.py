@@ -1,17 +1,17 @@
-"""Gates of an LSTM: without a warmup, the first large steps saturate them for the rest of the run.
+"""Gates of an LSTM: without a warmup, the first large steps saturate them for the whole run.
 
-A gate is a sigmoid of what the cell reads, and a gradient that passes it is multiplied by its slope:
+A gate is a sigmoid s of what the cell reads, and a gradient that passes is multiplied by its slope:
 
     gate = s(W x_t + U h_{t-1} + b),     s' = s (1 - s),     saturated: gate < 0.05 or gate > 0.95
 
 so that less than 5% of a gradient passes a saturated gate, 25% an even one. The lr is eta_t =
 min(1, (t + 1) / T_w) cosine(t), with a warmup over T_w steps, a third of the run, or without one.
 
-Claim: with the warmup, fewer input, forget and output gates are saturated after the run, more of the
-gradient reaches the input 5 characters back, the largest gradient norm of the first 20 steps is
-smaller, and the validation loss after the run is lower. The task is the next character of the Python
-library's sources, for 48 cells and SGD with momentum, at a learning rate that the network bears when
-trained, but not at its initialisation.
+Claim: with the warmup, fewer input, forget and output gates are saturated after the run, more of
+the gradient reaches the input 5 characters back, the largest gradient norm of the first 20 steps is
+smaller, and the validation loss after the run is lower. The task is the next character of the
+Python library's sources, for 48 cells and SGD with momentum, at a learning rate that the network
+bears when trained, but not at its initialisation.
 
 Control: at a third of that learning rate the initialisation bears it, too, and the effects must be
 absent. A few more gates still saturate without the warmup, as the weights have moved further.
@@ -141,7 +141,7 @@ def check(result: Result) -> list[Statement]:
         larger("lower validation loss", saved["loss, high"], than=0.15, unit="nats"),
         absent("gates, at a third", saved["gates, control"], within=0.15, unit=gates),
         absent("reach, at a third", -saved["reach, control"], within=0.25, unit=decades),
-        absent("norm, at a third", saved["norm, control"], within=0.4, unit=norms),
+        absent("norm, at a third", saved["norm, control"], within=0.5, unit=norms),
         absent("loss, at a third", saved["loss, control"], within=0.08, unit="nats"),
     ]
 

@@ -67,7 +67,8 @@ class Task:
         samples, generator = data.table("diabetes"), torch.Generator().manual_seed(seed)
         rows = torch.randint(len(samples.x), (len(samples.x),), generator=generator)
         x, y = samples.x[rows], samples.y[rows, None]
-        self.x, self.minimum = x.to(device), torch.linalg.lstsq(x, y).solution.to(device)
+        minimum = torch.linalg.lstsq(x.double(), y.double()).solution.float()
+        self.x, self.minimum = x.to(device), minimum.to(device)
         away = torch.randn(x.shape[1], STARTS, generator=generator).to(device)
         w = away.clone().requires_grad_()
         self.curvature = analysis.largest_eigenvalue(lambda: self.loss(w), [w]).value

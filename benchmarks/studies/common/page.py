@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import gallery, plotting
 from .records import Places, Record, path, read
-from .statistics import CONFIDENCE, CONTROL, POWER, Statement
+from .statistics import AGREEMENT, CLAIM, CONFIDENCE, CONTROL, INSTEAD, POWER, TWO_SIDED, Statement
 from .study import NAMES, WARMUP, Study
 
 INTRODUCTION = f"""# Studies
@@ -17,13 +17,13 @@ each, `make studies ARGS="--only clipping"` some. This page is generated from th
 
 Both arms of a study have the same initial weights, batches and number of steps for a seed. Numbers
 are means of the differences by seed with their {CONFIDENCE:.0%} intervals (Student's t). A claim
-holds if its whole interval is above the margin, a control if its whole interval is between minus and
-plus the margin. The smallest effect is the one that these seeds show with a probability of
-{POWER:.0%}. The check of every confirmed study fails if its two arms are swapped: `make test` shows
-it for all.
+holds if its whole interval is above the margin; a control, and the agreement of a prediction with a
+measurement, if its whole interval is between minus and plus the margin. The smallest effect is the
+one that these seeds show with a probability of {POWER:.0%}. The check of every confirmed study
+fails if its two arms are swapped: `make test` shows it for all.
 """
 HEAD = "| | effect | 95% interval | margin | smallest effect | holds |\n|---|---|---|---|---|---|"
-LABELS = {"claim": "", "instead": "*instead:* ", "control": "*control:* "}
+LABELS = {CLAIM: "", INSTEAD: "*instead:* ", CONTROL: "*control:* ", AGREEMENT: "*agreement:* "}
 
 
 def write(places: Places) -> None:
@@ -112,7 +112,7 @@ def _table(found: Sequence[Statement]) -> str:
 
 
 def _row(statement: Statement) -> str:
-    sign = "±" if statement.kind == CONTROL else "> "
+    sign = "±" if statement.kind in TWO_SIDED else "> "
     cells = (
         f"{LABELS[statement.kind]}{statement.text} ({statement.unit})",
         _number(statement.mean),

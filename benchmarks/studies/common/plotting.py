@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .statistics import CONTROL, Statement, interval, intervals
+from .statistics import interval, intervals
 from .study import Result
 
 COLORS = ("#14375e", "#f4a259", "#5b8e7d", "#b3261e", "#8e6c8a", "#6c6c6c")
@@ -73,26 +73,6 @@ def bars(axes: Axes, labels: Sequence[str], groups: dict[str, Sequence[ArrayLike
         )
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.5, len(labels) - 0.5)
-
-
-def statements(axes: Axes, found: Sequence[Statement]) -> None:
-    """Every statement's values by seed, mean and interval, in units of its margin."""
-    for place, statement in enumerate(found):
-        unit = abs(statement.margin) or 1.0
-        color = COLORS[5] if statement.kind == CONTROL else COLORS[0]
-        values = np.asarray(statement.values) / unit
-        axes.plot(values, [place + 0.22] * len(values), "|", color=color, alpha=0.5, markersize=5)
-        spread = [
-            [(statement.mean - statement.low) / unit],
-            [(statement.high - statement.mean) / unit],
-        ]
-        axes.errorbar(
-            [statement.mean / unit], [place], xerr=spread, fmt="o", color=color, capsize=3
-        )
-    axes.axvline(1.0, color=MARGIN_COLOR, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(found)), [statement.text for statement in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set_xlabel("effect / margin")
 
 
 def labelled(axes: Axes, title: str, x: str, y: str, *, legend: bool = True) -> None:

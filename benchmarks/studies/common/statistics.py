@@ -11,7 +11,9 @@ from scipy import stats
 
 Values = NDArray[np.float64]
 CONFIDENCE, POWER = 0.95, 0.8
-CLAIM, INSTEAD, CONTROL = "claim", "instead", "control"
+CLAIM, INSTEAD = "claim", "instead"  # that the mean is above a margin
+CONTROL, AGREEMENT = "control", "agreement"  # that it is within a margin around 0
+TWO_SIDED = (CONTROL, AGREEMENT)
 CONFIRMED, PARTLY, REFUTED = "confirmed", "partly confirmed", "refuted"
 UNDECIDED = "undecided"
 
@@ -20,8 +22,9 @@ UNDECIDED = "undecided"
 class Statement:
     """What a study says of one number, measured once for each seed.
 
-    A claim, or what holds instead of one, says that the mean is above ``margin``; a control says
-    that it is within +- ``margin``. Either holds when the whole interval says so.
+    A claim, or what holds instead of one, says that the mean is above ``margin``; a control, or the
+    agreement of a prediction with a measurement, that it is within +- ``margin``. Any of them holds
+    when the whole interval says so.
     """
 
     kind: str
@@ -36,14 +39,14 @@ class Statement:
 
     @property
     def holds(self) -> bool:
-        if self.kind == CONTROL:
+        if self.kind in TWO_SIDED:
             return -self.margin <= self.low and self.high <= self.margin
         return self.low > self.margin
 
     @property
     def fails(self) -> bool:
         """The interval says the contrary: this is more than that it does not hold."""
-        if self.kind == CONTROL:
+        if self.kind in TWO_SIDED:
             return self.low > self.margin or self.high < -self.margin
         return self.high < self.margin
 
@@ -64,6 +67,11 @@ def instead(text: str, values: ArrayLike, *, than: float, unit: str) -> Statemen
 def absent(text: str, values: ArrayLike, *, within: float, unit: str) -> Statement:
     """The control, in which the same number must be 0 but for a margin."""
     return _statement(CONTROL, text, values, within, unit)
+
+
+def agrees(text: str, values: ArrayLike, *, within: float, unit: str) -> Statement:
+    """That what is measured is what was predicted: their difference is 0 but for a margin."""
+    return _statement(AGREEMENT, text, values, within, unit)
 
 
 def _statement(kind: str, text: str, values: ArrayLike, margin: float, unit: str) -> Statement:
@@ -101,7 +109,7 @@ def _quantile(probability: float, count: int) -> float:
 def verdict(statements: Sequence[Statement]) -> str:
     """What the statements say together.
 
-    confirmed           every claim and every control holds
+    confirmed           every claim holds, and all else that is stated
     refuted             no claim holds, and the intervals say the contrary of each
     partly confirmed    of some claims one, of others the other
     undecided           an interval contains its margin, or a control does not hold
