@@ -48,12 +48,10 @@ def run(options: argparse.Namespace, places: Places) -> list[str]:
     unfinished, problems = Unfinished(places), []
     quick = QUICK_SEEDS if options.quick else None
     studies = {name: Study(name) for name in options.only}
-    seeds = {name: study.seeds(quick) for name, study in studies.items()}
     tasks = [
-        Task(name, tuple(seeds[name]), options.device)
-        for name, study in studies.items()
-        if not unfinished.has(study, seeds[name])
+        Task(name, tuple(study.seeds(quick)), options.device) for name, study in studies.items()
     ]
+    tasks = [task for task in tasks if not unfinished.has(studies[task.name], task)]
     progress = tqdm(
         total=len(studies), initial=len(studies) - len(tasks), unit="study", desc="studies"
     )
@@ -61,23 +59,22 @@ def run(options: argparse.Namespace, places: Places) -> list[str]:
         for task, done in run_all(tasks, options.jobs):
             if isinstance(done, Done):
                 problems += _publish(studies[task.name], done, places, options.quick)
-                unfinished.note(studies[task.name], task.seeds)
+                unfinished.note(studies[task.name], task)
             else:
                 problems.append(f"{task.name}: {type(done).__name__}: {done}")
             progress.update()
     if not problems:
-        unfinished.end()
+        unfinished.end(options.only)
     _tell(places, options.only)
     return problems
 
 
 def _publish(study: Study, done: Done, places: Places, quick: bool) -> list[str]:
     """Write the result at once; returns what is wrong with it."""
-    seeds = done.task.seeds
-    record = records.record(study, done.result, done.statements, seeds, done.seconds)
+    record = records.record(study, done)
     result_files.write(record, records.path(places, study.name))
     undecided = record["verdict"] == UNDECIDED and not quick
-    return [f"{study.name}: undecided after {len(seeds)} seeds"] if undecided else []
+    return [f"{study.name}: undecided after {len(done.task.seeds)} seeds"] if undecided else []
 
 
 def _tell(places: Places, names: Sequence[str]) -> None:

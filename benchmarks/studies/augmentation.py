@@ -8,7 +8,7 @@ it grows as eta_t falls, so that the effect of a step is meant to stay the same:
 Claims: with the same mean of alpha_t, and also with the best mean for each, the coupled strength
 has the lower test loss at the end. The task is to learn 300 digits, half of them with a random
 label, with AdamW and a cosine to 10% of the peak. The best means were searched on other seeds: 0.06
-constant and 0.02 coupled. The data code reads the Schedule at `opt.known_step`.
+constant and 0.03 coupled. The data code reads the Schedule at `opt.known_step`.
 
 Control: if eta_t falls by a tenth only, the two strengths are almost the same, and so must be the
 losses.
@@ -47,10 +47,11 @@ FEW, NOISE = 300, 0.5  # samples, and the share of random labels
 ARMS = ("constant", "coupled")
 MEANS = {  # of alpha_t in each arm
     "same mean": {"constant": 0.06, "coupled": 0.06},
-    "best of each": {"constant": 0.06, "coupled": 0.02},
+    "best of each": {"constant": 0.06, "coupled": 0.03},
     "control": {"constant": 0.06, "coupled": 0.06},
 }
 ENDS = {"same mean": 0.1 * PEAK, "best of each": 0.1 * PEAK, "control": 0.9 * PEAK}
+MARGINS = {"same mean": 0.05, "best of each": 0.02}
 
 
 def recipe(params, peak, end, total_steps, mean):
@@ -115,15 +116,14 @@ def samples(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def check(result: Result) -> list[Statement]:
     constant, coupled = measured(result, *ARMS)
     saved = {name: constant[name] - coupled[name] for name in MEANS}
-    return [
-        larger("same mean: lower with coupled", saved["same mean"], than=0.05, unit="nats"),
-        larger("best of each: lower with coupled", saved["best of each"], than=0.02, unit="nats"),
-        instead("same mean: lower with constant", -saved["same mean"], than=0.05, unit="nats"),
-        instead(
-            "best of each: lower with constant", -saved["best of each"], than=0.02, unit="nats"
-        ),
-        absent("lr falls by a tenth only", saved["control"], within=0.04, unit="nats"),
-    ]
+    statements = []
+    for name, margin in MARGINS.items():
+        statements += [
+            larger(f"{name}: lower with coupled", saved[name], than=margin, unit="nats"),
+            instead(f"{name}: lower with constant", -saved[name], than=margin, unit="nats"),
+        ]
+    control = absent("lr falls by a tenth only", saved["control"], within=0.04, unit="nats")
+    return [*statements, control]
 
 
 def main_panel(axes: Axes, result: Result) -> None:

@@ -58,10 +58,10 @@ def test_an_effect_of_the_smallest_size_is_seen_in_eight_of_ten_runs(rng, count)
     fixed = np.resize([1.0, -1.0], count) if count % 2 == 0 else np.array([1.0, -1.0] * 2 + [0.0])
     fixed = fixed / fixed.std(ddof=1) * spread
     smallest = larger("known", fixed, than=margin, unit="1").smallest
-    samples = rng.numpy.normal(margin + smallest, spread, size=(trials, count))
+    samples = rng.numpy.normal(smallest, spread, size=(trials, count))
     seen = np.mean([larger("drawn", row, than=margin, unit="1").holds for row in samples])
     exact = 1.0 - stats.nct.cdf(
-        stats.t.ppf(0.975, count - 1), count - 1, smallest / spread * math.sqrt(count)
+        stats.t.ppf(0.975, count - 1), count - 1, (smallest - margin) / spread * math.sqrt(count)
     )
     assert abs(seen - exact) < 5.0 * math.sqrt(0.25 / trials)
     assert 0.75 < exact < 0.87
@@ -97,5 +97,15 @@ def test_what_has_no_interval_is_refused(values):
 
 def test_equal_values_have_an_interval_of_no_width():
     found = larger("exact", [3.0, 3.0, 3.0], than=2.0, unit="1")
-    assert (found.low, found.high, found.smallest) == (3.0, 3.0, 0.0)
+    assert (found.low, found.high, found.smallest) == (3.0, 3.0, 2.0)
     assert found.holds
+
+
+@pytest.mark.parametrize("margin", [-1.0, math.nan, math.inf])
+def test_a_margin_that_decides_nothing_is_refused(margin):
+    with pytest.raises(ValueError, match="margin of 'a claim': must be finite and not negative"):
+        larger("a claim", [1.0, 2.0], than=margin, unit="1")
+    with pytest.raises(ValueError, match="margin of 'a control'"):
+        absent("a control", [1.0, 2.0], within=margin, unit="1")
+    with pytest.raises(ValueError, match="margin of 'a control'"):
+        absent("a control", [1.0, 2.0], within=0.0, unit="1")

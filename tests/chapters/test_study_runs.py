@@ -1,6 +1,8 @@
 """Studies run from end to end: the quick ones here, and what the command makes of them."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +12,12 @@ from lib.benchmarks import BENCHMARKS  # noqa: F401  (puts the studies on the pa
 from studies import __main__ as command
 from studies.common import records
 from studies.common.records import Unfinished
-from studies.common.running import Done, Task, run_all
+from studies.common.running import Done, Task, run_all, run_one
 from studies.common.statistics import CONFIRMED, verdict
 from studies.common.study import Study
 
 SEEDS = 5
-FAST = ("clipping", "momentum_roots", "second_moment", "warmup_by_optimizer")
+FAST = ("clipping", "momentum_roots", "warmup_by_optimizer")
 FASTEST = "momentum_roots"
 
 
@@ -72,11 +74,31 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 def test_a_changed_study_or_another_number_of_seeds_is_run_again(tmp_path, monkeypatch):
     study, places = Study(FASTEST), records.below(tmp_path)
-    Unfinished(places).note(study, [0, 1])
-    assert Unfinished(places).has(study, [0, 1])
-    assert not Unfinished(places).has(study, [0, 1, 2])
+    task = Task(FASTEST, (0, 1), "cpu")
+    Unfinished(places).note(study, task)
+    assert Unfinished(places).has(study, task)
+    assert not Unfinished(places).has(study, replace(task, seeds=(0, 1, 2)))
+    assert not Unfinished(places).has(study, replace(task, device="cuda"))
     monkeypatch.setattr(Study, "fingerprint", lambda self: "changed")
-    assert not Unfinished(places).has(study, [0, 1])
+    assert not Unfinished(places).has(study, task)
+
+
+def test_a_run_of_one_study_keeps_what_a_cut_off_run_has_done(tmp_path):
+    places = records.below(tmp_path)
+    for name in (FASTEST, "clipping"):
+        Unfinished(places).note(Study(name), Task(name, (0, 1), "cpu"))
+    Unfinished(places).end([FASTEST])
+    assert not Unfinished(places).has(Study(FASTEST), Task(FASTEST, (0, 1), "cpu"))
+    assert Unfinished(places).has(Study("clipping"), Task("clipping", (0, 1), "cpu"))
+    Unfinished(places).end(["clipping"])
+    assert not places.unfinished.exists()
+
+
+def test_numbers_that_are_not_finite_are_an_error(monkeypatch):
+    module = Study(FASTEST).module
+    monkeypatch.setattr(module, "run", lambda seeds, device: {"arms": {}, "curve": [math.nan]})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run_one(Task(FASTEST, (0, 1), "cpu"))
 
 
 def test_a_study_that_raises_stops_no_other_and_fails_the_run(tmp_path, monkeypatch, capsys):

@@ -19,8 +19,9 @@ Both arms of a study have the same initial weights, batches and number of steps 
 are means of the differences by seed with their {CONFIDENCE:.0%} intervals (Student's t). A claim
 holds if its whole interval is above the margin; a control, and the agreement of a prediction with a
 measurement, if its whole interval is between minus and plus the margin. The smallest effect is the
-one that these seeds show with a probability of {POWER:.0%}. The check of every confirmed study
-fails if its two arms are swapped: `make test` shows it for all.
+mean that is seen to be above the margin (of a control: to differ from 0) with a probability of
+{POWER:.0%}, given the spread between these seeds. The check of every confirmed study fails if its
+two arms are swapped: `make test` shows it for all.
 """
 HEAD = "| | effect | 95% interval | margin | smallest effect | holds |\n|---|---|---|---|---|---|"
 LABELS = {CLAIM: "", INSTEAD: "*instead:* ", CONTROL: "*control:* ", AGREEMENT: "*agreement:* "}
@@ -119,9 +120,15 @@ def _row(statement: Statement) -> str:
         f"{_number(statement.low)} to {_number(statement.high)}",
         f"{sign}{_number(statement.margin)}",
         _number(statement.smallest),
-        "yes" if statement.holds else "no",
+        _holds(statement),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _holds(statement: Statement) -> str:
+    """Of what fails, an effect that is there but small is told apart from none."""
+    small = statement.kind not in TWO_SIDED and 0.0 < statement.low <= statement.margin
+    return "yes" if statement.holds else "no: smaller" if small else "no"
 
 
 def _number(value: float) -> str:

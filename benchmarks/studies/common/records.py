@@ -9,9 +9,9 @@ from typing import Any
 import machine
 import result_files
 
-from .running import THREADS
-from .statistics import Statement, verdict
-from .study import FOLDER, NAMES, Result, Study
+from .running import THREADS, Done, Task
+from .statistics import verdict
+from .study import FOLDER, NAMES, Study
 
 ROOT = FOLDER.parents[1]
 Record = dict[str, Any]
@@ -39,9 +39,7 @@ def below(folder: Path) -> Places:
     return Places(folder / "results", folder / "studies.md", folder / "studies")
 
 
-def record(
-    study: Study, result: Result, found: Sequence[Statement], seeds: Sequence[int], seconds: float
-) -> Record:
+def record(study: Study, done: Done) -> Record:
     """What a result file contains: the numbers, what they say, and where they are from."""
     return {
         **result_files.head(),
@@ -51,13 +49,14 @@ def record(
         "subject": study.subject,
         "claim": study.claim,
         "problem": study.module.PROBLEM,
-        "verdict": verdict(found),
-        "statements": [statement.plain() for statement in found],
-        "seeds": list(seeds),
-        "cpu_seconds": round(seconds, 1),
+        "verdict": verdict(done.statements),
+        "statements": [statement.plain() for statement in done.statements],
+        "seeds": list(done.task.seeds),
+        "device": done.task.device,
+        "cpu_seconds": round(done.seconds, 1),
         "machine": {**machine.describe(), "threads": THREADS},
         "versions": machine.versions(),
-        "result": result,
+        "result": done.result,
     }
 
 
@@ -84,17 +83,22 @@ class Unfinished:
         if self._path.exists():
             self._done = json.loads(self._path.read_text(encoding="utf-8"))
 
-    def has(self, study: Study, seeds: Sequence[int]) -> bool:
+    def has(self, study: Study, task: Task) -> bool:
         """A study that was changed since then, or lrfused, is done again."""
-        return self._done.get(study.name) == _key(study, seeds)
+        return self._done.get(study.name) == _key(study, task)
 
-    def note(self, study: Study, seeds: Sequence[int]) -> None:
-        self._done[study.name] = _key(study, seeds)
+    def note(self, study: Study, task: Task) -> None:
+        self._done[study.name] = _key(study, task)
         result_files.write(self._done, self._path)
 
-    def end(self) -> None:
-        self._path.unlink(missing_ok=True)
+    def end(self, names: Sequence[str]) -> None:
+        """A run over these has finished; what another one has done of others is kept."""
+        self._done = {name: key for name, key in self._done.items() if name not in names}
+        if self._done:
+            result_files.write(self._done, self._path)
+        else:
+            self._path.unlink(missing_ok=True)
 
 
-def _key(study: Study, seeds: Sequence[int]) -> str:
-    return f"{len(seeds)} seeds, {study.fingerprint()}"
+def _key(study: Study, task: Task) -> str:
+    return f"{len(task.seeds)} seeds on {task.device}, {study.fingerprint()}"

@@ -1,5 +1,6 @@
 """Runs studies in processes of their own, one thread each."""
 
+import json
 import multiprocessing
 import resource
 from collections.abc import Iterator, Sequence
@@ -30,10 +31,16 @@ class Done:
 
 
 def run_one(task: Task) -> Done:
-    """A study, measured and checked, in this process."""
+    """A study, measured and checked, in this process.
+
+    Raises:
+        ValueError: the result is not plain finite numbers, as after a divergence that a study
+            did not expect.
+    """
     before = _cpu_seconds()
     study = Study(task.name)
     result = study.module.run(list(task.seeds), torch.device(task.device))
+    json.dumps(result, allow_nan=False)
     return Done(task, result, study.check(result), _cpu_seconds() - before)
 
 

@@ -35,7 +35,7 @@ class Statement:
     mean: float
     low: float
     high: float
-    smallest: float  # the smallest effect that these seeds show with a probability of POWER
+    smallest: float  # what the mean has to be to be seen above the margin, or 0, in POWER of runs
 
     @property
     def holds(self) -> bool:
@@ -75,11 +75,15 @@ def agrees(text: str, values: ArrayLike, *, within: float, unit: str) -> Stateme
 
 
 def _statement(kind: str, text: str, values: ArrayLike, margin: float, unit: str) -> Statement:
+    two_sided = kind in TWO_SIDED
+    if not (0.0 < margin < math.inf or (margin == 0.0 and not two_sided)):
+        raise ValueError(f"margin of {text!r}: must be finite and not negative, got {margin}")
     found = np.asarray(values, dtype=np.float64)
     if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
         raise ValueError(f"values of {text!r}: must be 2 or more finite numbers, got {found}")
     mean, half = interval(found)
-    smallest = half * (1.0 + _quantile(POWER, len(found)) / _quantile(_upper(), len(found)))
+    beyond = half * (1.0 + _quantile(POWER, len(found)) / _quantile(_upper(), len(found)))
+    smallest = beyond if two_sided else margin + beyond
     return Statement(
         kind, text, unit, margin, found.tolist(), mean, mean - half, mean + half, smallest
     )

@@ -4,12 +4,14 @@ import hashlib
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 
 from .statistics import Statement, Values
 
@@ -105,8 +107,10 @@ class Study:
 
     def fingerprint(self) -> str:
         """Changes with every file that the result depends on."""
-        files = [*FOLDER.glob("common/*.py"), *PACKAGE.rglob("*.py"), *PACKAGE.glob("*.so")]
-        return _digest(file.read_bytes() for file in sorted([self.file, *files]))
+        files = [*FOLDER.glob("common/*.py"), *FOLDER.parent.glob("demo_*.py")]
+        files += [*PACKAGE.rglob("*.py"), *PACKAGE.glob("*.so")]
+        versions = f"{torch.__version__} {sys.version}".encode()
+        return _digest([versions, *(f.read_bytes() for f in sorted([self.file, *files]))])
 
     def drawing(self, result: Result) -> str:
         """Ties a picture to the numbers that it shows and the code that drew it."""

@@ -22,7 +22,7 @@ def train(
     """``steps`` updates; returns the loss before each.
 
     A loss above the ceiling, or nan, ends the training: it has diverged, and all later losses count
-    as the ceiling.
+    as the ceiling, without a call of ``after``.
 
     Args:
         loss_of: the loss at a step, with a graph.
