@@ -25,7 +25,7 @@ from torch.nn import functional
 import lrfused
 from lrfused import analysis, schedules
 
-from .common import data, models, plotting
+from .common import data, plotting
 from .common.statistics import Statement, absent, larger
 from .common.study import Result, collect, measured
 from .common.training import batches, places, thinned
@@ -106,17 +106,6 @@ def trained(arm: str, stable: float, seed: int, device: torch.device) -> list[fl
 def training_data(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     samples = data.digits()
     return samples.x.to(device), samples.y.to(device)
-
-
-def network(seed: int) -> torch.nn.Sequential:
-    torch.manual_seed(seed)
-    model = models.mlp([64, 48, 48, 10])
-    for layer in model[::2]:
-        torch.nn.init.kaiming_normal_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            layer.weight *= GAIN
-    return model
 
 
 def check(result: Result) -> list[Statement]:

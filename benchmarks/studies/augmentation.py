@@ -25,7 +25,6 @@ when the steps are too small to unlearn them and the inputs are further from tho
 
 import math
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,7 +37,7 @@ from lrfused import schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, train
+from .common.training import batches, every, train
 
 PROBLEM, SEEDS = 3142969, 12
 SWAPPED = ("constant", "coupled")
@@ -69,7 +68,7 @@ def run(seeds: list[int], device: torch.device) -> Result:
             for arm, mean in means.items():
                 losses = test_losses(arm, mean, ENDS[name], seed, device)
                 row[arm][name] = sum(losses[-LAST:]) / LAST
-                curves[name][arm].append([round(loss, 4) for loss in losses])
+                curves[name][arm].append(losses)
         rows.append(row)
     places = list(range(EVERY, STEPS + 1, EVERY))
     return {"arms": collect(rows), "places": places, "curves": curves}
@@ -78,7 +77,7 @@ def run(seeds: list[int], device: torch.device) -> Result:
 def test_losses(arm: str, mean: float, end: float, seed: int, device: torch.device) -> list[float]:
     """The test loss after every EVERY steps of a training."""
     generator = torch.Generator().manual_seed(seed)
-    x, y = samples(generator)
+    x, y, _ = data.mislabelled(FEW, NOISE, generator)
     test_x, test_y = data.digits().test_x.to(device), data.digits().test_y.to(device)
     torch.manual_seed(seed)
     model = models.mlp([64, 64, 10]).to(device)
@@ -86,7 +85,7 @@ def test_losses(arm: str, mean: float, end: float, seed: int, device: torch.devi
     if arm == "constant":
         strength = schedules.constant(mean)
     order = batches(len(x), BATCH, STEPS, seed)
-    losses: list[float] = []
+    losses, after = every(EVERY, lambda: functional.cross_entropy(model(test_x), test_y).item())
 
     def loss(step: int) -> Tensor:
         chosen = x[order[step]]
@@ -95,22 +94,8 @@ def test_losses(arm: str, mean: float, end: float, seed: int, device: torch.devi
             model((chosen + noise).to(device)), y[order[step]].to(device)
         )
 
-    @torch.no_grad()
-    def evaluate(step: int) -> None:
-        if (step + 1) % EVERY == 0:
-            losses.append(functional.cross_entropy(model(test_x), test_y).item())
-
-    train(opt, loss, STEPS, after=evaluate)
+    train(opt, loss, STEPS, after=after)
     return losses
-
-
-def samples(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A few digits, of which some have a random label."""
-    x, y = data.digits().x, data.digits().y
-    chosen = torch.randperm(len(x), generator=generator)[:FEW]
-    wrong = torch.rand(FEW, generator=generator) < NOISE
-    random = torch.randint(10, (FEW,), generator=generator)
-    return x[chosen], torch.where(wrong, random, y[chosen])
 
 
 def check(result: Result) -> list[Statement]:
@@ -134,10 +119,7 @@ def main_panel(axes: Axes, result: Result) -> None:
 
 
 def saved_panel(axes: Axes, result: Result) -> None:
-    for number, (name, losses) in enumerate(result["curves"].items(), start=2):
-        saved = np.subtract(losses["constant"], losses["coupled"])
-        plotting.curve(axes, result["places"], saved, name, number)
-    axes.axhline(0.0, color="gray", linestyle=":")
+    plotting.differences(axes, result["places"], result["curves"], ARMS)
     plotting.labelled(
         axes, "by how much coupled is better", "step", "test loss, constant - coupled (nats)"
     )

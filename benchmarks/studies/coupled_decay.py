@@ -23,7 +23,6 @@ coupled lambda_t grows to 20 times its first value and shrinks what was learned.
 a stronger decay would, and a constant lambda of the right size helps more.
 """
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +35,7 @@ from lrfused import schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, train
+from .common.training import batches, every, train
 
 PROBLEM, SEEDS = 3141427, 12
 SWAPPED = ("constant", "coupled")
@@ -66,7 +65,7 @@ def run(seeds: list[int], device: torch.device) -> Result:
                 losses = test_losses(arm, decay, name == "control", seed, device)
                 row[arm][name] = losses[-1]
                 if name != "control":
-                    curves[name][arm].append([round(loss, 4) for loss in losses])
+                    curves[name][arm].append(losses)
         rows.append(row)
     places = list(range(EVERY, STEPS + 1, EVERY))
     return {"arms": collect(rows), "places": places, "curves": curves}
@@ -81,32 +80,22 @@ def test_losses(
     torch.manual_seed(seed)
     model = models.mlp([64, 64, 10]).to(device)
     order = batches(len(x), BATCH, STEPS, seed).to(device)
-    losses: list[float] = []
-
-    @torch.no_grad()
-    def evaluate(step: int) -> None:
-        if (step + 1) % EVERY == 0:
-            losses.append(functional.cross_entropy(model(test_x), test_y).item())
-
+    losses, after = every(EVERY, lambda: functional.cross_entropy(model(test_x), test_y).item())
     train(
         optimizer(arm, decay, model),
         lambda step: functional.cross_entropy(model(x[order[step]]), y[order[step]]),
         STEPS,
-        after=evaluate,
+        after=after,
     )
     return losses
 
 
 def samples(clean: bool, seed: int) -> tuple[Tensor, Tensor]:
     """All digits, or a few of which some have a random label."""
-    x, y = data.digits().x, data.digits().y
     if clean:
-        return x, y
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(x), generator=generator)[:FEW]
-    wrong = torch.rand(FEW, generator=generator) < NOISE
-    random = torch.randint(10, (FEW,), generator=generator)
-    return x[chosen], torch.where(wrong, random, y[chosen])
+        return data.digits().x, data.digits().y
+    x, y, _ = data.mislabelled(FEW, NOISE, torch.Generator().manual_seed(seed))
+    return x, y
 
 
 def optimizer(arm: str, decay: float, model: torch.nn.Module) -> lrfused.AdamW:
@@ -135,10 +124,8 @@ def main_panel(axes: Axes, result: Result) -> None:
 
 
 def saved_panel(axes: Axes, result: Result) -> None:
-    for number, (name, losses) in enumerate(result["curves"].items(), start=2):
-        saved = np.subtract(losses["constant"], losses["coupled"])
-        plotting.curve(axes, result["places"], saved, f"lambda: {name}", number)
-    axes.axhline(0.0, color="gray", linestyle=":")
+    curves = {f"lambda: {name}": by_arm for name, by_arm in result["curves"].items()}
+    plotting.differences(axes, result["places"], curves, ARMS)
     plotting.labelled(
         axes, "by how much coupled is better", "step", "test loss, constant - coupled (nats)"
     )

@@ -47,7 +47,6 @@ RULES = {  # of the learning rate and of the warmup
     LONG: ("linear", "linear"),
 }
 CHANCE = math.log(10)  # the loss of a network that has died; larger ones count as this
-NUMBERS = (0, 1, 2, 4)  # of the arms' colours
 
 
 def recipe(params, lr, warmup_steps, batch, base, rule, warmup_rule):
@@ -73,7 +72,8 @@ def trained(arm: str, factor: int, updates: int, seed: int, device: torch.device
     """The loss of the batch before each update, at most that of chance."""
     samples, size = data.digits(), factor * BASE
     x, y = samples.x.to(device), samples.y.to(device)
-    model = network(seed).to(device)
+    torch.manual_seed(seed)
+    model = models.mlp([64, 48, 48, 10], gain=GAIN).to(device)
     scaled = (size, BASE, *RULES[arm]) if RULES[arm] else (BASE, BASE, "linear", "samples")
     opt = recipe(model.parameters(), LR, WARMUP_STEPS, *scaled)
     indices = batches(len(x), size, updates, seed).to(device)
@@ -89,17 +89,6 @@ def last_quarter(losses: list[float]) -> float:
     return float(f"{sum(last) / len(last):.6g}")
 
 
-def network(seed: int) -> torch.nn.Sequential:
-    torch.manual_seed(seed)
-    model = models.mlp([64, 48, 48, 10])
-    for layer in model[::2]:
-        torch.nn.init.kaiming_normal_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            layer.weight *= GAIN
-    return model
-
-
 def check(result: Result) -> list[Statement]:
     none, root, short, long = measured(result, NONE, ROOT, SHORT, LONG)
     return [
@@ -113,11 +102,11 @@ def check(result: Result) -> list[Statement]:
 def main_panel(axes: Axes, result: Result) -> None:
     (base,) = measured(result, "base")
     level = [[math.log10(loss)] * 2 for loss in base["1"]]
-    plotting.curve(axes, [0, 1], level, "B0, as many samples", 3, linestyle="--")
+    plotting.curve(axes, [0, 1], level, "B0, as many samples", 4, linestyle="--")
     for place, arm in enumerate(RULES):
         (found,) = measured(result, arm)
         logarithms = [np.log10(found[str(factor)]) for factor in UPDATES]
-        plotting.curve(axes, [1, 2, 3], np.transpose(logarithms), arm, NUMBERS[place], marker="o")
+        plotting.curve(axes, [1, 2, 3], np.transpose(logarithms), arm, place, marker="o")
     axes.axhline(math.log10(CHANCE), color="black", linestyle=":", label="chance")
     axes.set_xticks(range(4), [str(factor * BASE) for factor in (1, *UPDATES)])
     plotting.labelled(axes, "loss at the end", "samples in a batch", "log10 of the loss in nats")
@@ -125,7 +114,7 @@ def main_panel(axes: Axes, result: Result) -> None:
 
 def losses_panel(axes: Axes, result: Result) -> None:
     for place, (arm, losses) in enumerate(result["curves"].items()):
-        plotting.curve(axes, result["places"], losses, arm, NUMBERS[place])
+        plotting.curve(axes, result["places"], losses, arm, place)
     axes.set_ylim(bottom=0.0)
     plotting.labelled(
         axes, f"batches of {64 * BASE}", "update", "loss of the batch (nats)", legend=False

@@ -68,12 +68,9 @@ class Task:
     """Digits of which some have a random label: `wrong` says which labels are."""
 
     def __init__(self, noise: float, seed: int, device: torch.device):
-        digits, generator = data.digits(), torch.Generator().manual_seed(seed)
-        right = digits.y[:SAMPLES]
-        random = torch.randint(10, right.shape, generator=generator)
-        y = torch.where(torch.rand(right.shape, generator=generator) < noise, random, right)
-        self.x, self.y = digits.x[:SAMPLES].to(device), y.to(device)
-        self.wrong = (y != right).to(device)
+        generator, digits = torch.Generator().manual_seed(seed), data.digits()
+        noisy = data.mislabelled(SAMPLES, noise, generator)
+        self.x, self.y, self.wrong = (values.to(device) for values in noisy)
         self.test_x, self.test_y = digits.test_x.to(device), digits.test_y.to(device)
 
 
@@ -100,14 +97,14 @@ def training(arm: str, task: Task, seed: int) -> tuple[list[float], dict[str, li
     return accuracies, by_label
 
 
-def shuffled(logits: Tensor, targets: Tensor) -> Tensor:
+def shuffled_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """The loss with the same weights, dealt to the samples at random."""
     weights = losses.margin_weights(logits, targets, temperature=1.0, floor=0.1)
     order = torch.randperm(len(targets)).to(targets.device)
     return (weights[order] * functional.cross_entropy(logits, targets, reduction="none")).mean()
 
 
-LOSSES = {"equal": functional.cross_entropy, "margin": recipe, "shuffled": shuffled}
+LOSSES = {"equal": functional.cross_entropy, "margin": recipe, "shuffled": shuffled_loss}
 
 
 @torch.no_grad()
@@ -141,6 +138,7 @@ def weights_panel(axes: Axes, result: Result) -> None:
     for number, (label, means) in enumerate(result["weights"].items(), start=3):
         plotting.curve(axes, result["places"], means, f"label is {label}", number)
     axes.axhline(1.0, color="gray", linestyle=":")
+    axes.set_ylim(0.0, 2.2)
     plotting.labelled(axes, "weights from the margin", "step", "mean weight of the samples")
 
 

@@ -19,7 +19,7 @@ much its updates vary, compared with a constant one.
 What holds: at 0.003 the claim, at 0.3 the contrary. The loss sees only directions, so that its
 gradient by an output h has the factor 1 / (tau_t |h|), and is perpendicular to h. Large updates
 therefore make outputs longer, by several octaves at 0.3, and |h| grows in place of a learning rate
-that falls. One that falls as well is too much: updates shrink. Between them, at 0.1, the seed decides.
+that falls. If that falls as well, updates shrink. Between them, at 0.1, it depends on the seed.
 """
 
 import math

@@ -26,6 +26,16 @@ def digits() -> Samples:
     return _split(torch.from_numpy(found.data).float() / 16.0, torch.from_numpy(found.target))
 
 
+def mislabelled(count: int, share: float, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """A few digits: x, labels of which a share was drawn at random, and which of these are wrong."""
+    samples = digits()
+    chosen = torch.randperm(len(samples.x), generator=generator)[:count]
+    is_random = torch.rand(count, generator=generator) < share
+    drawn = torch.randint(10, (count,), generator=generator)
+    y = torch.where(is_random, drawn, samples.y[chosen])
+    return samples.x[chosen], y, y != samples.y[chosen]
+
+
 @cache
 def table(name: str) -> Samples:
     """A table of scikit-learn (wine, breast_cancer, diabetes, iris), each column standardised."""

@@ -56,6 +56,16 @@ def curve(
     axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.22, linewidth=0)
 
 
+def differences(
+    axes: Axes, x: Sequence[float], curves: dict[str, dict[str, ArrayLike]], arms: tuple[str, str]
+) -> None:
+    """The first arm's curve less the second's, paired by seed, for each pair of curves."""
+    for number, (name, by_arm) in enumerate(curves.items(), start=2):
+        first, second = (np.asarray(by_arm[arm], dtype=np.float64) for arm in arms)
+        curve(axes, x, first - second, name, number)
+    axes.axhline(0.0, color="gray", linestyle=":")
+
+
 def bars(axes: Axes, labels: Sequence[str], groups: dict[str, Sequence[ArrayLike]]) -> None:
     """A dot with its 95% interval for every label (along x) and every group (by colour)."""
     offsets = np.linspace(-0.14, 0.14, len(groups)) if len(groups) > 1 else [0.0]

@@ -43,6 +43,18 @@ def train(
     return losses
 
 
+def every(steps: int, measure: Callable[[], float]) -> tuple[list[float], Callable[[int], None]]:
+    """A list, and what fills it after every so many steps if it is given to `train`."""
+    found: list[float] = []
+
+    @torch.no_grad()
+    def after(step: int) -> None:
+        if (step + 1) % steps == 0:
+            found.append(float(f"{measure():.6g}"))
+
+    return found, after
+
+
 def batches(count: int, size: int, steps: int, seed: int) -> Tensor:
     """Indices of random batches, steps x size: a pure function of the arguments."""
     generator = torch.Generator().manual_seed(seed)
