@@ -108,6 +108,11 @@ def training_data(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return samples.x.to(device), samples.y.to(device)
 
 
+def network(seed: int) -> torch.nn.Sequential:
+    torch.manual_seed(seed)
+    return models.mlp([64, 48, 48, 10], gain=GAIN)
+
+
 def check(result: Result) -> list[Statement]:
     loss = {arm: measured(result, arm)[0]["loss"] for arm in result["arms"]}
     smaller, adam = loss[SMALLER], loss[ADAM_SUM] - loss[ADAM_MEAN]

@@ -14,9 +14,12 @@ the weights, updated in the optimizer's pass, have a lower error than the weight
 more of the stages before. All other numbers are those of the averages.
 
 Control: each batch has all levels, as in ordinary training. Then there are no borders, nothing is
-overwritten, and all effects must be absent. The price in stages: a somewhat higher error at low
-noise, whose stage has the lowest rate. And without stages, the error at high noise is lower still;
-but after so few updates samples are much further from the test images.
+overwritten, and all effects must be absent. Early drops cost a little here, too, but less than the
+margin.
+
+The price in stages is a somewhat higher error at low noise, whose stage has the lowest rate. And
+without stages, the error at high noise is lower still; but after so few updates samples are much
+further from the test images.
 """
 
 import math

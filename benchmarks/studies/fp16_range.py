@@ -90,14 +90,9 @@ def trained(
 
 
 def network(seed: int) -> nn.Sequential:
+    """With leaky units: plain ones have many zeros as gradients."""
     torch.manual_seed(seed)
-    model = models.mlp([64, 48, 48, 10], nn.LeakyReLU)  # plain ones have many zeros as gradients
-    for layer in model[::2]:
-        nn.init.kaiming_normal_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            layer.weight *= GAIN
-    return model.half()
+    return models.mlp([64, 48, 48, 10], nn.LeakyReLU, gain=GAIN).half()
 
 
 def sizes(found: list[dict[str, float]]) -> list[float]:

@@ -27,7 +27,7 @@ def digits() -> Samples:
 
 
 def mislabelled(count: int, share: float, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """A few digits: x, labels of which a share was drawn at random, and which of these are wrong."""
+    """A few digits: x, labels of which a share was drawn at random, and where these are wrong."""
     samples = digits()
     chosen = torch.randperm(len(samples.x), generator=generator)[:count]
     is_random = torch.rand(count, generator=generator) < share

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from .statistics import interval, intervals
 from .study import Result
 
-COLORS = ("#14375e", "#f4a259", "#5b8e7d", "#b3261e", "#8e6c8a", "#6c6c6c")
+COLORS = ("#14375e", "#f4a259", "#5b8e7d", "#4aa3df", "#8e6c8a", "#6c6c6c")
 MARGIN_COLOR = "#b3261e"
 STYLE = {
     "font.size": 9,
