@@ -25,7 +25,7 @@ from torch.nn import functional
 import lrfused
 from lrfused import analysis, schedules
 
-from .common import data, plotting
+from .common import data, models, plotting
 from .common.statistics import Statement, absent, larger
 from .common.study import Result, collect, measured
 from .common.training import batches, places, thinned
@@ -125,7 +125,7 @@ def check(result: Result) -> list[Statement]:
 
 
 def main_panel(axes: Axes, result: Result) -> None:
-    for number, (arm, losses) in zip((0, 1, 2, 4), result["curves"].items(), strict=True):
+    for number, (arm, losses) in enumerate(result["curves"].items()):
         plotting.curve(axes, result["places"], losses, arm, number)
     axes.set_ylim(0.0, 4.2)  # room for the legend
     plotting.labelled(axes, f"{COUNT} micro-batches of {MICRO}", "update", "loss (nats)")
