@@ -37,7 +37,7 @@ from lrfused import schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, every, train
+from .common.training import batches, every, stream, train
 
 PROBLEM, SEEDS = 3142969, 12
 SWAPPED = ("constant", "coupled")
@@ -76,7 +76,7 @@ def run(seeds: list[int], device: torch.device) -> Result:
 
 def test_losses(arm: str, mean: float, end: float, seed: int, device: torch.device) -> list[float]:
     """The test loss after every EVERY steps of a training."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, "labels and noise")
     x, y, _ = data.mislabelled(FEW, NOISE, generator)
     test_x, test_y = data.digits().test_x.to(device), data.digits().test_y.to(device)
     torch.manual_seed(seed)

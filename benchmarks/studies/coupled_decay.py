@@ -35,7 +35,7 @@ from lrfused import schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, every, train
+from .common.training import batches, every, stream, train
 
 PROBLEM, SEEDS = 3141427, 12
 SWAPPED = ("constant", "coupled")
@@ -94,7 +94,7 @@ def samples(clean: bool, seed: int) -> tuple[Tensor, Tensor]:
     """All digits, or a few of which some have a random label."""
     if clean:
         return data.digits().x, data.digits().y
-    x, y, _ = data.mislabelled(FEW, NOISE, torch.Generator().manual_seed(seed))
+    x, y, _ = data.mislabelled(FEW, NOISE, stream(seed, "labels"))
     return x, y
 
 

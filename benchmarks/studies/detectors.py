@@ -10,20 +10,20 @@ two-stage one learns from a few sampled cells, and classifies the few boxes that
 
 AP is the average precision at an overlap of 0.5 after the first 120 steps of SGD with momentum, on
 images of 32 x 32 pixels with two bright or dark squares in noise, and a grid of 8 x 8 cells. The
-warmup takes two thirds of them. The claim is tested at one learning rate for both, 0.03, and
-again with each detector at its own limit: the lowest of 0.03, 0.1, 0.2, 0.3 at which it fails
-without a warmup, that is 0.03 for one stage, 0.3 for two.
+warmup takes two thirds of them. The claim is tested at one learning rate for both, 0.03, and again
+with each detector at its own limit, where it no longer learns without a warmup: 0.03 for one stage,
+which still learns at 0.015, and 0.3 for two, which still learn at 0.1 (found with other seeds).
 
 Control: a one-stage detector whose background is sampled, three cells for each object, as the
 two-stage one's. At the common learning rate its gain must not differ from the two-stage detector's.
 
 What holds: the difference is there at a common learning rate, and is gone when each has its own: a
-two-stage detector at its limit gains as much. Dense background is one-sided and not averaged, so
-the first gradients of the one-stage detector are about 30 times as large, and its limit is a tenth.
-The warmup repairs what is too large a learning rate at first, whichever the architecture is.
+two-stage detector at its limit gains as much. All cells of the background pull in one direction,
+and their sum is divided by the few objects: the first gradients of the one-stage detector are about
+40 times as large, and its limit is a tenth. So a warmup repairs a learning rate that is too large
+for the beginning, and it is the scale of the loss, not the number of stages, that makes it so.
 """
 
-import itertools
 from typing import NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ import lrfused
 from lrfused import schedules
 
 from .common import plotting
-from .common.statistics import Statement, absent, instead, larger
+from .common.statistics import Statement, Values, absent, instead, larger
 from .common.study import Result, collect, measured
 from .common.training import batches, train
 
@@ -260,8 +260,8 @@ def run(seeds: list[int], device: torch.device) -> Result:
                     precisions = learned(arm, peak, steps, seed, trained, tested)
                     row[arm][f"{name}, {warmup}"] = precisions[-1]
                     curves.setdefault(f"{arm} {peak:g}, {warmup}", []).append(precisions)
-        for arm, warmup in itertools.product(("one-stage", "sampled"), WARMUPS):
-            row[arm][f"limit, {warmup}"] = row[arm][f"common, {warmup}"]  # it is at its limit
+        for warmup in WARMUPS:  # the common learning rate is this one's limit
+            row["one-stage"][f"limit, {warmup}"] = row["one-stage"][f"common, {warmup}"]
         rows.append(row)
     return {"arms": collect(rows), "curves": curves}
 
@@ -291,21 +291,20 @@ def learned(
 
 
 def check(result: Result) -> list[Statement]:
-    one, two, sampled = (
-        {
-            name: found[f"{name}, warmup"] - found[f"{name}, no warmup"]
-            for name in ("common", "limit")
-        }
-        for found in measured(result, *SWAPPED, "sampled")
-    )
+    one, two, sampled = measured(result, *SWAPPED, "sampled")
+    common = gain(two, "common")
+    apart = gain(one, "limit") - gain(two, "limit")
+    control = gain(sampled, "common") - common
     return [
-        larger("one - two, common lr", one["common"] - two["common"], than=0.2, unit="AP"),
-        larger("one - two, each at its limit", one["limit"] - two["limit"], than=0.2, unit="AP"),
-        instead("two stages gain at their limit", two["limit"], than=0.2, unit="AP"),
-        absent(
-            "sampled - two, common lr", sampled["common"] - two["common"], within=0.15, unit="AP"
-        ),
+        larger("one - two, common lr", gain(one, "common") - common, than=0.2, unit="AP"),
+        larger("one - two, each at its limit", apart, than=0.2, unit="AP"),
+        instead("two stages gain at their limit", gain(two, "limit"), than=0.2, unit="AP"),
+        absent("sampled - two, common lr", control, within=0.15, unit="AP"),
     ]
+
+
+def gain(found: dict[str, Values], name: str) -> Values:
+    return found[f"{name}, warmup"] - found[f"{name}, no warmup"]
 
 
 def main_panel(axes: Axes, result: Result) -> None:

@@ -39,7 +39,7 @@ from .common.data import digits
 from .common.models import mlp
 from .common.statistics import Statement, Values, absent, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, train
+from .common.training import batches, stream, train
 
 PROBLEM, SEEDS = 3176541, 12
 SWAPPED = ("half a stage late", "aligned")
@@ -96,7 +96,7 @@ def trained(
     stage, opt = optimizer(list(model.parameters()), arm)
     images = (2.0 * digits().x - 1.0).to(device)
     chosen = batches(len(images), BATCH, STEPS, seed).to(device)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, "noise")
     curve: list[float] = []
 
     def loss(step: int) -> Tensor:

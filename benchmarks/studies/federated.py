@@ -39,7 +39,7 @@ from .common.data import digits
 from .common.models import accuracy, mlp
 from .common.statistics import Statement, Values, absent, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, train
+from .common.training import batches, stream, train
 
 PROBLEM, SEEDS = 3176503, 12
 SWAPPED = ("own clock", "server's clock")
@@ -120,7 +120,7 @@ class Federation:
 
     def run(self) -> list[float]:
         """The server's accuracy after each round."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = stream(self.seed, "participation")
         server, found = self.weights(), []
         arriving = torch.zeros(ROUNDS + self.delay, len(server))  # sums of differences, by round
         for number in range(ROUNDS):
@@ -162,7 +162,7 @@ class Federation:
 
 def clients(seed: int) -> list[tuple[Tensor, Tensor]]:
     """Each has two of as many pieces of the digits, sorted by label, as twice the clients."""
-    data, generator = digits(), torch.Generator().manual_seed(seed)
+    data, generator = digits(), stream(seed, "clients")
     pieces = data.y.argsort(stable=True).chunk(2 * CLIENTS)
     order = torch.randperm(2 * CLIENTS, generator=generator).tolist()
     pairs = [

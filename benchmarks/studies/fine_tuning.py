@@ -33,7 +33,7 @@ from lrfused import schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, absent, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, places, thinned, train
+from .common.training import batches, places, stream, thinned, train
 
 PROBLEM, SEEDS = 3143224, 16
 SWAPPED = ("no warmup", "long warmup")
@@ -80,7 +80,7 @@ def drifted(
     bias: schedules.Schedule, warmup_steps: int, seed: int, device: torch.device
 ) -> list[float]:
     """At each step, the distance of a run with the bias, row 0, from one without it, row 1."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, "toy")
     start, pull = torch.randn(2, len(CURVATURES), generator=generator).to(device)
     noise = NOISE * torch.randn(TOY_STEPS, len(CURVATURES), generator=generator).to(device)
     biased = torch.tensor([[1.0], [0.0]], device=device) * pull / pull.norm()
@@ -120,7 +120,7 @@ def transferred(
     """Accuracy on the digits 5 to 9 after fine-tuning with a bias towards the source's answers."""
     digits, model = data.digits(), copy.deepcopy(source)
     new, tested = digits.y >= SOURCE_DIGITS, digits.test_y >= SOURCE_DIGITS
-    order = torch.randperm(int(new.sum()), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(int(new.sum()), generator=stream(seed, "images"))
     x, y = (part[new][order[:IMAGES]].to(device) for part in (digits.x, digits.y))
     with torch.no_grad():
         seen = source(x)[:, :SOURCE_DIGITS].argmax(-1)

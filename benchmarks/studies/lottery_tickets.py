@@ -37,7 +37,7 @@ from .common.data import digits
 from .common.models import accuracy, mlp
 from .common.statistics import Statement, Values, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, train
+from .common.training import batches, stream, train
 
 PROBLEM, SEEDS = 3188081, 16
 SWAPPED = ("random mask", "own ticket")
@@ -106,7 +106,7 @@ class Found:
         return self._retrained(peak, self.masks)
 
     def with_random_masks(self, peak: str) -> float:
-        generator = torch.Generator().manual_seed(self._rest[0])
+        generator = stream(self._rest[0], "random masks")
         orders = [torch.randperm(mask.numel(), generator=generator) for mask in self.masks]
         shuffled = [
             mask.flatten()[order.to(mask.device)].view_as(mask)

@@ -27,7 +27,7 @@ from lrfused import losses, schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, absent, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, train
+from .common.training import batches, stream, train
 
 PROBLEM, SEEDS = 3096909, 12
 SWAPPED = ("equal", "margin")
@@ -68,7 +68,7 @@ class Task:
     """Digits of which some have a random label: `wrong` says which labels are."""
 
     def __init__(self, noise: float, seed: int, device: torch.device):
-        generator, digits = torch.Generator().manual_seed(seed), data.digits()
+        generator, digits = stream(seed, "labels"), data.digits()
         noisy = data.mislabelled(SAMPLES, noise, generator)
         self.x, self.y, self.wrong = (values.to(device) for values in noisy)
         self.test_x, self.test_y = digits.test_x.to(device), digits.test_y.to(device)

@@ -36,7 +36,7 @@ from lrfused import schedules
 from .common import data, plotting
 from .common.statistics import Statement, Values, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, places, thinned, train
+from .common.training import batches, places, stream, thinned, train
 
 PROBLEM, SEEDS = None, 12
 SWAPPED = ("in step", "constant peaks")
@@ -105,7 +105,7 @@ def trained(
     model = DroppingGPT(Shape(len(text.vocabulary), BLOCK, width=32, layers=2)).to(device)
     opt, dropout, noise = recipe(model, lr, 1 - coupling * (1 - pace_of(lr, steps, arm)))
     starts = batches(len(text.train) - BLOCK, BATCH, steps, seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, "dropout")
     chances = torch.rand(steps, BATCH, BLOCK, generator=generator)
     others = torch.randint(len(text.vocabulary), chances.shape, generator=generator)
 

@@ -35,7 +35,7 @@ from lrfused import schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, Values, absent, agrees, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, places, thinned, train
+from .common.training import batches, places, stream, thinned, train
 
 PROBLEM, SEEDS = 3096925, 10
 SWAPPED = ("uncorrected", "corrected")
@@ -114,7 +114,7 @@ def rising(arm: str, seed: int, device: torch.device) -> Values:
 def step_errors(
     opt: lrfused.AdamW, w: torch.nn.Parameter, lr: schedules.Schedule, steps: int, seed: int
 ) -> tuple[Values, Values]:
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, "gradients")
     gradients = (1.0 + torch.randn(steps, COUNT, generator=generator)).to(w.device)
     errors, shares, before = [], [], w.detach().clone()
 

@@ -41,7 +41,7 @@ from .common.data import digits
 from .common.models import mlp
 from .common.statistics import Statement, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, places, thinned, train
+from .common.training import batches, places, stream, thinned, train
 
 PROBLEM, SEEDS = 3143315, 16
 SWAPPED = ("in step", "out of step")
@@ -100,7 +100,7 @@ def fine_tune(
     """The final loss on the test set, and the training loss at each step."""
     model = copy.deepcopy(source)
     device = next(model.parameters()).device
-    some = torch.randperm(len(digits().x), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+    some = torch.randperm(len(digits().x), generator=stream(seed, "images"))[:SAMPLES]
     x, y = mirrored(digits().x[some]).to(device), digits().y[some].to(device)
     picked = batches(SAMPLES, BATCH, STEPS, seed).to(device)
     layers = [layer for layer in reversed(model) if isinstance(layer, nn.Linear)]

@@ -38,7 +38,7 @@ from lrfused import schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import batches, places, thinned
+from .common.training import batches, places, stream, thinned
 
 PROBLEM, SEEDS = 3176530, 12
 CONSTANT, IN_STEP = "constant lr", "lr in step"
@@ -85,7 +85,7 @@ def trained(
 ) -> list[float]:
     """log2 of the size of every update."""
     x = data.digits().x
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed, "views")
     before, sizes = parameters_to_vector(model.parameters()).detach(), []
     for rows in batches(len(x), BATCH, STEPS, seed):
         first, second = (view(x[rows], generator).to(before.device) for _ in range(2))

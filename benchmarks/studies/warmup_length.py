@@ -37,7 +37,7 @@ from lrfused import analysis, schedules
 from .common import data, models, plotting
 from .common.statistics import Statement, Values, absent, instead, larger
 from .common.study import Result, collect, measured
-from .common.training import places, thinned, train
+from .common.training import places, stream, thinned, train
 
 PROBLEM, SEEDS = 3143326, 12
 SWAPPED = ("no warmup", "warmup")
@@ -61,19 +61,14 @@ class Task:
 
     def __init__(self, seed: int, device: torch.device):
         samples, self.seed, self.device = data.digits(), seed, device
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream(seed, "digits")
         rows = torch.randint(len(samples.x), (SAMPLES,), generator=generator)
         x = (samples.x - samples.x.mean()) / samples.x.std()
         self.x, self.y = x[rows].to(device), samples.y[rows].to(device)
 
     def model(self) -> nn.Module:
         torch.manual_seed(self.seed)
-        model = models.mlp((64, 32, 10))
-        for layer in model:
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-        return model.to(self.device)
+        return models.mlp((64, 32, 10), gain=1.0).to(self.device)
 
     def loss(self, model: nn.Module) -> Tensor:
         return cross_entropy(model(self.x), self.y)

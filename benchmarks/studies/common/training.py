@@ -1,6 +1,7 @@
 """The training loop of the studies, and the points of a curve that are worth keeping."""
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -57,8 +58,15 @@ def every(steps: int, measure: Callable[[], float]) -> tuple[list[float], Callab
 
 def batches(count: int, size: int, steps: int, seed: int) -> Tensor:
     """Indices of random batches, steps x size: a pure function of the arguments."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(count, (steps, size), generator=generator)
+    return torch.randint(count, (steps, size), generator=stream(seed, "batches"))
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """Random numbers that repeat no bits of another purpose, or of the initial weights.
+
+    (Of a seed's initial weights, that is, which come from ``torch.manual_seed(seed)``.)
+    """
+    return torch.Generator().manual_seed(zlib.crc32(f"{purpose} {seed}".encode()))
 
 
 def thinned(curve: Sequence[float], points: int = POINTS) -> list[float]:
