@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -11,11 +12,10 @@ from matplotlib.figure import Figure
 
 from . import plotting
 from .records import Record
-from .statistics import CONFIRMED
 from .study import Study
 
 NAME = "all"
-COLUMNS = 5
+COLUMNS, TITLE_WIDTH = 5, 34  # studies in a row; characters in a line
 SMALL = {"font.size": 6, "lines.linewidth": 0.9, "axes.titlesize": 7.5, "lines.markersize": 2}
 
 
@@ -32,20 +32,20 @@ def draw(records: dict[str, Record]) -> Figure:
     """Five in a row, without legends: they are read on the page."""
     with matplotlib.rc_context({**plotting.STYLE, **SMALL}):
         rows = max(1, math.ceil(len(records) / COLUMNS))
-        drawn = Figure(figsize=(11, 1.75 * rows), layout="constrained")
+        drawn = Figure(figsize=(11, 1.95 * rows), layout="constrained")
         FigureCanvasAgg(drawn)
-        places = drawn.subplots(rows, COLUMNS, squeeze=False).flat
+        places = list(drawn.subplots(rows, COLUMNS, squeeze=False).flat)
         for axes, (name, record) in zip(places, records.items(), strict=False):
-            Study(name).module.main_panel(axes, record["result"])
-            _shrink(axes, record)
-        for axes in list(places)[len(records) :]:
+            study = Study(name)
+            study.module.main_panel(axes, record["result"])
+            _shrink(axes, f"{study.number}. {study.subject}", record["verdict"])
+        for axes in places[len(records) :]:
             axes.set_axis_off()
     return drawn
 
 
-def _shrink(axes: Axes, record: Record) -> None:
-    mark = "" if record["verdict"] == CONFIRMED else f" ({record['verdict']})"
-    axes.set_title(f"{record['number']}. {record['subject']}{mark}", fontsize=7)
+def _shrink(axes: Axes, title: str, verdict: str) -> None:
+    axes.set_title(f"{textwrap.fill(title, TITLE_WIDTH)}\n{verdict}", fontsize=7)
     if axes.get_legend() is not None:
         axes.get_legend().remove()
     axes.tick_params(labelsize=5, length=2, pad=1)
