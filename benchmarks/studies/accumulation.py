@@ -76,7 +76,7 @@ def limit(seed: int, device: torch.device) -> float:
     return analysis.stable_lr(found.value, MOMENTUM)
 
 
-def optimizer(arm: str, params: list[torch.nn.Parameter], stable: float) -> torch.optim.Optimizer:
+def optimizer(arm: str, params: list[torch.nn.Parameter], stable: float) -> lrfused.FusedOptimizer:
     count = 1 if arm in (SUM, ADAM_SUM) else COUNT
     if arm in (ADAM_MEAN, ADAM_SUM):
         lr = schedules.warmup_constant(ADAM_LR, WARMUP_STEPS, start="1/n")
