@@ -6,9 +6,9 @@ it grows as eta_t falls, so that the effect of a step is meant to stay the same:
     eta_t alpha_t = c,     alpha_t = c / eta_t
 
 Claims: with the same mean of alpha_t, and also with the best mean for each, the coupled strength
-has the lower test loss at the end. The task is to learn 300 digits, half of them with a random
-label, with AdamW and a cosine to 10% of the peak. The best means were searched on other seeds: 0.06
-constant and 0.03 coupled. The data code reads the Schedule at `opt.known_step`.
+has the lower test loss over the last 100 steps. The task is to learn 300 digits, half of them with
+a random label, with AdamW and a cosine to 10% of the peak. The best means were searched on other
+seeds: 0.06 constant and 0.03 coupled. The data code reads the Schedule at `opt.known_step`.
 
 Control: if eta_t falls by a tenth only, the two strengths are almost the same, and so must be the
 losses.

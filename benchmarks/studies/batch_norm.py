@@ -14,8 +14,7 @@ of the constants 0.03, 0.1 and 0.3, and (2) the largest loss that it adds to an 
 smaller than with 0.1, torch's default. The model is an MLP on scikit-learn's digits, and the
 running statistics are right at the start.
 
-Control: where the cosine ends at 0.8 eta_max, nothing calls for a change of m, and (1) must be
-absent.
+Control: where the cosine ends at 0.8 eta_max, m hardly changes, and (1) must be absent.
 
 The spikes are those of evaluations. The chapter has them in the training loss, but in training mode
 batch normalisation uses the batch's own statistics: the weights, and so the training losses, are
@@ -49,12 +48,12 @@ ARMS = {"scheduled": None, **CONSTANTS}
 ENDS = {"falls": 0.0, "control": 0.8 * PEAK}  # of the learning rate
 
 
-def recipe(model, peak, end, total_steps, constant=None):
+def recipe(model, peak, end, total_steps):
     """model(x) then reads the momentum before every forward in training mode."""
     lr = schedules.cosine(peak, end, total_steps)
     momentum = schedules.maximum(0.01, 0.3 * lr / peak)
     opt = lrfused.SGD(model.parameters(), lr=lr, momentum=0.9)
-    batchnorm.schedule_momentum(model, schedules.constant(constant) if constant else momentum, opt)
+    batchnorm.schedule_momentum(model, momentum, opt)
     return opt
 
 
@@ -87,7 +86,9 @@ def follow(
     test_x, test_y = digits().test_x.to(device), digits().test_y.to(device)
     exact(x)
     model.load_state_dict(exact.state_dict())
-    opt = recipe(model, PEAK, end, STEPS, constant)
+    opt = recipe(model, PEAK, end, STEPS)
+    if constant is not None:
+        batchnorm.schedule_momentum(model, schedules.constant(constant), opt)
     picked = batches(len(x), BATCH, STEPS, seed).to(device)
     mismatches, added = [], []
 
@@ -138,7 +139,9 @@ def check(result: Result) -> list[Statement]:
     }
     spikes, unit = np.log10(default["spike"] / scheduled["spike"]), "powers of 10"
     return [
-        larger("less mismatch than any constant", gain["falls"], than=0.1, unit=unit),
+        larger(
+            "less mismatch than the best of three constants", gain["falls"], than=0.1, unit=unit
+        ),
         larger("smaller spikes than torch's default", spikes, than=0.1, unit=unit),
         absent("less mismatch where lr hardly falls", gain["control"], within=0.06, unit=unit),
     ]

@@ -1,13 +1,15 @@
 """Clipping and warmup: above the stability limit, a warmup leaves fewer steps to be clipped.
 
-The gradient g is clipped to a norm of c, and a warmup over T_w steps is a factor on the schedule:
+The gradient g is clipped to a norm of c. With and without a warmup over T_w steps, the learning
+rate is the same from step T_w on: at its peak until the middle of the run, then falling to 0.
 
-    g <- g min(1, c / |g|),     eta_t = min(1, t / T_w) cosine(t)
+    g <- g min(1, c / |g|),     eta_t = peak min(1, t / T_w) until the plateau ends
 
-Claim: with a warmup, the norm exceeds c in fewer steps of the same run. The task is the chapter's,
-a quadratic with noisy gradients and momentum, with a peak of 1.3 times the stability limit
-2 (1 + b) / lambda_max: without the warmup, the parameters are thrown out at once, and the clip
-alone holds them until the cosine has fallen below the limit. The count is
+Claim: with a warmup, the norm exceeds c in fewer steps of the same run. The loss is a quadratic, as
+in the chapter, with noisy gradients and momentum, and the peak 1.3 times the stability limit, which
+is 2 (1 + b) / lambda_max: without the warmup, the parameters are thrown out at once, and the clip
+alone holds them until the learning rate has fallen below the limit. With it, they first come near
+the minimum, and are thrown out later: the clips that it saves are those of the warmup. The count is
 `metrics()["clipped_steps"]`.
 
 Control: with a peak of half the limit nothing is thrown out, and the effect must be absent. It is
@@ -38,9 +40,8 @@ ARMS = {"no warmup": 0, "warmup": WARMUP_STEPS}
 
 def recipe(params, peak, warmup_steps, total_steps, max_grad_norm):
     """opt.metrics() then has grad_norm, clip_coefficient and clipped_steps."""
-    lr = schedules.cosine(peak, 0.0, total_steps)
-    if warmup_steps:
-        lr = lr * schedules.minimum(schedules.step / warmup_steps, 1.0)
+    half = total_steps // 2
+    lr = schedules.wsd(peak, warmup_steps, half - warmup_steps, half)
     return lrfused.SGD(params, lr=lr, momentum=0.9, max_grad_norm=max_grad_norm)
 
 

@@ -5,7 +5,7 @@ Coupled to eta_t, lambda_t grows as eta_t falls, and the shrinkage of a step is 
 
     eta_t lambda_t = c,     lambda_t = c / eta_t
 
-Claims: with the same total shrinkage, a coupled decay has the lower test loss in the end, where
+Claims: a coupled decay has the lower test loss in the end, with the same total shrinkage where
 lambda is too weak to prevent overfitting, and also with the best lambda for each of the two. The
 task is to learn 300 digits, half of them with a random label, with AdamW and a cosine to 5% of the
 peak. The best lambdas were searched on other seeds: 0.6 constant, and a mean of 0.2 coupled.

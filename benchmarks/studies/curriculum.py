@@ -7,8 +7,9 @@ shifted in a circle by s, so that every shift has the same noise, at another tim
     final error = what is left of the start + sum_t w_t sigma_t^2
     w_t = eta_t^2 prod_{u > t} (1 - eta_u h)^2  at a curvature of h
 
-on a quadratic, as in the chapter. There are two learning rates: one rises and falls (a warmup over
-T/4, then a cosine to a tenth of the peak), the other one only grows.
+on a quadratic (the difficulty of the chapter is sigma^2, in general). There are two learning rates:
+one rises and falls (a warmup over T/4, then a cosine to a tenth of the peak), the other one only
+grows.
 
 Claim: where the learning rate rises and falls, (1) the final error is lower in step (s = 0) than
 with the opposite shift (s = T/2), and (2) over all shifts it is lower the higher the correlation of
@@ -20,7 +21,8 @@ must not matter.
 What holds: (1) and (2), but (3) is reversed. w_t says why: noise that is followed by many steps is
 forgotten, so that the error depends on the noise near the end. In step with a rate that falls, it
 is low there; in step with one that only grows, it is highest there. The correlation goes with this
-but is not the cause: T/8 later and earlier have the same one, and errors far apart.
+but is not the cause: where the rate only grows, T/8 later and earlier have the same one, and errors
+far apart.
 """
 
 import numpy as np

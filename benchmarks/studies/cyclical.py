@@ -10,9 +10,9 @@ valleys, narrow and deep. Gradients are noisy. The energy, and the two learning 
 Both have the same largest, smallest and mean rate. A rate far above 2 w^2 / D_k, the limit of
 stability in valley k, throws a walker out of it; the native valley is wide enough for every rate.
 
-Claim: a larger share of walkers has left all poor valleys in the end. They start anywhere on the
-slope, so that many come to a valley when the decay's rate is too low to leave it; the next triangle
-throws them out.
+Claim: a larger share of walkers has reached the native valley in the end. They start anywhere on
+the slope, so that many come to a valley when the decay's rate is too low to leave it; the next
+triangle throws them out.
 
 Control: walkers that start in the last poor valley meet it while the decay's rate is at its peak.
 The decay is as good at this, and the effect must be absent: cycles pay where it is not known when
@@ -91,8 +91,8 @@ def check(result: Result) -> list[Statement]:
     gain = {name: cycles[name] - decay[name] for name in decay}
     unit = "share of walkers"
     return [
-        larger("more leave all poor valleys", gain["slope"], than=0.05, unit=unit),
-        absent("as many leave the last valley at once", gain["control"], within=0.03, unit=unit),
+        larger("more reach the native valley", gain["slope"], than=0.05, unit=unit),
+        absent("as many from the last poor valley", gain["control"], within=0.03, unit=unit),
     ]
 
 

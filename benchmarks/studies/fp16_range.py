@@ -1,7 +1,7 @@
 """Float16 and warmup: with a warmup, scaled gradients stay within the range of float16.
 
 Losses are multiplied by a scale S, so that small gradients do not vanish; large ones must not
-overflow. On a loss with curvature L, a step lets the norm G of the gradients grow by at most
+overflow. On a loss with curvature L, a step of gradient descent lets their norm G grow by at most
 
     G_{t+1} <= (1 + eta_t L) G_t          and        m <= S G_t <= M
 
@@ -9,10 +9,11 @@ is to hold, with m = 2**-14, the smallest normal number of float16, and M = 6550
 eta_t L small until the curvature of the start has fallen.
 
 Claims, for digits and a network whose weights and gradients are float16: without a warmup, (1) the
-largest gradient grows by more octaves above the first, (2) more steps overflow at a fixed S and are
-skipped, mostly all until the end, as neither S nor the weights can change, and (3) a dynamic S ends
-lower, often at its minimum: the activations overflow as well, which no S prevents. (4) To lower S
-beforehand is no way out: at S = 1 more gradients are zero or subnormal.
+largest gradient grows by more octaves above the first (at S = 1; an overflow counts as 2**17), (2)
+more steps overflow at a fixed S and are skipped, mostly all until the end, as neither S nor the
+weights can change, and (3) a dynamic S ends lower, often at its minimum: the activations overflow
+as well, which no S prevents. (4) With a warmup, a low S would not do in place of a high one: at
+S = 1 more gradients are zero or subnormal.
 
 Control: with a tenth of the peak the largest gradient is about the first, with or without a warmup.
 """
@@ -133,7 +134,12 @@ def check(result: Result) -> list[Statement]:
         larger(
             "the dynamic scale ends lower", -differences["log2 scale"], than=2.0, unit="octaves"
         ),
-        larger("scale 1: more tiny gradients", tiny, than=0.05, unit="share of gradients"),
+        larger(
+            "with a warmup, scale 1: more tiny gradients",
+            tiny,
+            than=0.05,
+            unit="share of gradients",
+        ),
         absent(
             "the growth with a tenth of the peak",
             differences["control growth"],

@@ -7,13 +7,14 @@ For a batch of B = K B0 samples, the learning rate and the length of its warmup 
 
 Claims, for digits, SGD with momentum, and weights that begin at 2.2 times He's, so that the
 curvature is largest at the start and falls during a warmup: (1) after the same samples, a batch of
-4 B0 has a lower loss with the linear rule than with eta0. (2) At 64 B0, the linear rule kills most
-networks, whose loss stays near that of chance, if the warmup has the same samples, which is 1
-update; after one that grew with the batch, 128 updates, they live. (3) At 64 B0 and with the short
-warmup, networks live by the square-root rule.
+4 B0 has a lower loss with the linear rule than with eta0. (2) At 64 B0, the linear rule kills about
+half of the networks, whose loss stays near that of chance, and harms others, if the warmup has the
+same samples, which is 1 update; after one that grew with the batch, 128 updates, they live. (3) At
+64 B0 and with the short warmup, networks live by the square-root rule.
 
 Control: at 4 B0 the peak is below the limit from the start on, and the length of the warmup must
-not matter. Losses are means over the last quarter of a run, cut off at that of chance, log 10.
+not matter much (it may cost some of what the linear rule gains). Losses are means over the last
+quarter of a run, cut off at that of chance, log 10.
 """
 
 import math

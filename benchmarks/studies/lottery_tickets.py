@@ -5,10 +5,10 @@ matrix the largest weights are kept; from an early step on, only these are train
 
     mask = |w(end)| > quantile(|w(end)|, 1 - keep),    w(early) * mask -> training with a schedule
 
-Claim: a ticket of 2% of the weights is better than a random mask of as many. And it belongs to its
-schedule: it is better retrained with that than with another, and each schedule does better with its
-own ticket than with the other's. The two schedules have a low and a high peak, with which the whole
-network learns equally well.
+Claim: a ticket of 2% of each hidden matrix is better than a random mask of as many. And it belongs
+to its schedule: it is better retrained with that than with another, and each schedule does better
+with its own ticket than with the other's. The two schedules have a low and a high peak, with which
+the whole network learns equally well.
 
 Control: if half of the weights are kept, the choice of the mask makes no difference.
 

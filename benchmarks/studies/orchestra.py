@@ -41,7 +41,7 @@ from .common.training import batches, places, stream, thinned, train
 PROBLEM, SEEDS = None, 12
 SWAPPED = ("in step", "constant peaks")
 ARMS = (*SWAPPED, "constant means", "reversed")
-STEPS, CONTROL_STEPS, WEAK, PEAK = 200, 50, 0.05, 3e-3
+STEPS, WEAK, PEAK = 200, 0.05, 3e-3
 BATCH, BLOCK, WINDOWS, PARTS = 8, 32, 200, 20
 MARGIN, SMALL, UNIT = 0.05, 0.02, "nats a character"  # 2% of the loss, and what is next to nothing
 
@@ -75,38 +75,38 @@ def run(seeds: list[int], device: torch.device) -> Result:
     for seed in seeds:
         row = {}
         for arm in ARMS:
-            loss, losses = trained(arm, 1.0, STEPS, seed, device)
-            control, _ = trained(arm, WEAK, CONTROL_STEPS, seed, device)
+            loss, losses = trained(arm, 1.0, seed, device)
+            control, _ = trained(arm, WEAK, seed, device)
             row[arm] = {"in nats": loss, "control": control}
             curves[arm].append(thinned(losses, PARTS))
         rows.append(row)
     return {"arms": collect(rows), "places": places(STEPS, PARTS), "curves": curves}
 
 
-def pace_of(lr: schedules.Schedule, steps: int, arm: str) -> schedules.Schedule:
+def pace_of(lr: schedules.Schedule, arm: str) -> schedules.Schedule:
     """What the hyperparameters follow; they are at their peaks where it is smallest."""
     pace = lr / PEAK
-    values = pace.values(range(steps))
+    values = pace.values(range(STEPS))
     return {
         "in step": pace,
         "constant peaks": schedules.constant(values.min()),
         "constant means": schedules.constant(values.mean()),
-        "reversed": pace.at(schedules.maximum(steps - 1 - schedules.step, 0)),
+        "reversed": pace.at(schedules.maximum(STEPS - 1 - schedules.step, 0)),
     }[arm]
 
 
 def trained(
-    arm: str, coupling: float, steps: int, seed: int, device: torch.device
+    arm: str, coupling: float, seed: int, device: torch.device
 ) -> tuple[float, list[float]]:
     """The averaged weights' validation loss, and the training loss at each step."""
-    lr = schedules.warmup_cosine(PEAK, steps // 10, steps, start="1/n")
+    lr = schedules.warmup_cosine(PEAK, STEPS // 10, STEPS, start="1/n")
     text = data.text()
     torch.manual_seed(seed)
     model = DroppingGPT(Shape(len(text.vocabulary), BLOCK, width=32, layers=2)).to(device)
-    opt, dropout, noise = recipe(model, lr, 1 - coupling * (1 - pace_of(lr, steps, arm)))
-    starts = batches(len(text.train) - BLOCK, BATCH, steps, seed)
+    opt, dropout, noise = recipe(model, lr, 1 - coupling * (1 - pace_of(lr, arm)))
+    starts = batches(len(text.train) - BLOCK, BATCH, STEPS, seed)
     generator = stream(seed, "dropout")
-    chances = torch.rand(steps, BATCH, BLOCK, generator=generator)
+    chances = torch.rand(STEPS, BATCH, BLOCK, generator=generator)
     others = torch.randint(len(text.vocabulary), chances.shape, generator=generator)
 
     def loss(step: int) -> Tensor:
@@ -115,7 +115,7 @@ def trained(
         replaced = chances[step] < noise(opt.known_step)
         return character_loss(model, torch.where(replaced, others[step], inputs), targets, device)
 
-    losses = train(opt, loss, steps)
+    losses = train(opt, loss, STEPS)
     model.eval()
     starts = batches(len(text.validation) - BLOCK, WINDOWS, 1, seed=0)[0]
     with torch.no_grad(), opt.averaged(model):

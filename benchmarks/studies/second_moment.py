@@ -16,7 +16,7 @@ These gradients are noise about a fixed mean. Those of a network on digits are n
 first they grow as it learns, and so v is smaller in a warmup. This is the gradients' doing: as a
 share of the mean of g_1^2 to g_t^2, v is the same in the first steps with and without a warmup.
 
-Control: after 500 steps 1 - beta2^t is 1, and the correction must make no difference.
+Control: after 500 steps 1 - beta2^t is above 0.99, and the correction must make no difference.
 """
 
 import math

@@ -10,8 +10,8 @@ rises until the last release and then falls; out of step it is the same curve, r
 Both have the same rates, in another order, the same releases, batches and initialisation. An MLP
 that knows scikit-learn's digits learns their mirror images from 800 samples, with a new head.
 
-Claim: in step, (1) the final loss is lower, at a peak that is stable for both, and (2) training is
-more stable: at about three times this peak, its largest loss is smaller.
+Claim: in step, (1) the final test loss is lower, at a peak that is stable for both, and (2)
+training is more stable: at about three times this peak, its largest loss is smaller.
 
 Control: where the layers before the head are never released, the order of the rates must not
 matter for the final loss.
@@ -19,9 +19,9 @@ matter for the final loss.
 What holds: (1). In step, the released layers get most of the sum of the rates, and mirror images
 need them. (2) is refuted, for the same reason: in step, the rate peaks when all layers move, and
 then the largest stable one is smallest; out of step, the peak meets only the head and one more
-layer. So out of step makes up for its loss by a higher peak, with which in step diverges: the order
-moves the best peak more than the best loss. Nor does staging pay here: with all layers trained from
-the start, either order of the rates ends with a lower loss.
+layer. So out of step makes up for its loss by a higher peak, with which in step fails. Nor does
+staging pay here: with all layers trained from the start, either order of the rates ends with a
+lower loss.
 """
 
 import copy

@@ -8,10 +8,10 @@ is annealed. Its gradient has the factor 1 / tau_t, which a learning rate in ste
     eta_t = eta_0 tau_t / tau_0
 
 Claim: in step, the size of updates varies less than with a constant eta_0. The size is that of the
-change of all parameters; how much it varies is the standard deviation of its log2 over the run,
-without the first tenth, in which the momentum builds up. Views are digits, shifted and noisy, and
-tau falls from 1 to 0.05. It is claimed for a low learning rate, 0.003, with which the network
-hardly changes while the temperature falls, and for a high one, 0.3.
+change of all parameters; how much it varies is the standard deviation of its log2, averaged over
+twentieths of the run, without the first tenth, in which the momentum builds up. Views are digits,
+shifted and noisy, and tau falls from 1 to 0.05. It is claimed for a low learning rate, 0.003, with
+which the network changes less while the temperature falls, and for a high one, 0.3.
 
 Control: AdamW divides by the size of gradients, and a temperature that falls must not change how
 much its updates vary, compared with a constant one.
@@ -19,7 +19,7 @@ much its updates vary, compared with a constant one.
 What holds: at 0.003 the claim, at 0.3 the contrary. The loss sees only directions, so that its
 gradient by an output h has the factor 1 / (tau_t |h|), and is perpendicular to h. Large updates
 therefore make outputs longer, by several octaves at 0.3, and |h| grows in place of a learning rate
-that falls. If that falls as well, updates shrink. Between them, at 0.1, it depends on the seed.
+that falls. If that falls as well, updates shrink.
 """
 
 import math

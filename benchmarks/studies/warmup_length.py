@@ -11,12 +11,12 @@ shortest warmup with which it is (the shortest stable one is more than half as l
 network on digits in whole batches; in a stable run the loss is never 5% above an earlier one.
 (Without a warmup it rises much more, and recovers.)
 
-What holds: T_w is safe, and a hundred times too long. Lambda multiplies the largest that each
-factor of the Hessian can be, and comes to about 20 times the eigenvalue at the start; and while the
-eigenvalue falls in training, a constant Lambda does not. So T_w reaches beyond the run, the lr is
-2 / Lambda at its end, and the network learns little. What decides is the same condition with the
-eigenvalue itself: in the shortest stable run, found by bisection, eta lambda_max comes to about 2,
-and in that with T_w nowhere near.
+What holds: T_w is safe, and in a run of 150 steps more than a hundred times too long. Lambda
+multiplies the largest that each factor of the Hessian can be, and comes to about 20 times the
+eigenvalue at the start; and while the eigenvalue falls in training, a constant Lambda does not. So
+T_w reaches beyond the run, the lr is 2 / Lambda at its end, and the network learns little. What
+decides is the same condition with the eigenvalue itself: in the shortest stable run, found by
+bisection, eta lambda_max comes to about 2, and in that with T_w nowhere near.
 
 Control: with eta_max Lambda < 2, T_w is 1, and without any warmup the loss must not rise.
 """
