@@ -6,23 +6,27 @@ two-stage one learns from a few sampled cells, and classifies the few boxes that
     one:  (sum_cells CE(kind or background) + sum_objects box) / objects
     two:  mean_sampled BCE(object or not) + mean_proposals CE(kind or background) + boxes
 
-    gain = AP(with a warmup) - AP(without),     claimed: gain(one) > gain(two)
+    eta_t = peak min(1, (t + 1) / T_w) for t < 80,  then linearly to 0 at 120
+    gain  = AP(with a warmup) - AP(without),     claimed: gain(one) > gain(two)
 
 AP is the average precision at an overlap of 0.5 after the first 120 steps of SGD with momentum, on
 images of 32 x 32 pixels with two bright or dark squares in noise, and a grid of 8 x 8 cells. The
-warmup takes two thirds of them. The claim is tested at one learning rate for both, 0.03, and again
-with each detector at its own limit, where it hardly ever learns without a warmup: 0.03 for one
-stage, which still learns at 0.015, and 0.3 for two, which still learn at 0.1. Both limits were
-found on other seeds.
+warmup takes the 80 steps, so both arms have the same maximum, and the same learning rate after it.
+The common peak is 0.025, found on other seeds: there one stage hardly ever learns without a
+warmup. All cells of the background pull in one direction, and their sum is divided by the few
+objects: its first gradients are about 40 times as large as the two-stage detector's.
 
 Control: a one-stage detector whose background is sampled, three cells for each object, as the
-two-stage one's. At the common learning rate its gain must not differ from the two-stage detector's.
+two-stage one's. It must gain nothing. It even loses a little, and so does the two-stage detector,
+more: both are stable at this peak, and a warmup only takes learning rate from them.
 
-What holds: the difference is there at a common learning rate, and is gone when each has its own: a
-two-stage detector at its limit gains as much. All cells of the background pull in one direction,
-and their sum is divided by the few objects: the first gradients of the one-stage detector are about
-40 times as large, and its limit is a tenth. So a warmup repairs a learning rate that is too large
-for the beginning, and it is the scale of the loss, not the number of stages, that makes it so.
+Two limits of the claim. A lower peak repairs one stage as well, which is checked: without a warmup,
+and at a peak of 0.01, it gains as much as by the warmup. And at a limit of its own, 0.2, where two
+stages do not learn without a warmup, they gain too. In trials with 32 seeds, in part those on which
+the peaks were chosen, that was 0.17 (0.06 to 0.27), and 0.55 (0.45 to 0.66) for one stage at 0.025:
+most of the two-stage runs fail later, with the warmup as well. A first version of this study
+compared the two at their limits and could not decide with 12 seeds, as this gain varies too much
+between seeds; it is no part of the check any more.
 """
 
 import torch
@@ -35,25 +39,21 @@ from lrfused import schedules
 from .common import plotting
 from .common.detection import OneStage, TwoStage
 from .common.scenes import Scenes, average_precision, scenes
-from .common.statistics import Statement, Values, absent, instead, larger
+from .common.statistics import Statement, Values, absent, larger
 from .common.study import Result, collect, measured
 from .common.training import batches, every, stream, train
 
 PROBLEM, SEEDS = 3146196, 18
 SWAPPED = ("one-stage", "two-stage")
-STEPS, BATCH, TRAINED, TESTED, EVERY = 120, 16, 1024, 64, 20
-WARMUPS = {"no warmup": 0, "warmup": 80}
-PEAKS = {
-    "one-stage": {"common": 0.03},
-    "two-stage": {"common": 0.03, "limit": 0.3},
-    "sampled": {"common": 0.03},
-}
+STEPS, PLATEAU, BATCH, TRAINED, TESTED, EVERY = 120, 80, 16, 1024, 64, 20
+WARMUPS = {"no warmup": 0, "warmup": PLATEAU}
+PEAK, LOWER = 0.025, 0.01
 
 
-def recipe(params, peak, warmup_steps, total_steps):
-    lr = schedules.cosine(peak, 0.0, total_steps)
-    if warmup_steps:
-        lr = lr * schedules.minimum((schedules.step + 1) / warmup_steps, 1.0)
+def recipe(params, peak, warmup_steps, plateau_steps, total_steps):
+    """The same learning rate with and without a warmup, once that is over."""
+    at_peak, decay_steps = plateau_steps - warmup_steps, total_steps - plateau_steps
+    lr = schedules.wsd(peak, warmup_steps, at_peak, decay_steps, start="1/n")
     return lrfused.SGD(params, lr=lr, momentum=0.9)
 
 
@@ -70,16 +70,16 @@ def run(seeds: list[int], device: torch.device) -> Result:
     for seed in seeds:
         generator = stream(seed, "images")
         trained, tested = (scenes(count, generator, device) for count in (TRAINED, TESTED))
-        row: dict[str, dict[str, float]] = {}
-        for arm, peaks in PEAKS.items():
+        row: dict[str, dict[str, float]] = {"lower peak": {}}
+        for arm in DETECTORS:
             row[arm] = {}
-            for name, peak in peaks.items():
-                for warmup, steps in WARMUPS.items():
-                    precisions = learned(arm, peak, steps, seed, trained, tested)
-                    row[arm][f"{name}, {warmup}"] = precisions[-1]
-                    curves.setdefault(f"{arm} {peak:g}, {warmup}", []).append(precisions)
-        for warmup in WARMUPS:  # the common learning rate is this one's limit
-            row["one-stage"][f"limit, {warmup}"] = row["one-stage"][f"common, {warmup}"]
+            for name, steps in WARMUPS.items():
+                precisions = learned(arm, PEAK, steps, seed, trained, tested)
+                row[arm][name] = precisions[-1]
+                curves.setdefault(f"{arm}, {name}", []).append(precisions)
+        precisions = learned("one-stage", LOWER, 0, seed, trained, tested)
+        row["lower peak"]["no warmup"] = precisions[-1]
+        curves.setdefault("lower peak", []).append(precisions)
         rows.append(row)
     return {"arms": collect(rows), "curves": curves}
 
@@ -90,7 +90,7 @@ def learned(
     """The average precision before training and at every twentieth step; 0 once it has diverged."""
     torch.manual_seed(seed)
     detector = DETECTORS[arm]().to(trained.images.device)
-    opt = recipe(detector.parameters(), peak, warmup_steps, STEPS)
+    opt = recipe(detector.parameters(), peak, warmup_steps, PLATEAU, STEPS)
     chosen = batches(TRAINED, BATCH, STEPS, seed).to(trained.images.device)
     start = average_precision(detector, tested)
     precisions, after = every(EVERY, lambda: average_precision(detector, tested))
@@ -105,40 +105,34 @@ def learned(
 
 
 def check(result: Result) -> list[Statement]:
-    one, two, sampled = measured(result, *SWAPPED, "sampled")
-    common = gain(two, "common")
-    apart = gain(one, "limit") - gain(two, "limit")
-    control = gain(sampled, "common") - common
+    one, two, sampled, lower = measured(result, *SWAPPED, "sampled", "lower peak")
+    repaired = lower["no warmup"] - one["no warmup"]
     return [
-        larger("one - two, common lr", gain(one, "common") - common, than=0.2, unit="AP"),
-        larger("one - two, each at its limit", apart, than=0.2, unit="AP"),
-        instead("two stages gain at their limit", gain(two, "limit"), than=0.2, unit="AP"),
-        absent("sampled - two, common lr", control, within=0.15, unit="AP"),
+        larger("gain(one) - gain(two)", gain(one) - gain(two), than=0.2, unit="AP"),
+        larger("one stage, no warmup: gain of a lower peak", repaired, than=0.2, unit="AP"),
+        absent("gain(one), sampled background", gain(sampled), within=0.15, unit="AP"),
     ]
 
 
-def gain(found: dict[str, Values], name: str) -> Values:
-    return found[f"{name}, warmup"] - found[f"{name}, no warmup"]
+def gain(found: dict[str, Values]) -> Values:
+    return found["warmup"] - found["no warmup"]
 
 
 def main_panel(axes: Axes, result: Result) -> None:
-    shown = [label for label in result["curves"] if not label.startswith("sampled")]
-    for number, label in enumerate(shown):
-        style = "-" if label.endswith(", warmup") else "--"
+    names = [f"{arm}, {name}" for arm in SWAPPED for name in WARMUPS] + ["lower peak"]
+    labels = [*names[:-1], f"one-stage, no warmup, {LOWER:g}"]
+    for number, (name, label) in enumerate(zip(names, labels, strict=True)):
+        style = "-" if name.endswith(", warmup") else "--"
         steps = range(0, STEPS + 1, EVERY)
-        plotting.curve(axes, steps, result["curves"][label], label, number, linestyle=style)
-    plotting.labelled(axes, "in the first steps", "step", "average precision")
+        plotting.curve(axes, steps, result["curves"][name], label, number, linestyle=style)
+    plotting.labelled(axes, f"learning rate {PEAK:g}", "step", "average precision")
 
 
-def gains_panel(axes: Axes, result: Result) -> None:
-    cases = [(arm, name) for arm, peaks in PEAKS.items() for name in peaks]
-    groups = {
-        warmup: [result["arms"][arm][f"{name}, {warmup}"] for arm, name in cases]
-        for warmup in WARMUPS
-    }
-    plotting.bars(axes, [f"{arm}\n{PEAKS[arm][name]:g}" for arm, name in cases], groups)
-    plotting.labelled(axes, "after 120 steps", "detector, learning rate", "average precision")
+def precisions_panel(axes: Axes, result: Result) -> None:
+    groups = {name: [result["arms"][arm][name] for arm in DETECTORS] for name in WARMUPS}
+    plotting.bars(axes, [*SWAPPED, "one-stage,\nsampled"], groups)
+    plotting.labelled(axes, "after 120 steps", "detector", "average precision")
 
 
 def plot(result: Result) -> Figure:
-    return plotting.figure(result, main_panel, gains_panel)
+    return plotting.figure(result, main_panel, precisions_panel)

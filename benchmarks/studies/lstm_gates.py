@@ -3,18 +3,24 @@
 A gate is a sigmoid s of what the cell reads, and a gradient that passes is multiplied by its slope:
 
     gate = s(W x_t + U h_{t-1} + b),     s' = s (1 - s),     saturated: gate < 0.05 or gate > 0.95
+    eta_t = peak min(1, (t + 1) / T_w)  for t < 60,     then linear to 0 at step 160
 
-so that less than 5% of a gradient passes a saturated gate, 25% an even one. The lr is eta_t =
-min(1, (t + 1) / T_w) cosine(t), with a warmup over T_w steps, a third of the run, or without one.
+so that less than 5% of a gradient passes a saturated gate, 25% an even one. With the warmup, T_w is
+60; without it, the plateau at the peak begins at once. Both runs reach the same peak, and from step
+60 on their learning rates are the same.
 
 Claim: with the warmup, fewer input, forget and output gates are saturated after the run, more of
 the gradient reaches the input 5 characters back, the largest gradient norm of the first 20 steps is
 smaller, and the validation loss after the run is lower. The task is the next character of the
-Python library's sources, for 48 cells and SGD with momentum, at a learning rate that the network
-bears when trained, but not at its initialisation.
+Python library's sources, for 48 cells and SGD with momentum. The peak, 5.6, is too high for the
+initialisation, but not for a network that is trained a little: with the warmup, the loss after the
+run is that of a run without a warmup at a quarter of the peak. So who can do with this lower peak
+needs no warmup here, and has fewer saturated gates. In one of the 18 runs with the warmup, the norm
+jumps early, too: hence its wide interval.
 
-Control: at a third of that learning rate the initialisation bears it, too, and the effects must be
-absent. A few more gates still saturate without the warmup, as the weights have moved further.
+Control: at a quarter of the peak the initialisation bears it, too, and the effects must be absent.
+A few more gates still saturate without the warmup, as the weights have moved further, and the loss
+is even a little lower.
 """
 
 import math
@@ -29,24 +35,23 @@ import lrfused
 from lrfused import schedules
 
 from .common import data, plotting
-from .common.statistics import Statement, absent, larger
+from .common.statistics import Statement, absent, agrees, larger
 from .common.study import Result, collect, measured
 from .common.training import thinned, train
 
-PROBLEM, SEEDS = 3143252, 12
+PROBLEM, SEEDS = 3143252, 24
 SWAPPED = ("no warmup", "warmup")
-STEPS, WARMUP_STEPS, BATCH, BLOCK, WIDTH, CELLS = 210, 70, 16, 20, 32, 48
-PEAKS = {"high": 6.0, "control": 2.0}
+STEPS, WARMUP_STEPS, BATCH, BLOCK, WIDTH, CELLS = 160, 60, 16, 20, 32, 48
+PEAKS = {"high": 5.6, "control": 1.4}
 ARMS = {"no warmup": 0, "warmup": WARMUP_STEPS}
 EDGE, BACK, EARLY, EVERY, SHOWN = 0.05, 5, 20, 10, 40
 VALIDATED, PROBED = 256, 16  # windows: for loss and gradients, for gates
 
 
-def recipe(params, peak, warmup_steps, total_steps):
+def recipe(params, peak, warmup_steps, plateau_end, total_steps):
     """opt.metrics() then has grad_norm, although nothing is clipped."""
-    lr = schedules.cosine(peak, 0.0, total_steps)
-    if warmup_steps:
-        lr = lr * schedules.minimum((schedules.step + 1) / warmup_steps, 1.0)
+    plateau, decay = plateau_end - warmup_steps, total_steps - plateau_end
+    lr = schedules.wsd(peak, warmup_steps, plateau, decay, start="1/n")
     return lrfused.SGD(params, lr=lr, momentum=0.9, always_measure=True)
 
 
@@ -114,7 +119,7 @@ def trained(
     windows = [part.to(device) for part in draw_batches(corpus.train, STEPS, BATCH, BLOCK, seed)]
     validation = next(draw_batches(corpus.validation, 1, VALIDATED, BLOCK, seed)).to(device)
     probe = validation[:PROBED, :-1]
-    opt = recipe(model.parameters(), peak, warmup_steps, STEPS)
+    opt = recipe(model.parameters(), peak, warmup_steps, WARMUP_STEPS, STEPS)
     norms: list[float] = []
     shares = [model.saturated(probe)]
 
@@ -139,10 +144,16 @@ def check(result: Result) -> list[Statement]:
         larger("a gradient reaches further", -saved["reach, high"], than=0.5, unit=decades),
         larger("smaller early peak of the norm", saved["norm, high"], than=0.4, unit=norms),
         larger("lower validation loss", saved["loss, high"], than=0.15, unit="nats"),
-        absent("gates, at a third", saved["gates, control"], within=0.15, unit=gates),
-        absent("reach, at a third", -saved["reach, control"], within=0.25, unit=decades),
-        absent("norm, at a third", saved["norm, control"], within=0.5, unit=norms),
-        absent("loss, at a third", saved["loss, control"], within=0.08, unit="nats"),
+        absent("gates, at a quarter", saved["gates, control"], within=0.1, unit=gates),
+        absent("reach, at a quarter", -saved["reach, control"], within=0.25, unit=decades),
+        absent("norm, at a quarter", saved["norm, control"], within=0.5, unit=norms),
+        absent("loss, at a quarter", saved["loss, control"], within=0.08, unit="nats"),
+        agrees(
+            "loss: warmup = none, a quarter",
+            warmup["loss, high"] - without["loss, control"],
+            within=0.12,
+            unit="nats",
+        ),
     ]
 
 
