@@ -15,8 +15,8 @@ smaller, and the validation loss after the run is lower. The task is the next ch
 Python library's sources, for 48 cells and SGD with momentum. The peak, 5.6, is too high for the
 initialisation, but not for a network that is trained a little: with the warmup, the loss after the
 run is that of a run without a warmup at a quarter of the peak. So who can do with this lower peak
-needs no warmup here, and has fewer saturated gates. In one of the 18 runs with the warmup, the norm
-jumps early, too: hence its wide interval.
+needs no warmup here, and has fewer saturated gates. In single runs with the warmup, the norm jumps
+early, too: hence its wide interval.
 
 Control: at a quarter of the peak the initialisation bears it, too, and the effects must be absent.
 A few more gates still saturate without the warmup, as the weights have moved further, and the loss
