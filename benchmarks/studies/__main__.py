@@ -2,7 +2,7 @@
 
     PYTHONPATH=benchmarks python -m studies [--quick] [--only NAME ...] [--device cpu] [--jobs 2]
 
-Writes benchmarks/studies/results, docs/studies.md and docs/studies; with --quick, which takes five
+Writes benchmarks/studies/results, docs/studies.md and docs/studies; with --quick, which takes four
 seeds of each, all of it below build/studies. A run that was cut off goes on where it stopped when
 the command is given again. Exits with 1 if a study raised or, but for --quick, decided nothing.
 """
@@ -22,7 +22,7 @@ from studies.common.running import Done, Task, run_all
 from studies.common.statistics import UNDECIDED
 from studies.common.study import NAMES, Study
 
-QUICK_SEEDS = 5
+QUICK_SEEDS = 4
 QUICK_FOLDER = records.ROOT / "build" / "studies"
 
 
@@ -88,7 +88,7 @@ def _tell(places: Places, names: Sequence[str]) -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="studies", description="Run the studies.")
-    parser.add_argument("--quick", action="store_true", help="five seeds each, into build/studies")
+    parser.add_argument("--quick", action="store_true", help="four seeds each, into build/studies")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--jobs", type=_jobs, default=2, help="studies at a time (2)")

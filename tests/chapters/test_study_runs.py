@@ -40,7 +40,7 @@ def test_the_command_writes_results_page_and_pictures(tmp_path, capsys):
     assert command.main(["--quick", "--only", FASTEST, "--out", str(tmp_path)]) == 0
     places = records.below(tmp_path)
     (record,) = records.read(places).values()
-    assert record["finished"] and record["seeds"] == list(range(SEEDS))
+    assert record["finished"] and record["seeds"] == list(range(command.QUICK_SEEDS))
     assert record["verdict"] == CONFIRMED
     assert Study(FASTEST).subject in places.page.read_text(encoding="utf-8")
     assert sorted(file.name for file in places.pictures.iterdir()) == [

@@ -11,7 +11,7 @@ from .study import NAMES, WARMUP, Study
 INTRODUCTION = f"""# Studies
 
 Every subject of two textbook chapters, on warmup and on learning-rate schedules, as a study with
-lrfused's own optimizers: `make studies` runs them all, `make studies ARGS=--quick` with five seeds
+lrfused's own optimizers: `make studies` runs them all, `make studies ARGS=--quick` with four seeds
 each, `make studies ARGS="--only clipping"` some. This page is generated from the result files in
 `benchmarks/studies/results`; the number in brackets is the chapters' own.
 
