@@ -29,7 +29,11 @@ QUICK_FOLDER = records.ROOT / "build" / "studies"
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     places = places_of(options)
-    problems = [] if options.page else run(options, places)
+    problems = []
+    if options.page:
+        records.check_again(places)
+    else:
+        problems = run(options, places)
     page.write(places)
     print(f"page: {places.page}")
     for problem in problems:
@@ -93,7 +97,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", type=_device, default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--jobs", type=_jobs, default=2, help="studies at a time (2)")
     parser.add_argument("--out", type=Path, help="write everything below this folder")
-    parser.add_argument("--page", action="store_true", help="run nothing, write page and pictures")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing: check the stored numbers, write the page"
+    )
     return parser.parse_args(arguments)
 
 

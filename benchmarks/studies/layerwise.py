@@ -142,7 +142,7 @@ def check(result: Result) -> list[Statement]:
             unit=unit,
         ),
         instead(
-            "higher loss than in the reverse order, convolutional, equal mean over weights",
+            "higher loss than in reverse, convolutional, equal mean over weights",
             -gain[by_weight],
             than=MARGIN,
             unit=unit,

@@ -10,7 +10,7 @@ from lib.benchmarks import BENCHMARKS  # noqa: F401  (puts the studies on the pa
 
 # isort: split
 from studies import __main__ as command
-from studies.common import records
+from studies.common import page, records
 from studies.common.records import Unfinished
 from studies.common.running import Done, Task, run_all, run_one
 from studies.common.statistics import CONFIRMED, verdict
@@ -48,7 +48,18 @@ def test_the_command_writes_results_page_and_pictures(tmp_path, capsys):
         f"{FASTEST}.svg",
     ]
     assert not places.unfinished.exists(), "the run is finished"
-    assert "1 of" not in capsys.readouterr().err
+    assert f"{FASTEST}  " in capsys.readouterr().out, "the verdicts are printed"
+
+
+def test_a_changed_check_is_applied_to_stored_numbers_without_a_run(tmp_path, monkeypatch):
+    places = records.below(tmp_path)
+    record = records.read(records.PUBLISHED)[FASTEST]
+    outdated = {**record, "verdict": "refuted", "statements": record["statements"][:1]}
+    records.result_files.write(outdated, records.path(places, FASTEST))
+    monkeypatch.setattr(command, "run_all", lambda tasks, jobs: pytest.fail("nothing is run"))
+    assert command.main(["--page", "--out", str(tmp_path)]) == 0
+    assert records.read(places) == {FASTEST: record}
+    assert page.check(places) == []
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def _section(study: Study, record: Record) -> str:
     return "\n\n".join(
         (
             f"### {heading(study)}",
-            f"*{study.claim[0].upper()}{study.claim[1:]}.*",
+            f"*{_sentence(study.claim)}*",
             study.text,
             f"```python\n{study.recipe}\n```",
             f"![{study.claim}](studies/{study.name}.svg)",
@@ -101,6 +101,12 @@ def _section(study: Study, record: Record) -> str:
             f"{record['machine']['processor']}, commit {_commit(record)}, {record['date'][:10]}.\n",
         )
     )
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter, unless it begins with a name of code."""
+    is_name = "_" in text.split()[0]
+    return f"{text if is_name else text[0].upper() + text[1:]}."
 
 
 def _commit(record: Record) -> str:
@@ -114,8 +120,10 @@ def _table(found: Sequence[Statement]) -> str:
 
 def _row(statement: Statement) -> str:
     sign = "±" if statement.kind in TWO_SIDED else "> "
+    unit = "" if statement.unit == "1" else f" ({statement.unit})"
+    text = f"{statement.text}{unit}".replace("|", "\\|")  # which would end the cell
     cells = (
-        f"{LABELS[statement.kind]}{statement.text} ({statement.unit})",
+        f"{LABELS[statement.kind]}{text}",
         _number(statement.mean),
         f"{_number(statement.low)} to {_number(statement.high)}",
         f"{sign}{_number(statement.margin)}",

@@ -74,6 +74,14 @@ def read(places: Places) -> dict[str, Record]:
     }
 
 
+def check_again(places: Places) -> None:
+    """Verdicts and statements anew, from the numbers that are stored, after a check was changed."""
+    for name, found in read(places).items():
+        statements = Study(name).check(found["result"])
+        told = {"statements": [each.plain() for each in statements], "verdict": verdict(statements)}
+        result_files.write({**found, **told}, path(places, name))
+
+
 class Unfinished:
     """Which studies a run has done, until all are: the next run goes on from there."""
 
