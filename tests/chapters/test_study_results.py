@@ -22,12 +22,20 @@ def test_every_study_has_a_result(committed):
     assert list(committed) == list(NAMES)
 
 
+def assert_same(told: dict, found: dict) -> None:
+    """Another processor may round NumPy's logarithms differently."""
+    assert told.keys() == found.keys()
+    for key, value in told.items():
+        assert found[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-9))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_verdict_follows_from_its_numbers(committed, name):
     record, study = committed[name], Study(name)
     found = study.check(record["result"])
     assert record["verdict"] == verdict(found) != UNDECIDED
-    assert record["statements"] == [statement.plain() for statement in found]
+    for told, statement in zip(record["statements"], found, strict=True):
+        assert_same(told, statement.plain())
     assert record["seeds"] == study.seeds()
     assert len(record["seeds"]) >= FEWEST_SEEDS
     assert all(len(statement.values) == len(record["seeds"]) for statement in found)

@@ -95,7 +95,7 @@ def _section(study: Study, record: Record) -> str:
             study.text,
             f"```python\n{study.recipe}\n```",
             f"![{study.claim}](studies/{study.name}.svg)",
-            _table(study.check(record["result"])),
+            _table([Statement.of(plain) for plain in record["statements"]]),
             f"**{record['verdict'].capitalize()}**{problem}: {len(record['seeds'])} seeds, "
             f"{record['cpu_seconds']:.0f} CPU seconds; torch {record['versions']['torch']}, "
             f"{record['machine']['processor']}, commit {_commit(record)}, {record['date'][:10]}.\n",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,11 @@ class Statement:
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "holds": self.holds}
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Statement":
+        """What `plain` gave."""
+        return cls(**{field.name: plain[field.name] for field in fields(cls)})
 
 
 def larger(text: str, values: ArrayLike, *, than: float, unit: str) -> Statement:
