@@ -4,7 +4,8 @@
 
 Writes benchmarks/studies/results, docs/studies.md and docs/studies; with --quick, which takes four
 seeds of each, all of it below build/studies. A run that was cut off goes on where it stopped when
-the command is given again. Exits with 1 if a study raised or, but for --quick, decided nothing.
+the command is given again. Exits with 1 if a study raised or, but for --quick, decided nothing, and
+with 130 if it was interrupted.
 """
 
 import argparse
@@ -33,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page:
         records.check_again(places)
     else:
-        problems = run(options, places)
+        try:
+            problems = run(options, places)
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on with what is left", file=sys.stderr)
+            return 130
     page.write(places)
     print(f"page: {places.page}")
     for problem in problems:

@@ -8,8 +8,7 @@ can be left out of the warmup, and lambda_post from then on shrinks as much by t
 Claims: without gradients, every weight of a trained network is in the end what it is with a
 constant lambda, to 6 digits. And with gradients, the training's result is nearer to that of a
 constant lambda than without a compensation. Digits, AdamW, a warmup of 150 of 400 steps, lambda =
-1. Weights without gradients are in float64: in float32 the rounding of 400 updates alone is 4e-6 of
-a single weight.
+1. Weights without gradients are in float64: in float32, the rounding of 400 updates alone is more.
 
 Control: a warmup of 2 steps leaves nothing to compensate, and all three must agree.
 

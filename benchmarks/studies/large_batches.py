@@ -82,7 +82,7 @@ def trained(arm: str, factor: int, updates: int, seed: int, device: torch.device
     def loss(step: int) -> Tensor:
         return functional.cross_entropy(model(x[indices[step]]), y[indices[step]])
 
-    return [value if value < CHANCE else CHANCE for value in train(opt, loss, updates)]
+    return [min(value, CHANCE) for value in train(opt, loss, updates, ceiling=1e6)]
 
 
 def last_quarter(losses: list[float]) -> float:

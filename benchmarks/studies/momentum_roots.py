@@ -20,6 +20,8 @@ Control: with the peak at half of the limit, the constant lr is stable too, and 
 change nothing of the rate at which x shrinks.
 """
 
+import math
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -73,6 +75,7 @@ class Quadratic:
             opt,
             lambda step: 0.5 * (curvatures * x * x).sum(),
             STEPS,
+            ceiling=math.inf,  # x is finite where its square is not any more
             after=lambda step: path.append(x.detach().cpu().numpy().copy()),
         )
         return np.stack(path), found

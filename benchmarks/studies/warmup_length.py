@@ -12,7 +12,7 @@ network on digits in whole batches; in a stable run the loss is never 5% above a
 (Without a warmup it rises much more, and recovers.)
 
 What holds: T_w is safe, and in a run of 150 steps more than a hundred times too long. Lambda
-multiplies the largest that each factor of the Hessian can be, and comes to about 20 times the
+multiplies the largest that each factor of the Hessian can be, and comes to many times the
 eigenvalue at the start; and while the eigenvalue falls in training, a constant Lambda does not. So
 T_w reaches beyond the run, the lr is 2 / Lambda at its end, and the network learns little. What
 decides is the same condition with the eigenvalue itself: in the shortest stable run, found by
@@ -139,6 +139,7 @@ def run(seeds: list[int], device: torch.device) -> Result:
                 "T_w": warmup_steps,
                 "shortest": enough,
                 "largest eta lambda": max(products["shortest"]),
+                "Lambda / lambda": BELOW / low * PEAK / enough / products["shortest"][0],
                 "last loss, T_w": runs["warmup"][-1],
                 "last loss, shortest": runs["shortest"][-1],
             }
@@ -171,6 +172,7 @@ def check(result: Result) -> list[Statement]:
         instead("orders by which T_w is longer", -np.log10(share), than=1.0, unit="log10"),
         instead("orders by which its last loss is larger", lost, than=0.5, unit="log10"),
         instead("largest eta lambda_max of the shortest", edge, than=1.5, unit="1"),
+        instead("Lambda / lambda_max at the start", found["Lambda / lambda"], than=5.0, unit="1"),
         absent("rise, eta_max Lambda < 2", control, within=RISE, unit="log of loss"),
     ]
 

@@ -2,7 +2,10 @@
 
 import json
 import multiprocessing
+import os
 import resource
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -50,9 +53,7 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Done | Bas
     The pool is one whose workers may start processes, as a study with several ranks does.
     """
     spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        jobs, spawning, initializer=torch.set_num_threads, initargs=(THREADS,)
-    ) as pool:
+    with ProcessPoolExecutor(jobs, spawning, initializer=_begin) as pool:
         waiting: dict[Future[Done], Task] = {pool.submit(run_one, task): task for task in tasks}
         try:
             while waiting:
@@ -61,6 +62,20 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Done | Bas
                     yield task, future.exception() or future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """In each worker: one thread, and an end without a word by Ctrl-C or with the main process."""
+    torch.set_num_threads(THREADS)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # the pool's own threads would wait for its queue for ever
 
 
 def _cpu_seconds() -> float:

@@ -45,9 +45,7 @@ class Statement:
 
     @property
     def fails(self) -> bool:
-        """The interval says the contrary: this is more than that it does not hold."""
-        if self.kind in TWO_SIDED:
-            return self.low > self.margin or self.high < -self.margin
+        """Of a claim: the whole interval is below the margin, which is more than not to hold."""
         return self.high < self.margin
 
     def plain(self) -> dict[str, Any]:
@@ -119,9 +117,9 @@ def verdict(statements: Sequence[Statement]) -> str:
     """What the statements say together.
 
     confirmed           every claim holds, and all else that is stated
-    refuted             no claim holds, and the intervals say the contrary of each
+    refuted             no claim holds, and every interval is below its margin
     partly confirmed    of some claims one, of others the other
-    undecided           an interval contains its margin, or a control does not hold
+    undecided           an interval contains its margin, or something else does not hold
     """
     claims = [statement for statement in statements if statement.kind == CLAIM]
     others = [statement for statement in statements if statement.kind != CLAIM]

@@ -88,8 +88,8 @@ class Study:
     def recipe(self) -> str:
         return inspect.getsource(self.module.recipe).rstrip()
 
-    def seeds(self, quick: int | None = None) -> list[int]:
-        return list(range(min(quick or self.module.SEEDS, self.module.SEEDS)))
+    def seeds(self, most: int | None = None) -> list[int]:
+        return list(range(min(most or self.module.SEEDS, self.module.SEEDS)))
 
     def check(self, result: Result) -> list[Statement]:
         return self.module.check(result)

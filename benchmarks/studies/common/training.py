@@ -1,6 +1,6 @@
 """The training loop of the studies, and the points of a curve that are worth keeping."""
 
-import math
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -17,23 +17,28 @@ def train(
     loss_of: Callable[[int], Tensor],
     steps: int,
     *,
-    ceiling: float = math.inf,
+    ceiling: float | None = None,
     after: Callable[[int], None] | None = None,
 ) -> list[float]:
     """``steps`` updates; returns the loss before each.
 
-    A loss above the ceiling, or nan, ends the training: it has diverged, and all later losses count
-    as the ceiling, without a call of ``after``.
-
     Args:
         loss_of: the loss at a step, with a graph.
+        ceiling: a loss above it, or nan, has diverged and ends the training: all later ones count
+            as the ceiling, without a call of ``after``.
         after: called after each update with the step.
+
+    Raises:
+        RuntimeError: a loss is inf or nan, and there is no ceiling.
     """
+    largest = sys.float_info.max if ceiling is None else ceiling
     losses: list[float] = []
     for step in range(steps):
         loss = loss_of(step)
         value = loss.item()
-        if not value <= ceiling:
+        if not value <= largest:
+            if ceiling is None:
+                raise RuntimeError(f"the loss at step {step} is {value}")
             return losses + [ceiling] * (steps - step)
         losses.append(value)
         opt.zero_grad()
@@ -62,10 +67,7 @@ def batches(count: int, size: int, steps: int, seed: int) -> Tensor:
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """Random numbers that repeat no bits of another purpose, or of the initial weights.
-
-    (Of a seed's initial weights, that is, which come from ``torch.manual_seed(seed)``.)
-    """
+    """Random numbers that repeat no bits of another purpose, nor of ``torch.manual_seed(seed)``."""
     return torch.Generator().manual_seed(zlib.crc32(f"{purpose} {seed}".encode()))
 
 
