@@ -7,55 +7,24 @@ import pytest
 import torch
 from lib.contract import (
     assert_same_run,
-    assert_unchanged,
     make_parameters,
     parameters_of,
     run,
-    snapshot,
     twin,
 )
 from lib.optimizers import SGD, that_counts
 
-from .scenarios import warmup
-
-AVERAGE, MASK = "lrfused_average", "lrfused_mask"
-DTYPES = (torch.float32, torch.bfloat16)
-BFLOAT16 = 4  # the place of the first of them
-EMA = {"ema_decay": 0.9}
-
-
-def built(rng, kind, params=None, **options):
-    """Parameters of both dtypes; or of given values."""
-    params = params or [p for dtype in DTYPES for p in make_parameters(rng, dtype)]
-    return kind.ours(params, lr=warmup(0.02), **kind.carrying, **options)
-
-
-def masked(rng, opt):
-    """Random masks for every other parameter, float32 and bfloat16."""
-    chosen = parameters_of(opt)[::2]
-    opt.set_masks({p: torch.rand(p.shape, generator=rng.torch) < 0.6 for p in chosen})
-    return opt
-
-
-def another(opt, kind, **options):
-    """A fresh optimizer over the same values."""
-    return built(None, kind, twin(parameters_of(opt)), **options)
-
-
-def averages_of(opt):
-    return {
-        i: opt.state[p][AVERAGE]
-        for i, p in enumerate(parameters_of(opt))
-        if AVERAGE in opt.state.get(p, {})
-    }
-
-
-def assert_same_masks(a, b):
-    pairs = zip(parameters_of(a), parameters_of(b), strict=True)
-    mine, theirs = a.masks, b.masks
-    for p, q in pairs:
-        assert (p in mine) == (q in theirs)
-        assert p not in mine or torch.equal(mine[p], theirs[q])
+from .riders import (
+    AVERAGE,
+    EMA,
+    MASK,
+    another,
+    assert_same_masks,
+    averages_of,
+    built,
+    masked,
+    written,
+)
 
 
 @pytest.mark.parametrize("steps", [0, 3])
@@ -181,73 +150,6 @@ def test_a_checkpoint_without_riders_leaves_masks_and_begins_averages(rng, kind,
         assert param not in masks or not param[~masks[param]].any()
 
 
-class Tagged(torch.Tensor):
-    """A subclass of Tensor."""
-
-
-def filled(value, dtype=torch.float32):
-    return lambda shape: torch.full(shape, value, dtype=dtype)
-
-
-def freed(shape):
-    made = torch.ones(shape, dtype=torch.bool)
-    made.untyped_storage().resize_(0)
-    return made
-
-
-BAD_MASKS = {
-    "another shape": lambda _: torch.ones(2, dtype=torch.bool),
-    "its transpose": lambda shape: torch.ones(shape[::-1], dtype=torch.bool),
-    "nan": filled(torch.nan),
-    "a fraction": filled(0.5),
-    "two": filled(2, torch.int64),
-    "sparse": lambda shape: torch.ones(shape).to_sparse(),
-    "meta": lambda shape: torch.ones(shape, dtype=torch.bool, device="meta"),
-    "subclass": lambda shape: torch.ones(shape).as_subclass(Tagged),
-    "freed": freed,
-    "a list": lambda _: [True],
-    "a number": lambda _: 1.0,
-}
-BAD_AVERAGES = {
-    "another shape": lambda _: torch.ones(2),
-    "integers": filled(1, torch.int64),
-    "complex": filled(1j, torch.complex64),
-    "sparse": lambda shape: torch.ones(shape).to_sparse(),
-    "a list": lambda _: [1.0],
-}
-BAD = [(MASK, *bad) for bad in BAD_MASKS.items()]
-BAD += [(AVERAGE, *bad) for bad in BAD_AVERAGES.items()]
-bad = pytest.mark.parametrize(
-    ("key", "make"), [b[::2] for b in BAD], ids=[b[0] + b[1] for b in BAD]
-)
-
-
-@bad
-def test_a_damaged_rider_is_refused_whole(rng, kind, key, make):
-    """An error that names it; nothing has changed, and the run goes on."""
-    opt = masked(rng, built(rng, kind, **EMA))
-    plain = another(opt, kind, **EMA)
-    plain.set_masks(dict(zip(parameters_of(plain)[::2], opt.masks.values(), strict=True)))
-    run(rng, 3, opt, plain)
-    saved = copy.deepcopy(opt.state_dict())
-    saved["state"][0][MASK] = ~saved["state"][0][MASK]
-    saved["state"][BFLOAT16][key] = make(tuple(parameters_of(opt)[BFLOAT16].shape))
-    before = snapshot(opt)
-    with pytest.raises((ValueError, TypeError), match=key):
-        opt.load_state_dict(saved)
-    assert_unchanged(opt, before)
-    run(rng, 1, opt, plain)
-    assert_same_run(opt, plain)
-
-
-def written(opt, saved):
-    """As ZeroRedundancyOptimizer loads: into groups and state."""
-    for index, param in enumerate(parameters_of(opt)):
-        opt.state[param] = saved["state"].get(index, {})
-    for group, other in zip(opt.param_groups, saved["param_groups"], strict=True):
-        group.update({k: v for k, v in other.items() if k != "params"})
-
-
 def test_masks_that_were_written_into_the_state_are_taken(rng, kind):
     """Without load_state_dict; the step takes them out."""
     opt = masked(rng, built(rng, kind, **EMA))
@@ -257,58 +159,6 @@ def test_masks_that_were_written_into_the_state_are_taken(rng, kind):
     run(rng, 2, opt, other)
     assert_same_run(opt, other)
     assert_same_masks(opt, other)
-
-
-@pytest.mark.parametrize("make", BAD_MASKS.values(), ids=BAD_MASKS)
-def test_a_damaged_mask_that_was_written_into_the_state_is_refused(rng, kind, make):
-    """The step raises, and with a good one in its place the run goes on."""
-    opt = masked(rng, built(rng, kind))
-    run(rng, 3, opt)
-    other = another(opt, kind)
-    saved = copy.deepcopy(opt.state_dict())
-    good = saved["state"][0][MASK]
-    saved["state"][0][MASK] = make(tuple(good.shape))
-    written(other, saved)
-    params = [p.detach().clone() for p in parameters_of(other)]
-    with pytest.raises(ValueError, match=MASK):
-        run(rng, 1, other)
-    assert not other.masks
-    assert all(torch.equal(p, q) for p, q in zip(parameters_of(other), params, strict=True))
-    other.state[parameters_of(other)[0]][MASK] = good
-    run(rng, 2, opt, other)
-    assert_same_run(opt, other)
-    assert_same_masks(opt, other)
-
-
-def by_load(opt, saved):
-    opt.load_state_dict(saved)
-
-
-@pytest.mark.parametrize("does", [by_load, written])
-@pytest.mark.parametrize("skipped", [0, 1], ids=["the same masks", "one less"])
-def test_a_new_mask_is_refused_after_a_capture(rng, kind, monkeypatch, does, skipped):
-    """A captured graph reads the masks that there were, which are changed in place; another
-    parameter's is refused, however it was loaded."""
-    opt = masked(rng, built(rng, kind))
-    run(rng, 2, opt)
-    other = another(opt, kind)
-    params = parameters_of(other)[::2][skipped:]
-    other.set_masks({p: torch.ones_like(p, dtype=torch.bool) for p in params})
-    run(rng, 1, other)
-    books = other._engine.bookkeeping
-    places = {p: packed.bits.data_ptr() for p, packed in books.masks._packed.items()}
-    monkeypatch.setattr(type(books), "is_captured", property(lambda _: True))
-    if skipped:
-        before = other.masks
-        with pytest.raises(ValueError, match=f"{MASK} .* captured"):
-            does(other, copy.deepcopy(opt.state_dict()))
-            other.sync_mirrors()
-        assert all(torch.equal(mask, before[p]) for p, mask in other.masks.items())
-    else:
-        does(other, copy.deepcopy(opt.state_dict()))
-        other.sync_mirrors()
-        assert_same_masks(other, opt)
-    assert places == {p: packed.bits.data_ptr() for p, packed in books.masks._packed.items()}
 
 
 @that_counts
