@@ -5,6 +5,7 @@ import math
 import os
 import secrets
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -82,6 +83,15 @@ def _is_later(path: Path, name: str) -> bool:
 
 def _on_gpu(config: pytest.Config) -> bool:
     return config.option.markexpr == "gpu" and "LRFUSED_GPU_DRY_RUN" not in os.environ
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads would only wait for each other over small tensors; a test that wants more says so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

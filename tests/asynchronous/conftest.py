@@ -3,7 +3,6 @@
 import pytest
 from lib.late_device import LateQueue, PosingBackend
 from lib.rules_for_steps import rule  # noqa: F401 (a fixture)
-from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import native
 from lrfused.device import graph_capture

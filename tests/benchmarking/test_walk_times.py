@@ -2,21 +2,20 @@
 
 import json
 
-import pytest
 import torch
 from lib.benchmarks import CPU  # noqa: F401 (finds benchmarks/)
 from lib.runs import needs_cpp
-from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 # isort: split
 import walk_times
 
 from lrfused import native
 
-pytestmark = [needs_cpp, pytest.mark.usefixtures("one_thread")]
+pytestmark = needs_cpp
 
 
 def test_one_line_says_how_it_walks_and_how_long_it_takes(monkeypatch, capsys):
+    torch.set_num_threads(2)
     monkeypatch.setattr("sys.argv", ["walk_times.py", "--seconds", "0"])
     monkeypatch.setattr(walk_times, "CASES", {"tensors148_fresh": "tiny148-fresh"})
     monkeypatch.setattr(walk_times, "LEAST", 1)

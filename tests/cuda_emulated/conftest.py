@@ -2,4 +2,3 @@
 
 from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
 from lib.rules_for_steps import rule  # noqa: F401 (a fixture)
-from lib.threads import one_thread  # noqa: F401 (a fixture)

@@ -21,14 +21,6 @@ STEPS = 4
 SHAPES = [(300, 401), (7,), (66_000,)]  # several chunks: work for several threads
 
 
-@pytest.fixture(autouse=True)
-def threads_come_back():
-    """The thread count is as it was after a test."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize(
     "pool", ["both", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lrfused", "torch"))]

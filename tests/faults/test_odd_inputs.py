@@ -40,15 +40,6 @@ OPTIONS = [
 pytestmark = needs_cpp
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Waking threads for each of a thousand small operations would take most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class Spec:
     """One parameter: how it and its gradients lie in memory, and when it has a gradient."""

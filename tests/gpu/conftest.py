@@ -42,15 +42,6 @@ def target(request: pytest.FixtureRequest) -> Target:
     return Target(request.param, torch.device("cpu" if DRY else "cuda:0"), DRY)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On the CPU there are references of a few elements, in several processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def _why_not(backend: str) -> str | None:
     if not DRY and not torch.cuda.is_available():
         return "no GPU"

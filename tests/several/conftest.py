@@ -5,7 +5,6 @@ from lib.emulating import cuda, emulated, emulation  # noqa: F401 (two of them a
 from lib.fake_devices import fill_with_garbage, posed_device_of
 from lib.interpreting import interpreted
 from lib.rules_for_steps import rule  # noqa: F401 (a fixture)
-from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused.backends import multi_device
 from lrfused.backends.cuda.step import CudaStep

@@ -14,7 +14,6 @@ from lib.runs import (
     run,
     start,
 )
-from lib.threads import one_thread  # noqa: F401 (a fixture)
 
 from lrfused import schedules as S
 
