@@ -5,12 +5,15 @@ than LIMIT is said, and is no failure: other work on a machine changes these num
 """
 
 import resource
+import signal
 import subprocess
 import sys
 
 
 def main(name: str, limit: str, *command: str) -> int:
-    status = subprocess.run(command).returncode
+    process = subprocess.Popen(command)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to answer
+    status = process.wait()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     minutes = (used.ru_utime + used.ru_stime) / 60
     over = f", more than the {limit} it may take" if minutes > float(limit) else ""

@@ -67,7 +67,8 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Done | Bas
 def _begin() -> None:
     """In each worker: one thread, and an end without a word by Ctrl-C or with the main process."""
     torch.set_num_threads(THREADS)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else a job in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
