@@ -39,6 +39,11 @@ def wait_for(condition) -> bool:
     return False
 
 
+def listen() -> None:
+    """As in a terminal; tests may run in the background, where it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def running(tmp_path):
     """A run whose two workers have begun, in a process group of its own."""
@@ -50,6 +55,7 @@ def running(tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=listen,
     )
     assert wait_for(lambda: sum("spawn_main" in text for text in members(process.pid)) == 2)
     time.sleep(5.0)  # they import torch
