@@ -1,5 +1,6 @@
 """`info()` and `python -m lrfused`: what there is, and why the rest is not."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -90,6 +91,8 @@ def test_missing_module_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_command_prints_the_same() -> None:
-    run = subprocess.run([sys.executable, "-m", "lrfused"], capture_output=True, text=True)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # what it prints, too
+    command = [sys.executable, "-m", "lrfused"]
+    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == f"{info()}\n"
