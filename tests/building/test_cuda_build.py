@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from . import stubs
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build_cuda
 
@@ -22,10 +24,6 @@ needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc")
 KERNEL = """
 __global__ void twice(float* x) { x[threadIdx.x] *= 2.0f; }
 """
-MODULE = """
-#include <pybind11/pybind11.h>
-PYBIND11_MODULE(_cuda, module) { module.def("is_there", [] { return true; }); }
-"""
 
 
 @pytest.fixture
@@ -37,11 +35,11 @@ def source(tmp_path):
     (folder / "lrfused").mkdir()
     for name in ("setup.py", "csrc/build_cuda.py"):
         shutil.copy(ROOT / name, folder / name)
-    (folder / "csrc" / "cpu" / "module.cpp").write_text(
-        '#include <pybind11/pybind11.h>\nPYBIND11_MODULE(_cpu, module) { module.doc() = ""; }\n'
-    )
+    (folder / "csrc" / "cpu" / "module.cpp").write_text(stubs.module("_cpu", {}))
     (folder / "csrc" / "cuda" / "kernel.cu").write_text(KERNEL)
-    (folder / "csrc" / "cuda" / "module.cpp").write_text(MODULE)
+    (folder / "csrc" / "cuda" / "module.cpp").write_text(
+        stubs.module("_cuda", {"is_there": "Py_NewRef(Py_True)"})
+    )
     return folder
 
 

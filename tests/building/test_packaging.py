@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from . import stubs
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
@@ -27,15 +29,8 @@ NO_COMPILER = {
     "failing": {"CC": "false", "CXX": "false"},
     "not on PATH": {"PATH": "/nonexistent"},
 }
-MODULE = """
-#include <Python.h>
-static PyObject* sets(PyObject*, PyObject*) { return Py_BuildValue("[s]", "a stub"); }
-static PyObject* readers(PyObject*, PyObject*) { return Py_BuildValue("[]"); }
-static PyMethodDef methods[] = {{"instruction_sets", sets, METH_NOARGS, nullptr},
-                                {"tensor_readers", readers, METH_NOARGS, nullptr}, {}};
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_cpu", nullptr, -1, methods};
-PyMODINIT_FUNC PyInit__cpu() { return PyModule_Create(&definition); }
-"""
+LISTS = {"instruction_sets": 'Py_BuildValue("[s]", "a stub")'}
+LISTS["tensor_readers"] = 'Py_BuildValue("[]")'
 
 
 def run(*command: str | Path, cwd: Path, ok: bool = True, **variables: str) -> str:
@@ -79,22 +74,35 @@ def stub(source: Path) -> Path:
     for part in ("cpu", "host"):
         for file in (source / "csrc" / part).glob("*.cpp"):
             file.unlink()
-    (source / "csrc" / "cpu" / "module.cpp").write_text(MODULE)
+    (source / "csrc" / "cpu" / "module.cpp").write_text(stubs.module("_cpu", LISTS))
     return source
 
 
-def test_sdist_is_complete_and_its_wheel_works(source: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made"
+def make_sdist(source: Path, made: Path) -> Path:
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", made, cwd=source)
     (sdist,) = made.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        packed = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"setup.py", "pyproject.toml", "Makefile", "constraints.txt", "LICENSE"}
-    for folder in ("lrfused", "csrc", "tests"):
-        files = (file for file in (source / folder).rglob("*") if file.is_file())
-        wanted |= {file.relative_to(source).as_posix() for file in files}
-    assert wanted <= packed
+    return sdist
 
+
+def files_of(source: Path, *folders: str) -> set[str]:
+    """All of them below these folders, as an archive names them."""
+    files = (file for folder in folders for file in (source / folder).rglob("*") if file.is_file())
+    return {file.relative_to(source).as_posix() for file in files}
+
+
+def test_sdist_is_complete(source: Path, tmp_path: Path) -> None:
+    with tarfile.open(make_sdist(source, tmp_path / "made")) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "pyproject.toml", "Makefile", "constraints.txt", "LICENSE"} <= packed
+    assert files_of(source, "lrfused", "csrc", "tests") <= packed
+
+
+@pytest.mark.parametrize("code", ["stub", pytest.param("source", marks=pytest.mark.slow)])
+def test_wheel_of_an_sdist_works(request: pytest.FixtureRequest, tmp_path: Path, code: str) -> None:
+    """With all of the C++, which takes a compiler half a minute, it is slow."""
+    source: Path = request.getfixturevalue(code)
+    made = tmp_path / "made"
+    sdist = make_sdist(source, made)
     # The compiler does not optimize: that takes most of the time and shows nothing here.
     quick = tmp_path / "c++"
     quick.write_text(f'#!/bin/sh\nexec {COMPILER} "$@" -O0 -g0\n')
@@ -103,7 +111,7 @@ def test_sdist_is_complete_and_its_wheel_works(source: Path, tmp_path: Path) -> 
     run(*PIP, "wheel", *FROM_HERE, "-w", made, sdist, cwd=tmp_path, **variables)
     (wheel,) = made.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    package = {name for name in wanted if name.startswith("lrfused/")}
+    package = files_of(source, "lrfused")
     extra = {name for name in names if ".dist-info/" not in name} - package
     assert package <= set(names)
     assert [Path(name).name.split(".")[0] for name in extra] == ["_cpu"]
@@ -114,7 +122,8 @@ def test_sdist_is_complete_and_its_wheel_works(source: Path, tmp_path: Path) -> 
     assert any(name.endswith("/LICENSE") for name in names)
 
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    assert "cpu        yes" in info_of(tmp_path / "installed", tmp_path)
+    says = "cpu        yes: a stub" if code == "stub" else "cpu        yes"
+    assert says in info_of(tmp_path / "installed", tmp_path)
 
 
 def test_the_project_is_described_in_words_that_old_and_new_setuptools_take() -> None:
