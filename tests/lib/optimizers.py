@@ -109,6 +109,7 @@ SGD = Kind(
     sizes={"momentum_buffer": 4.0},
     own=frozenset({"lrfused_buffer_written"}),
     fused={},
+    bound=4e-6,  # its updates are large, and each of 100 rounds the parameter
 )
 SGD_WITHOUT_MOMENTUM = Kind(
     "sgd without momentum",
