@@ -19,8 +19,11 @@ def watched(call: Callable[[], Any], on_event: Callable[[Event], Any]) -> None:
 
     def profile(frame: Any, event: str, function: Any) -> None:
         code = frame.f_code
-        if isinstance(function, GeneratorExit):
-            return  # Python 3.12 calls a generator to close it: whatever is raised there, it drops
+        # A generator is called to close it, too, and what is raised then is dropped. Python 3.12
+        # says so; before, an expression that any() has left looks as if it went on.
+        closes = event == "call" and code.co_name == "<genexpr>"
+        if closes or isinstance(function, GeneratorExit):
+            return
         if event in ("call", "c_return") and code.co_filename.startswith(PACKAGE):
             name = getattr(function, "__name__", "")
             on_event((Path(code.co_filename).name, frame.f_lineno, code.co_name, name))
