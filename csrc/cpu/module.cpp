@@ -90,9 +90,13 @@ PYBIND11_MODULE(_cpu, module) {
         .def(py::init<const py::list&, const py::dict&, const py::list&, const py::list&,
                       const py::tuple&, bool, const std::string&>())
         .def("look", &Guard::look)
+        .def("update", &Guard::update)
+        .def("read", &Guard::read)
+        .def("watch", &Guard::watch)
         .def("remember", &Guard::remember);
     py::class_<Step>(module, "Step")
         .def(py::init(&make_step<Step>))
+        .def("update", &update_step<Step>)
         .def("run", &run);
     std::vector<std::pair<std::string, int>> enumerations = {
         {"OP_COUNT", OP_COUNT},     {"FIELDS", FIELDS},

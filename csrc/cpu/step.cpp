@@ -13,8 +13,35 @@ constexpr int64_t TASK = 16384;
 
 Step::Step(std::vector<TensorRow> tensors_, std::vector<GroupRow> groups_, Options options_,
            std::vector<ProgramRow> programs_, State state_)
-    : tensors(std::move(tensors_)), chunks(pieces(tensors, CHUNK)), groups(std::move(groups_)),
-      options(options_), programs(std::move(programs_)), state(state_) {
+    : tensors(std::move(tensors_)), groups(std::move(groups_)), options(options_),
+      programs(std::move(programs_)), state(state_) {
+    for (const GroupRow& group : groups)
+        clips_before_norm |= group.options.value_clip || group.options.agc;
+    hyperparameters.resize(groups.size() * static_cast<size_t>(options.slots));
+    group_plans.resize(groups.size());
+    row_of_tensor.resize(tensors.size());
+    is_active.resize(tensors.size());
+    make_registers();
+    cut();
+}
+
+void Step::update(const std::vector<size_t>& indices, std::vector<TensorRow> rows,
+                  std::vector<ProgramRow> new_programs) {
+    if (replace_rows(tensors, indices, std::move(rows), programs, std::move(new_programs))) cut();
+    make_registers();
+}
+
+void Step::make_registers() {
+    size_t longest = 0;
+    for (const GroupRow& group : groups) longest = std::max(longest, group.scalars.registers());
+    for (const ProgramRow& program : programs) longest = std::max(longest, program.registers());
+    registers.resize(longest);
+}
+
+void Step::cut() {
+    chunks = pieces(tensors, CHUNK);
+    extents.clear();
+    tasks.clear();
     int64_t units = 0, first_chunk = 0;
     for (const TensorRow& tensor : tensors) {
         int64_t per_unit = (tensor.unit_length() + CHUNK - 1) / CHUNK;
@@ -31,19 +58,8 @@ Step::Step(std::vector<TensorRow> tensors_, std::vector<GroupRow> groups_, Optio
         size += chunks[static_cast<size_t>(c)].count;
     }
     tasks.push_back(static_cast<int64_t>(chunks.size()));
-    size_t longest = 0;
-    for (const GroupRow& group : groups) {
-        clips_before_norm |= group.options.value_clip || group.options.agc;
-        longest = std::max(longest, group.scalars.registers());
-    }
-    for (const ProgramRow& program : programs) longest = std::max(longest, program.registers());
-    registers.resize(longest);
-    hyperparameters.resize(groups.size() * static_cast<size_t>(options.slots));
-    group_plans.resize(groups.size());
-    row_of_tensor.resize(tensors.size());
     measured.resize(chunks.size());
-    agc.resize(static_cast<size_t>(units), 1.0);
-    is_active.resize(tensors.size());
+    agc.assign(static_cast<size_t>(units), 1.0);
 }
 
 const TensorRow& Step::tensor_of(const Piece& chunk) const {

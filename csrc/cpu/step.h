@@ -40,7 +40,13 @@ class Step {
 
     Result run(const Call& call);
 
+    // Other rows of these tensors, and other programs; only what depends on sizes is made anew.
+    void update(const std::vector<size_t>& indices, std::vector<TensorRow> rows,
+                std::vector<ProgramRow> new_programs);
+
   private:
+    void cut();
+    void make_registers();
     bool begin(const Call& call);
     void evaluate_hyperparameters(const Call& call, double* values);
     void measure(const Call& call, int64_t chunk);

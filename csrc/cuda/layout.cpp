@@ -8,6 +8,14 @@
 
 namespace lrfused {
 
+// Room for so many is given in steps of an eighth, so that where a few rows are added the others
+// stay where they are.
+static int64_t rounded_up(int64_t count) {
+    int64_t step = 1;
+    while (step * 16 <= count) step *= 2;
+    return std::max<int64_t>((count + step - 1) / step * step, 1);
+}
+
 // Places things one after the other in a block of memory that begins at an address.
 class Layout {
   public:
@@ -15,16 +23,16 @@ class Layout {
 
     template <class T>
     T* room_for(int64_t count) {
-        size = (size + 15) / 16 * 16;
         T* place = reinterpret_cast<T*>(address + static_cast<uint64_t>(size));
-        size += std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(T));
+        size += rounded_up(count) * static_cast<int64_t>(sizeof(T));
+        size = (size + 15) / 16 * 16;
         return place;
     }
 
     template <class T>
     const T* add(const std::vector<T>& items) {
         T* place = room_for<T>(static_cast<int64_t>(items.size()));
-        bytes.resize(static_cast<size_t>(size));
+        bytes.resize(static_cast<size_t>(size));  // of zeros
         const char* first = reinterpret_cast<const char*>(items.data());
         const size_t start = static_cast<size_t>(reinterpret_cast<uint64_t>(place) - address);
         std::copy(first, first + items.size() * sizeof(T), bytes.data() + start);
@@ -107,6 +115,16 @@ std::vector<char> lay_out_table(const Description& from, uint64_t address, Table
         table.rides |= t.average.data || t.mask || from.options.zero_grads;
         std::copy(t.operands, t.operands + MAX_OPERANDS, tensor_rows.back().operands);
     }
+    auto add = [&](const auto& rows, auto& place, int64_t& count) {
+        place = layout.add(rows);
+        count = static_cast<int64_t>(rows.size());
+    };
+    add(tensor_rows, table.tensors, table.tensors_count);
+    add(rows.chunks, table.chunks, table.chunks_count);
+    add(rows.parts, table.parts, table.parts_count);
+    add(rows.tiles, table.tiles, table.tiles_count);
+    add(rows.long_units, table.long_units, table.long_units_count);
+    add(rows.spans, table.spans, table.spans_count);
     std::vector<Group> group_rows;
     for (const GroupRow& group : from.groups) {
         group_rows.push_back({group.options, -1, -1, {}});
@@ -124,16 +142,6 @@ std::vector<char> lay_out_table(const Description& from, uint64_t address, Table
         program_rows.push_back(schedule_program(layout, codes, program, from.options.slots));
         include(table.registers, program);
     }
-    auto add = [&](const auto& rows, auto& place, int64_t& count) {
-        place = layout.add(rows);
-        count = static_cast<int64_t>(rows.size());
-    };
-    add(tensor_rows, table.tensors, table.tensors_count);
-    add(rows.chunks, table.chunks, table.chunks_count);
-    add(rows.parts, table.parts, table.parts_count);
-    add(rows.tiles, table.tiles, table.tiles_count);
-    add(rows.long_units, table.long_units, table.long_units_count);
-    add(rows.spans, table.spans, table.spans_count);
     add(group_rows, table.groups, table.groups_count);
     add(program_rows, table.programs, table.programs_count);
     return std::move(layout.bytes);

@@ -82,5 +82,6 @@ PYBIND11_MODULE(_cuda, module) {
         .def_property_readonly("decided_end", &Step::decided_end)
         .def_property_readonly("overflows_place", &Step::overflows_place)
         .def("place", &place)
+        .def("update", &update_step<Step>)
         .def("run", &run);
 }

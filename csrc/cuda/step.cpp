@@ -18,13 +18,24 @@ static void check_registers(const ProgramRow& program, int most) {
 Step::Step(std::vector<TensorRow> tensors, std::vector<GroupRow> groups, Options options,
            std::vector<ProgramRow> programs, State state)
     : from{std::move(tensors), std::move(groups), options, std::move(programs)}, arguments() {
-    sort_by_code(from.programs);
-    for (const ProgramRow& program : from.programs) check_registers(program, REGISTERS);
     for (const GroupRow& group : from.groups) check_registers(group.scalars, WARP_REGISTERS);
     arguments.options = options;
     arguments.state = state;
+    measure_sizes();
+}
+
+void Step::update(const std::vector<size_t>& indices, std::vector<TensorRow> rows,
+                  std::vector<ProgramRow> programs) {
+    replace_rows(from.tensors, indices, std::move(rows), from.programs, std::move(programs));
+    measure_sizes();
+}
+
+void Step::measure_sizes() {
+    for (const ProgramRow& program : from.programs) check_registers(program, REGISTERS);
+    sort_by_code(from.programs);
     table_bytes = static_cast<int64_t>(lay_out_table(from, 0, arguments.table).size());
-    workspace_bytes = lay_out_workspace(arguments.table, options.slots, 0, arguments.workspace);
+    workspace_bytes =
+        lay_out_workspace(arguments.table, arguments.options.slots, 0, arguments.workspace);
     if (std::max(arguments.table.parts_count, arguments.table.tiles_count) > INT32_MAX)
         throw std::invalid_argument("params: more elements or units than one launch has blocks");
 }

@@ -25,6 +25,10 @@ class Step {
     Step(std::vector<TensorRow> tensors, std::vector<GroupRow> groups, Options options,
          std::vector<ProgramRow> programs, State state);
 
+    // Other rows of these tensors, and other programs; then it has to be placed again.
+    void update(const std::vector<size_t>& indices, std::vector<TensorRow> rows,
+                std::vector<ProgramRow> programs);
+
     // Bytes of the table; of the workspace, which is to be zeros at first.
     int64_t table_size() const { return table_bytes; }
     int64_t workspace_size() const { return workspace_bytes; }
@@ -42,6 +46,8 @@ class Step {
              cudaStream_t stream);
 
   private:
+    void measure_sizes();
+
     Description from;
     Arguments arguments;
     int64_t table_bytes, workspace_bytes;

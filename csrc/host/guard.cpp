@@ -1,6 +1,8 @@
 #include "host/guard.h"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 #include "core/dtypes.h"
 
@@ -42,75 +44,42 @@ static TensorReader reader_of(const std::string& name) {
     throw py::value_error("reader: there is no " + name + " that could be proved");
 }
 
-Place Guard::place_of(const py::object& object) {
-    TensorView view;
-    if (!reader.read(object.ptr(), view)) return {};
-    size_t first = numbers.size();
-    numbers.insert(numbers.end(), view.shape, view.shape + view.dimensions);
-    numbers.insert(numbers.end(), view.strides, view.strides + view.dimensions);
-    view.shape = view.strides = nullptr;
-    return {true, view, first};
-}
-
-bool Guard::has_layout(const TensorView& view, const Place& place) const {
-    const TensorView& then = place.view;
-    const int64_t *shape = numbers.data() + place.numbers, *strides = shape + then.dimensions;
-    return then.device_type == view.device_type && then.device_index == view.device_index &&
-           then.dimensions == view.dimensions && std::equal(shape, strides, view.shape) &&
-           std::equal(strides, strides + then.dimensions, view.strides);
-}
-
-bool Guard::lies_at(const py::object& object, const Place& place) const {
-    TensorView view;
-    return place.known && reader.read(object.ptr(), view) && place.view.data == view.data &&
-           place.view.type == view.type && has_layout(view, place);
-}
-
-using Items = std::vector<std::pair<py::object, py::object>>;
-
-static void add_items(const py::dict& dict, Items& items) {
-    for (auto [key, value] : dict)
-        items.emplace_back(py::reinterpret_borrow<py::object>(key),
-                           py::reinterpret_borrow<py::object>(value));
-}
-
-// True if the dictionary has the same objects in the same order. No key is hashed: that is slow for
-// tensors.
-static bool same_items(PyObject* dict, const Items& items, size_t first, size_t end) {
-    if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(end - first))
-        return false;
-    Py_ssize_t position = 0;
-    PyObject *key, *value;
-    for (size_t i = first; PyDict_Next(dict, &position, &key, &value); ++i)
-        if (key != items[i].first.ptr() || value != items[i].second.ptr()) return false;
-    return true;
-}
-
 Guard::Guard(const py::list& groups, const py::dict& states_, const py::list& params_,
-           const py::list& watched_, const py::tuple& keys_, bool writes_,
-           const std::string& reader_)
-    : reader(reader_of(reader_)),
+             const py::list& watched_, const py::tuple& keys_, bool writes_,
+             const std::string& reader_)
+    : places(reader_of(reader_)),
       writes(writes_),
+      watched(places),
+      states(places),
       params_key(py::str("params")),
       tensor_type(py::module_::import("torch").attr("Tensor")) {
+    std::vector<PyObject*> objects;
     for (py::handle row : params_) {
         auto [object, group, has_state, plain] =
             row.cast<std::tuple<py::object, int64_t, bool, bool>>();
-        params.push_back({object, group, has_state, plain, has_state ? place_of(object) : Place()});
+        Place place = has_state ? places.of(object) : Place();
+        params.push_back({object, group, has_state, plain, place});
+        objects.push_back(object.ptr());
     }
-    for (py::handle row : watched_) {
-        auto object = py::reinterpret_borrow<py::object>(row);
-        if (!handles.add(object)) watched.emplace_back(object, place_of(object));
-    }
+    watch(watched_);
     for (py::handle key : keys_) keys.push_back(py::reinterpret_borrow<py::object>(key));
-    add_items(states_, states);
-    for (const auto& [key, value] : states) {
-        state_starts.push_back(state_items.size());
-        if (PyDict_Check(value.ptr()))  // torch allows other values in its state
-            add_items(py::reinterpret_borrow<py::dict>(value), state_items);
-    }
-    state_starts.push_back(state_items.size());
+    states.take(states_, objects);
     remember(groups);
+}
+
+void Guard::watch(const py::list& tensors) {
+    for (size_t i = 0; i < std::max(tensors.size(), watched.size()); ++i) {
+        if (i < tensors.size()) watched.set(i, tensors[i]);
+        else watched.clear(i);
+    }
+}
+
+void Guard::update(size_t index, bool has_state, bool plain, const py::dict& states_) {
+    Param& param = params.at(index);
+    param.has_state = has_state;
+    param.plain = plain;
+    if (has_state) param.place = places.of(param.object, param.place);
+    states.take_one(states_, param.object.ptr(), index);
 }
 
 void Guard::remember(const py::list& groups) {
@@ -157,29 +126,19 @@ bool Guard::params_are_those(const py::list& groups) const {
     return index == params.size() && static_cast<size_t>(g) * keys.size() == values.size();
 }
 
-bool Guard::states_are_those(const py::dict& dict) const {
-    if (!same_items(dict.ptr(), states, 0, states.size())) return false;
-    for (size_t i = 0; i < states.size(); ++i)
-        if (PyDict_Check(states[i].second.ptr()) &&
-            !same_items(states[i].second.ptr(), state_items, state_starts[i], state_starts[i + 1]))
-            return false;
+bool Guard::watched_are_unchanged() const {
+    for (size_t i = 0; i < watched.size(); ++i)
+        if (!watched.is_unchanged(i)) return false;
     return true;
-}
-
-bool Guard::memory_is_the_same() const {
-    for (const Param& param : params)
-        if (param.has_state && !lies_at(param.object, param.place)) return false;
-    for (const auto& [object, place] : watched)
-        if (!lies_at(object, place)) return false;
-    return handles.are_unchanged();
 }
 
 bool Guard::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const {
     TensorView view;
     if (!param.plain || Py_TYPE(gradient) != reinterpret_cast<PyTypeObject*>(tensor_type.ptr()) ||
-        !reader.read(gradient, view) || view.dtype < 0 || !has_layout(view, param.place))
+        !places.reader.read(gradient, view) || view.dtype < 0 ||
+        !places.has_layout(view, param.place))
         return false;
-    const int64_t* shape = numbers.data() + param.place.numbers;
+    const int64_t* shape = places.shape(param.place);
     bool empty = std::count(shape, shape + view.dimensions, 0) > 0;
     if (view.data == nullptr && !empty) return false;
     constexpr uintptr_t size[] = {8, 4, 2, 2};
@@ -192,54 +151,81 @@ bool Guard::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* r
     return negated == Py_False;
 }
 
-// Of plain gradients, as rows of (address, dtype).
-static bool share_memory(const std::vector<const int64_t*>& rows,
-                         const std::vector<int64_t>& sizes) {
+int64_t Guard::elements(const Param& param) const {
+    const int64_t* shape = places.shape(param.place);
+    return std::accumulate(shape, shape + param.place.view.dimensions, int64_t(1),
+                           std::multiplies<int64_t>());
+}
+
+bool Guard::gradients_share_memory(const int64_t* rows) const {
     std::vector<std::pair<int64_t, int64_t>> ranges;
-    for (size_t i = 0; i < rows.size(); ++i)
-        if (sizes[i])
-            ranges.emplace_back(rows[i][0], rows[i][0] + (sizes[i] << size_shift(rows[i][1])));
+    for (size_t i = 0; i < params.size(); ++i) {
+        const int64_t address = rows[2 * i], dtype = rows[2 * i + 1];
+        if (dtype < 0) continue;
+        if (const int64_t size = elements(params[i]) << size_shift(static_cast<int>(dtype)))
+            ranges.emplace_back(address, address + size);
+    }
     std::sort(ranges.begin(), ranges.end());
     for (size_t i = 1; i < ranges.size(); ++i)
         if (ranges[i].first < ranges[i - 1].second) return true;
     return false;
 }
 
-int64_t Guard::elements(const Param& param) const {
-    int64_t count = 1;
-    for (int i = 0; i < param.place.view.dimensions; ++i)
-        count *= numbers[param.place.numbers + static_cast<size_t>(i)];
-    return count;
-}
-
-py::object Guard::look(const py::list& groups, const py::dict& states_,
-                      py::array_t<int64_t, py::array::c_style> gradients) {
+int64_t* Guard::rows_of(Addresses& gradients) const {
     if (gradients.ndim() != 2 || gradients.shape(1) != 2 ||
         gradients.shape(0) != static_cast<py::ssize_t>(params.size()))
         throw py::value_error("gradients: must have a row of two for every parameter");
-    if (!params_are_those(groups) || !states_are_those(states_) || !memory_is_the_same())
+    return gradients.mutable_data();
+}
+
+int Guard::read_gradient(const py::object& gradient, const Param& param, int64_t* row) const {
+    row[1] = -1;
+    if (gradient.is_none()) return 0;
+    if (is_plain_gradient(gradient.ptr(), param, row)) return 1;
+    row[1] = -1;
+    return -1;
+}
+
+static py::object gradient_of(const py::object& param) {
+    auto gradient = py::reinterpret_steal<py::object>(asker().grad(param.ptr()));
+    if (!gradient) throw py::error_already_set();
+    return gradient;
+}
+
+py::object Guard::look(const py::list& groups, const py::dict& states_, Addresses gradients) {
+    int64_t* row = rows_of(gradients);
+    std::vector<char> is_changed(params.size());
+    if (!params_are_those(groups) || !states.find_changed(states_, is_changed) ||
+        !watched_are_unchanged())
         return py::none();
-    py::list params_with_grad, odd;
-    std::vector<const int64_t*> written;
-    std::vector<int64_t> sizes;
-    int64_t* row = gradients.mutable_data();
+    py::list params_with_grad, odd, changed;
     for (size_t i = 0; i < params.size(); ++i, row += 2) {
-        row[1] = -1;
-        auto gradient = py::reinterpret_steal<py::object>(asker().grad(params[i].object.ptr()));
-        if (!gradient) throw py::error_already_set();
-        if (gradient.is_none()) continue;
-        if (!params[i].has_state) return py::none();
-        params_with_grad.append(params[i].object);
-        if (!is_plain_gradient(gradient.ptr(), params[i], row)) {
+        const Param& param = params[i];
+        const py::object gradient = gradient_of(param.object);
+        const bool has_gradient = !gradient.is_none();
+        if (has_gradient) params_with_grad.append(param.object);
+        if (is_changed[i] ||
+            (param.has_state ? !places.lies_at(param.object, param.place) : has_gradient)) {
+            changed.append(i);
             row[1] = -1;
+        } else if (read_gradient(gradient, param, row) < 0) {
             odd.append(i);
-        } else if (writes) {
-            written.push_back(row);
-            sizes.push_back(elements(params[i]));
         }
     }
-    if (writes && (odd.size() || share_memory(written, sizes))) return py::none();
-    return py::make_tuple(!groups_are_those(groups), params_with_grad, odd);
+    // What is changed is looked at again, by `read`.
+    if (writes && (odd.size() || (!changed.size() && gradients_share_memory(gradients.data()))))
+        return py::none();
+    return py::make_tuple(!groups_are_those(groups), params_with_grad, odd, changed);
+}
+
+py::object Guard::read(const std::vector<size_t>& indices, Addresses gradients) const {
+    int64_t* rows = rows_of(gradients);
+    py::list odd;
+    for (size_t i : indices)
+        if (read_gradient(gradient_of(params.at(i).object), params[i], rows + 2 * i) < 0)
+            odd.append(i);
+    if (writes && (odd.size() || gradients_share_memory(rows))) return py::none();
+    return std::move(odd);
 }
 
 }  // namespace lrfused

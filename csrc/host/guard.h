@@ -1,5 +1,5 @@
-// The guard of the fast path: checks before a step that nothing changed since the table was built,
-// and reads the gradients' addresses. Anything else is left to the slow path in lrfused/engine/.
+// The guard of the fast path: finds before a step what changed since the table was built, and reads
+// the gradients' addresses. What it finds, or cannot decide, is left to lrfused/engine/.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -8,37 +8,43 @@
 #include <string>
 #include <vector>
 
-#include "host/handle.h"
-#include "host/tensor_reader.h"
+#include "host/memory.h"
+#include "host/watched_states.h"
 
 namespace lrfused {
 
 namespace py = pybind11;
 
-// A tensor's address and layout.
-struct Place {
-    bool known = false;
-    TensorView view;     // its shape and strides pointers are not kept: they may change
-    size_t numbers = 0;  // index of shape, then strides, in Guard::numbers
-};
-
 class Guard {
   public:
+    using Addresses = py::array_t<int64_t, py::array::c_style>;
+
     // params: (parameter, group, has state, plain: nothing of it is staged); watched: other tensors
     // whose addresses the table holds; keys: the entries of a group to watch; writes: the step
     // changes gradients, which may not share memory then; reader: the name of one of
     // tensor_readers().
     Guard(const py::list& groups, const py::dict& states, const py::list& params,
-         const py::list& watched, const py::tuple& keys, bool writes, const std::string& reader);
+          const py::list& watched, const py::tuple& keys, bool writes, const std::string& reader);
 
-    // None if the table may be stale. Otherwise whether the caller wrote to a group, the parameters
-    // with a gradient, and the indices of gradients that need staging; all others are written to
-    // ``gradients`` as (address, dtype), with dtype -1 for no gradient.
-    py::object look(const py::list& groups, const py::dict& states,
-                    py::array_t<int64_t, py::array::c_style> gradients);
+    // None if the table may be stale in more than single parameters. Otherwise whether the caller
+    // wrote to a group, the parameters with a gradient, the indices of gradients that need staging,
+    // and those of parameters that have to be bound anew: they or their state are others, or a first
+    // gradient is there. The gradients of all but these two are written to ``gradients`` as (address,
+    // dtype), with dtype -1 for no gradient.
+    py::object look(const py::list& groups, const py::dict& states, Addresses gradients);
+
+    // A parameter was bound anew: takes it and its state for known.
+    void update(size_t index, bool has_state, bool plain, const py::dict& states);
+
+    // Reads the gradients of these, which were bound anew since `look`; the indices of those that
+    // need staging, or None if gradients that the step writes need it or share memory.
+    py::object read(const std::vector<size_t>& indices, Addresses gradients) const;
 
     // Takes the present values in the groups as known.
     void remember(const py::list& groups);
+
+    // Takes these for the other tensors.
+    void watch(const py::list& tensors);
 
   private:
     struct Param {
@@ -47,28 +53,24 @@ class Guard {
         bool has_state, plain;
         Place place;
     };
-    using Items = std::vector<std::pair<py::object, py::object>>;
 
-    Place place_of(const py::object& tensor);  // known = false if the reader fails
-    bool lies_at(const py::object& tensor, const Place& place) const;
-    bool has_layout(const TensorView& view, const Place& place) const;
+    int64_t* rows_of(Addresses& gradients) const;
     bool params_are_those(const py::list& groups) const;
-    bool states_are_those(const py::dict& states) const;
     bool groups_are_those(const py::list& groups) const;
-    bool memory_is_the_same() const;
+    bool watched_are_unchanged() const;
     int64_t elements(const Param& param) const;
+    bool gradients_share_memory(const int64_t* rows) const;
+    // Writes a row; 0: no gradient, 1: it is plain, -1: it needs staging.
+    int read_gradient(const py::object& gradient, const Param& param, int64_t* row) const;
     bool is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const;
 
-    TensorReader reader;
+    Places places;
     bool writes;
-    std::vector<Param> params;
-    Handles handles;  // of watched tensors, if supported; not parameters, which may be swapped
-    std::vector<std::pair<py::object, Place>> watched;  // those without a handle
-    std::vector<int64_t> numbers;
+    std::vector<Param> params;  // no references to their memory: they may be swapped
+    Memory watched;
+    WatchedStates states;
     std::vector<py::object> keys, values;  // values: by group, then key
     py::object params_key, tensor_type;
-    Items states, state_items;        // state_items: those of all states, concatenated
-    std::vector<size_t> state_starts;  // the first item of each state, and the end
 };
 
 }  // namespace lrfused

@@ -42,22 +42,32 @@ inline TypedPointer read_typed_pointer(const py::handle& pair) {
     return {reinterpret_cast<void*>(address), dtype};
 }
 
-inline std::vector<TensorRow> read_tensors(const py::list& rows) {
-    std::vector<TensorRow> tensors;
-    for (py::handle row : rows) {
-        TensorRow t{};
-        t.p = read_typed_pointer(row["p"]);
-        size_t place = 0;
-        for (py::handle operand : row["operands"]) {
-            if (place == MAX_OPERANDS) throw std::invalid_argument("operands: too many");
-            t.operands[place++] = read_typed_pointer(operand);
-        }
-        t.average = read_typed_pointer(row["average"]);
-        t.mask = reinterpret_cast<const uint32_t*>(row["mask"].cast<int64_t>());
-        t.count = row["count"].cast<int64_t>();
-        t.unit = row["unit"].cast<int64_t>();
-        t.group = row["group"].cast<int>();
-        tensors.push_back(t);
+using Numbers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+// The columns of a tensor's row (lrfused/backends/rows.py); from OPERANDS on pairs, as of the rest.
+enum Column { PARAM = 0, AVERAGE = 2, MASK = 4, COUNT = 5, UNIT = 6, GROUP = 7, OPERANDS = 8 };
+
+inline TypedPointer typed_pointer_at(const int64_t* numbers) {
+    return {reinterpret_cast<void*>(numbers[0]), static_cast<int>(numbers[1])};
+}
+
+inline std::vector<TensorRow> read_tensors(const Numbers& rows) {
+    if (rows.ndim() != 2 || rows.shape(1) < OPERANDS ||
+        rows.shape(1) > OPERANDS + 2 * MAX_OPERANDS || rows.shape(1) % 2)
+        throw std::invalid_argument("tensors: rows of another length than the columns' number");
+    std::vector<TensorRow> tensors(static_cast<size_t>(rows.shape(0)));
+    const int64_t* row = rows.data();
+    for (TensorRow& t : tensors) {
+        t = TensorRow{};
+        t.p = typed_pointer_at(row + PARAM);
+        t.average = typed_pointer_at(row + AVERAGE);
+        t.mask = reinterpret_cast<const uint32_t*>(row[MASK]);
+        t.count = row[COUNT];
+        t.unit = row[UNIT];
+        t.group = static_cast<int>(row[GROUP]);
+        for (py::ssize_t k = OPERANDS; k < rows.shape(1); k += 2)
+            t.operands[(k - OPERANDS) / 2] = typed_pointer_at(row + k);
+        row += rows.shape(1);
     }
     return tensors;
 }
@@ -77,13 +87,16 @@ inline ProgramRow read_program(const py::handle& row, int others = 0) {
     return p;
 }
 
+inline ProgramRow read_schedule(const py::handle& row) {
+    ProgramRow program = read_program(row);
+    program.group = row["group"].cast<int>();
+    program.slot = row["slot"].cast<int>();
+    return program;
+}
+
 inline std::vector<ProgramRow> read_programs(const py::list& rows) {
     std::vector<ProgramRow> programs;
-    for (py::handle row : rows) {
-        programs.push_back(read_program(row));
-        programs.back().group = row["group"].cast<int>();
-        programs.back().slot = row["slot"].cast<int>();
-    }
+    for (py::handle row : rows) programs.push_back(read_schedule(row));
     return programs;
 }
 
@@ -160,11 +173,19 @@ inline State read_state(const py::dict& row) {
 
 // Creates the Step of either module.
 template <class Step>
-Step* make_step(const py::list& tensors, const py::list& groups, const py::dict& options,
+Step* make_step(const Numbers& tensors, const py::list& groups, const py::dict& options,
                 const py::list& programs, const py::dict& state) {
     Options read = read_options(options);
     return new Step(read_tensors(tensors), read_groups(groups, read), read,
                     read_programs(programs), read_state(state));
+}
+
+// Gives a Step of either module other rows: of the tensors at these indices, and programs of
+// schedules that took the place of others.
+template <class Step>
+void update_step(Step& step, const std::vector<size_t>& indices, const Numbers& tensors,
+                 const py::list& programs) {
+    step.update(indices, read_tensors(tensors), read_programs(programs));
 }
 
 }  // namespace lrfused

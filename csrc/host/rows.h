@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "core/inputs.h"
@@ -48,6 +50,29 @@ struct Piece {
     int count;
     bool is_whole_unit;
 };
+
+// Replaces the rows at these indices, and the programs of the same group and slot; a program without
+// results is only taken away. Returns whether tensors have to be cut anew.
+inline bool replace_rows(std::vector<TensorRow>& tensors, const std::vector<size_t>& indices,
+                         std::vector<TensorRow> rows, std::vector<ProgramRow>& programs,
+                         std::vector<ProgramRow> new_programs) {
+    if (indices.size() != rows.size())
+        throw std::invalid_argument("tensors: one row is needed for each index");
+    bool is_cut = true;
+    for (size_t i = 0; i < indices.size(); ++i) {
+        TensorRow& tensor = tensors.at(indices[i]);
+        is_cut &= tensor.count == rows[i].count && tensor.unit == rows[i].unit;
+        tensor = rows[i];
+    }
+    for (ProgramRow& program : new_programs) {
+        const auto same = [&](const ProgramRow& other) {
+            return other.group == program.group && other.slot == program.slot;
+        };
+        programs.erase(std::remove_if(programs.begin(), programs.end(), same), programs.end());
+        if (!program.results.empty()) programs.push_back(std::move(program));
+    }
+    return !is_cut;
+}
 
 // Cuts every tensor into pieces of at most `size` elements, none across two units.
 inline std::vector<Piece> pieces(const std::vector<TensorRow>& tensors, int64_t size) {

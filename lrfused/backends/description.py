@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import torch
-
-from lrfused.backends.work import Work
-from lrfused.memory.formats import CODES
-from lrfused.memory.operands import Entry, Operand
+from lrfused.backends.rows import Rows
+from lrfused.backends.work import Place, Work
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.schedules.bytecode import Program
@@ -17,30 +14,10 @@ from lrfused.settings.slots import Slot
 
 def description(work: Work) -> tuple[Any, ...]:
     """Tensors, groups, options, programs, state."""
-    tensors = [_tensor(work.rule, entry) for entry in work.entries]
     groups = [_group(work.rule, options) for options in work.groups]
     programs = [_schedule(work, *place) for place in work.hyper.programs]
     addresses = {name: tensor.data_ptr() for name, tensor in work.state_tensors.items()}
-    return tensors, groups, _options(work), programs, addresses
-
-
-def _typed_pointer(operand: Operand | None) -> tuple[int, int]:
-    """(address, dtype code) of a vector."""
-    if operand is None:
-        return (0, CODES[torch.float32])
-    return (operand.flat.data_ptr(), CODES[operand.flat.dtype])
-
-
-def _tensor(rule: UpdateRule, entry: Entry) -> dict[str, Any]:
-    return {
-        "p": _typed_pointer(entry.p),
-        "operands": [_typed_pointer(operand) for operand in entry.state[: len(rule.operands)]],
-        "average": _typed_pointer(entry.average),
-        "mask": 0 if entry.mask is None else entry.mask.data_ptr(),
-        "count": entry.p.flat.numel(),
-        "unit": entry.unit,
-        "group": entry.group,
-    }
+    return work.tensors, groups, _options(work), programs, addresses
 
 
 def _group(rule: UpdateRule, options: GroupOptions) -> dict[str, Any]:
@@ -68,6 +45,25 @@ def _options(work: Work) -> dict[str, Any]:
         "checks_gradients": options.checks_gradients,
         "raises_on_gradients": options.raises_on_gradients,
     }
+
+
+def changes(
+    work: Work, indices: list[int], sources: list[Place]
+) -> tuple[list[int], Rows, list[dict[str, Any]]]:
+    """What a native Step is updated with: rows of tensors, and programs of hyperparameters."""
+    programs = [
+        _nothing(*place)
+        if (schedule := work.source(*place)) is None
+        else _schedule(work, *place, schedule)
+        for place in sources
+    ]
+    return indices, work.tensors[indices], programs
+
+
+def _nothing(group: int, slot: Slot) -> dict[str, Any]:
+    """No program: its hyperparameter is a number now."""
+    empty: dict[str, Any] = dict.fromkeys(("code", "constants", "samples", "inputs", "results"), ())
+    return {"group": group, "slot": int(slot), **empty}
 
 
 def _schedule(work: Work, group: int, slot: Slot, schedule: Schedule) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrfused.backends.work import APPLY, MEASURE, PLAN, Outcome, Work
+from lrfused.backends.work import APPLY, MEASURE, PLAN, Outcome, Place, Work
 from lrfused.device.graph_capture import is_capturing
 from lrfused.device.streams import StreamUse
 from lrfused.memory.operands import Entry, Operand
@@ -36,6 +36,10 @@ class Step(Protocol):
     overflows: Tensor
     decided: Tensor
     uses: StreamUse
+    updates: bool
+
+    def update(self, work: Work, indices: list[int], sources: list[Place]) -> None:
+        """As that of `protocol.Runner`."""
 
     def __call__(self, work: Work) -> Outcome:
         """The whole step."""
@@ -76,6 +80,8 @@ def make_step(make: Make, work: Work) -> "Step | StepTogether":
 class StepTogether:
     """A step over several devices, of which the first leads."""
 
+    updates = False  # peers would have to agree on other indices
+
     def __init__(self, make: Make, work: Work, devices: list[torch.device]):
         self.devices = devices
         self._measures = work.options.measures(work.groups)
@@ -111,6 +117,10 @@ class StepTogether:
         for share, call in shares:
             share.step.run(call, APPLY)
         return self._lead.step.outcome(work)
+
+    def update(self, work: Work, indices: list[int], sources: list[Place]) -> None:
+        """Not possible: see ``updates``."""
+        raise NotImplementedError
 
     def push(self, work: Work) -> None:
         """Upload the caller's numbers to where the kernels of each device read them."""

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 
 import torch
 
-from lrfused.backends.work import Outcome, Work
+from lrfused.backends.work import Outcome, Place, Work
 
 
 class Runner(Protocol):
@@ -17,10 +17,18 @@ class Runner(Protocol):
 
     Those of backends with ``reads_on_device`` also have ``push(work)``, which uploads the caller's
     numbers.
+
+    Attributes:
+        updates: it can be updated; one that cannot is bound anew when something changes.
     """
+
+    updates: bool
 
     def __call__(self, work: Work) -> Outcome:
         """One step."""
+
+    def update(self, work: Work, indices: list[int], sources: list[Place]) -> None:
+        """Take the present entries at these indices, and the sources of these hyperparameters."""
 
 
 class Backend(ABC):

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrfused.backends.rows import Column, Rows, rows_of
 from lrfused.groups.matrix import Hyperparameters
 from lrfused.memory.operands import Entry, Operand
-from lrfused.memory.pieces import cut
+from lrfused.memory.pieces import Cuts, cuts
 from lrfused.numerics.norm import CHUNK
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
@@ -32,6 +33,9 @@ class Outcome(NamedTuple):
 
 UNKNOWN = Outcome(Error.NONE, None)
 
+Watched = list[tuple[Tensor, int]]
+Place = tuple[int, Slot]  # of a hyperparameter: its group and slot
+
 # What a GPU backend is asked to do of a step; as csrc/cuda/table.h has it.
 MEASURE, PLAN, APPLY, WHOLE_STEP = 1, 2, 4, 7
 
@@ -41,6 +45,7 @@ class Work:
     """The table with its options (fixed), and what changes from step to step.
 
     Attributes:
+        tensors: what kernels know of the entries, as rows of numbers (rows.py).
         addresses: of the gradients: rows of (address, dtype's code; -1: no gradient), filled by
             the guard.
         gradients: those that are not in ``addresses``, by the parameter's place in the table.
@@ -56,7 +61,7 @@ class Work:
     options: Options
     state: DeviceState
     hyper: Hyperparameters
-    watched: list[tuple[Tensor, int]]  # other tensors that it uses, with their addresses then
+    watched: Watched  # other tensors that it uses, with their addresses then
     gradients: dict[int, Operand] = field(default_factory=dict)
     grad_scale: Any = 1.0
     found_inf: Any = False
@@ -65,17 +70,33 @@ class Work:
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, len(Slot))))
     mirrors: dict[int, Tensor] = field(default_factory=dict)
 
+    tensors: Rows = field(init=False)
     rows: list[Settings] = field(init=False)  # of the groups, when the table was built
     sources: list[Schedule | None] = field(init=False)  # and of their hyperparameters
 
     def __post_init__(self) -> None:
+        self.tensors = rows_of(self.rule, self.entries)
         self.rows, self.sources = self.hyper.rows, self.hyper.sources
         self.addresses = np.full((len(self.entries), 2), -1, dtype=np.int64)
 
+    def replace(self, indices: list[int], entries: list[Entry]) -> None:
+        """Put other entries at these indices."""
+        for index, entry in zip(indices, entries, strict=True):
+            self.entries[index] = entry
+        self.tensors[indices] = rows_of(self.rule, entries)
+
+    def replace_sources(self, watched: Watched) -> None:
+        """Take the present sources of hyperparameters, and what they read."""
+        self.sources, self.watched = self.hyper.sources, watched
+
+    def cuts(self, size: int) -> Cuts:
+        """The entries, cut into pieces of at most ``size`` elements."""
+        return cuts(self.tensors[:, Column.COUNT], self.tensors[:, Column.UNIT], size)
+
     @property
-    def chunks(self) -> list[int]:
+    def chunks(self) -> np.ndarray:
         """The number of chunks of each parameter."""
-        return [cut(entry, CHUNK).pieces for entry in self.entries]
+        return self.cuts(CHUNK).pieces
 
     @property
     def memory(self) -> list[Tensor]:
@@ -101,6 +122,10 @@ class Work:
         torch.autograd.graph.increment_version(
             self.params_with_grad
         )  # inference tensors have no version
+
+    def source(self, group: int, slot: Slot) -> Schedule | None:
+        """The schedule of a hyperparameter; None for a number."""
+        return self.sources[group * len(Slot) + slot]
 
     def input(self, node: Schedule) -> Tensor:
         """The tensor that the kernels read for a schedule's input."""

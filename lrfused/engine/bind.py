@@ -1,20 +1,19 @@
 """Checks all tensors of a step, then binds a backend to them."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from lrfused.backends.multi_device import devices_of
 from lrfused.backends.registry import Choice, choose_for_all
-from lrfused.backends.work import Work
+from lrfused.backends.work import Watched, Work
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.bound_table import BoundTable
-from lrfused.memory.checks import check_moment, check_param, is_freed
-from lrfused.memory.dtensor import check_is_whole, local
-from lrfused.memory.operands import Entry, check_no_shared_memory, idle_entry, make_entry
-from lrfused.settings.options import Agc
-from lrfused.state.operands import allocate, operands_in
+from lrfused.engine.entries import Use, checked_entries, give_state, make_states, without_state
+from lrfused.memory.checks import is_freed
+from lrfused.memory.operands import idle_entry
+from lrfused.memory.spans import Spans
+from lrfused.schedules import Schedule
+from lrfused.state.device_state import DeviceState
 from lrfused.state.step_counts import Groups, States
 
 
@@ -33,107 +32,72 @@ def bind(
         TypeError, ValueError: a parameter, a state tensor or a schedule's input cannot be used;
             nothing was changed.
     """
-    gradients = {id(p) for p in with_gradient}
-    # What never has state is told apart by having been used.
-    stateless = [not books.rule.has_state(options) for options in books.group_options]
-    uses = [
-        Use(
-            param,
-            g,
-            id(param) in gradients
-            or options.average_every > 0
-            or bool(states.get(param))
-            or (stateless[g] and id(param) in used_before),
-        )
-        for g, (group, options) in enumerate(zip(groups, books.group_options, strict=True))
-        for param in group["params"]
-    ]
+    params = [(param, g) for g, group in enumerate(groups) for param in group["params"]]
+    uses = _uses(books, params, states, {id(p) for p in with_gradient}, used_before)
     books.hyper.check_bases(groups)
     state = books.settled_state(groups)
-    inputs = _checked_inputs(books, state.words.device)
-    entries = _checked_entries(books, uses, states)
+    check_inputs([schedule for _, _, schedule in books.hyper.programs], state.words.device)
+    used = checked_entries(books, uses, states, Spans())
+    entries = [idle_entry(param, g) for param, g in params]
+    for use, entry in zip(uses, used, strict=True):
+        entries[use.row] = entry
     if not books.is_captured:
-        books.masks.drop_all_but(use.param for use in uses)
+        books.masks.drop_all_but(param for param, _ in params)
     backend = choose_for_all(choice, devices_of(entries, state.words.device))
-    newly_initialized = [u.param for u in uses if u.is_used and not states.get(u.param)]
-    rule, options = books.rule, books.group_options
+    newly_initialized = [use.param for use in without_state(uses, states)]
     counts = books.count(groups, states)  # before allocating: any state present now is the caller's
-    for param, g, is_used in uses:
-        if is_used:
-            allocate(rule, options[g], states, param)
-    counts.bind(states)
-    books.masks.mark(states, [u.param for u in uses if u.is_used])
+    make_states(books, uses, states, counts)
+    counts.hold(states)
     state.set_groups(len(groups))
-    for index, (param, g, is_used) in enumerate(uses):
-        if is_used:
-            operands = states.get(param, {})
-            in_units = options[g].agc == Agc.UNIT
-            entries[index] = make_entry(param, g, in_units, rule.state_keys, operands)
-            _take_mask(books, entries[index])
-    watched = [(tensor, tensor.data_ptr()) for tensor in (state.tensors.steps, *inputs)]
-    work = Work(rule, entries, options, books.options, state, books.hyper, watched)
+    give_state(books, used, states)
+    watched = watched_tensors(books, state)
+    work = Work(
+        books.rule, entries, books.group_options, books.options, state, books.hyper, watched
+    )
     run = backend.bind(work, instruction_set)
-    measures = books.options.measures(options)
+    measures = books.options.measures(books.group_options)
     return BoundTable(work, backend, run, measures, books.masks), newly_initialized
 
 
-def _take_mask(books: Bookkeeping, entry: Entry) -> None:
-    place = (entry.order, entry.p.flat.device)
-    entry.mask = books.masks.bits(entry.param, *place, are_fixed=books.is_captured)
-
-
-class Use(NamedTuple):
-    """A parameter and its group; ``is_used`` if it has a part in steps, else not checked.
-
-    It has one with a gradient, with a state, or if it is averaged.
-    """
-
-    param: Tensor
-    group: int
-    is_used: bool
-
-
-def _checked_entries(books: Bookkeeping, uses: list[Use], states: States) -> list[Entry]:
-    """Check parameters and their state; entries of the parameters alone, without the state yet."""
-    options = books.group_options
-    for param, _, is_used in uses:
-        if is_used and param.grad is None:
-            check_param(param)
-    entries = [
-        make_entry(param, g, options[g].agc == Agc.UNIT, (), {})
-        if is_used
-        else idle_entry(param, g)
-        for param, g, is_used in uses
+def _uses(
+    books: Bookkeeping,
+    params: list[tuple[Tensor, int]],
+    states: States,
+    with_gradient: set[int],
+    used_before: set[int],
+) -> list[Use]:
+    """The parameters that take part: with a gradient or a state, and averaged ones."""
+    # What never has state is told apart by having been used.
+    stateless = [not books.rule.has_state(options) for options in books.group_options]
+    return [
+        Use(index, param, g)
+        for index, (param, g) in enumerate(params)
+        if id(param) in with_gradient
+        or books.group_options[g].average_every > 0
+        or states.get(param)
+        or (stateless[g] and id(param) in used_before)
     ]
-    for entry in entries:
-        if not entry.is_idle:
-            _take_mask(books, entry)
-    tensors = [entry.p.tensor for entry in entries if not entry.is_idle]
-    check_no_shared_memory("params: two parameters", tensors)
-    measures = books.options.measures(options)
-    for param, _, is_used in uses:
-        if is_used and measures:
-            check_is_whole(param, books.options.sharded)
-        operands = operands_in(books.rule, states.get(param, {})) if is_used else []
-        for key, operand in operands:
-            check_moment(key, operand, param, param.device)
-            tensors.append(local(operand))
-    check_no_shared_memory("params and state: two tensors", tensors)
-    return entries
 
 
-def _checked_inputs(books: Bookkeeping, device: torch.device) -> list[Tensor]:
-    """The tensors that schedules read, each checked."""
-    inputs = [node._payload for _, _, sch in books.hyper.programs for node in sch.inputs]
-    for tensor, name in inputs:
-        _check_input(tensor, name, device)
-    return [tensor for tensor, _ in inputs]
+def watched_tensors(books: Bookkeeping, state: DeviceState) -> Watched:
+    """The tensors besides parameters and state whose addresses a table holds."""
+    inputs = [
+        node._payload[0] for _, _, schedule in books.hyper.programs for node in schedule.inputs
+    ]
+    return [(tensor, tensor.data_ptr()) for tensor in (state.tensors.steps, *inputs)]
 
 
-def _check_input(tensor: Tensor, name: str, device: torch.device) -> None:
-    if tensor.device != device:
-        raise ValueError(
-            f"{name}: the tensor must be on the parameters' device {device}, got {tensor.device}"
-        )
-    if is_freed(tensor):
-        raise ValueError(f"{name}: the tensor has no memory (its storage was freed)")
+def check_inputs(schedules: list[Schedule], device: torch.device) -> None:
+    """Refuse schedules that read a tensor which a step on this device cannot read.
+
+    Raises:
+        ValueError: it is on another device, or without memory.
+    """
+    for tensor, name in (node._payload for schedule in schedules for node in schedule.inputs):
+        if tensor.device != device:
+            raise ValueError(
+                f"{name}: the tensor must be on the parameters' device {device}, got "
+                f"{tensor.device}"
+            )
+        if is_freed(tensor):
+            raise ValueError(f"{name}: the tensor has no memory (its storage was freed)")

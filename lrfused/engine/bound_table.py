@@ -1,21 +1,31 @@
 """BoundTable: a backend bound to fixed addresses, with its guard."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lrfused import native
 from lrfused.backends.protocol import Backend, Runner
-from lrfused.backends.work import Outcome, Work
+from lrfused.backends.work import Outcome, Place, Work
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.staging import run_with_copies
 from lrfused.groups.matrix import watched_keys
 from lrfused.memory.checks import PLAIN
-from lrfused.memory.operands import Entry, Place, place_of
-from lrfused.rules import UpdateRule
+from lrfused.memory.operands import Entry
+from lrfused.memory.spans import STATE, Spans
+from lrfused.settings.slots import Slot
 from lrfused.state.masks import Masks
 from lrfused.state.step_counts import Groups, States
+
+
+class Seen(NamedTuple):
+    """What the guard saw: whether a group was written to, gradients to stage, rows out of date."""
+
+    is_written: bool
+    staged: list[int]
+    changed: list[int]
 
 
 @dataclass(eq=False)
@@ -84,13 +94,28 @@ class BoundTable:
         """Mark the table as captured: a CUDA graph has recorded a step of it."""
         self.is_captured = True
 
+    # Rows that are made anew
+
+    @cached_property
+    def spans(self) -> Spans:
+        """Where the table's tensors lie; made when something changes for the first time."""
+        spans = Spans()
+        places = ((i, e) for i, e in enumerate(self.work.entries) if not e.is_idle)
+        spans.put((i, STATE, operand.tensor) for i, e in places for operand in e.operands)
+        return spans
+
+    def replace(self, indices: list[int], entries: list[Entry], initialized: set[int]) -> None:
+        """Put other entries at these indices; `spans` lacks the state of ``initialized`` ones."""
+        self.work.replace(indices, entries)
+        pairs = [(i, e) for i, e in zip(indices, entries, strict=True) if i in initialized]
+        self.spans.put((i, STATE, operand.tensor) for i, e in pairs for operand in e.operands[1:])
+        new = [i for i, e in zip(indices, entries, strict=True) if self._is_apart(e)]
+        self._apart = sorted({*self._apart}.difference(indices).union(new))
+
     # The guard
 
-    def look(self, groups: Groups, states: States) -> tuple[bool, list[int]] | None:
-        """Run the guard: whether a group was written to, and which gradients need staging.
-
-        None if the table may be invalid, or a new parameter has a gradient.
-        """
+    def look(self, groups: Groups, states: States) -> Seen | None:
+        """Run the guard; None if more may be invalid than the rows of single parameters."""
         work = self.work
         if (
             not self._is_trusted
@@ -102,8 +127,25 @@ class BoundTable:
         seen = self.guard.look(groups, states, work.addresses)
         if seen is None:
             return None
-        written, work.params_with_grad, staged = seen
-        return written, staged
+        written, work.params_with_grad, staged, changed = seen
+        return Seen(written, staged, changed)
+
+    def look_again(self, indices: list[int]) -> list[int] | None:
+        """Read the gradients of parameters that were bound anew: which of them need staging.
+
+        None if the slow path has to decide.
+        """
+        staged: list[int] | None = self.guard.read(indices, self.work.addresses)
+        return staged
+
+    def update_guard(self, indices: list[int], states: States) -> None:
+        """Let the guard know the rows that were made anew, and the present inputs of schedules."""
+        if self.guard is None:
+            return
+        for index in indices:
+            entry = self.work.entries[index]
+            self.guard.update(index, not entry.is_idle, entry.is_plain, states)
+        self.guard.watch([tensor for tensor, _ in self.work.watched])
 
     def suspend_guard(self) -> None:
         """Distrust the guard until `renew_guard`, since a step may fail before that."""
@@ -135,13 +177,11 @@ class BoundTable:
             return None
         params = [(e.param, e.group, not e.is_idle, e.is_plain) for e in work.entries]
         watched = [tensor for tensor, _ in work.watched]
-        for state in (s for s in states.values() if isinstance(s, dict)):
-            watched += [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
         keys = watched_keys(work.rule)
         writes, reader = work.options.changes_gradients, native.tensor_readers[0]
         return native.cpu.Guard(groups, states, params, watched, keys, writes, reader)
 
-    # Full checks, for the slow path
+    # What changed, for the slow path, which checks everything
 
     @property
     def is_stale(self) -> bool:
@@ -151,45 +191,55 @@ class BoundTable:
 
     def is_current(self, books: Bookkeeping) -> bool:
         """True if the table was built for the present groups, options and schedules."""
+        return self.changed_sources(books) == []
+
+    def changed_sources(self, books: Bookkeeping) -> list[Place] | None:
+        """The hyperparameters with another source; None if the groups or options are others."""
         work, hyper = self.work, books.hyper
         if work.rows != hyper.rows or work.groups != books.group_options:
-            return False
-        return all(x is y for x, y in zip(work.sources, hyper.sources, strict=True))
+            return None
+        pairs = enumerate(zip(work.sources, hyper.sources, strict=True))
+        return [(i // len(Slot), Slot(i % len(Slot))) for i, (x, y) in pairs if x is not y]
 
     def holds(self, groups: Groups, states: States) -> bool:
         """True if the table still describes the caller's parameters and state."""
+        return self.changed(groups, states) == []
+
+    def changed(self, groups: Groups, states: States) -> list[int] | None:
+        """Indices of parameters whose rows are out of date; None if more than those are."""
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-        tensors = self.work.state.tensors
-        counts = zip(tensors.views, tensors.places, strict=True)
-        return (
-            not self.is_stale
-            and len(params) == len(self.work.entries)
-            and all(
-                entry.param is param
-                and entry.group == g
-                and _holds(self.work.rule, entry, *count, states)
-                for (g, param), entry, count in zip(params, self.work.entries, counts, strict=True)
+        work = self.work
+        if (
+            self.is_stale
+            or len(params) != len(work.entries)
+            or any(
+                entry.param is not param or entry.group != g
+                for (g, param), entry in zip(params, work.entries, strict=True)
             )
-            and all(tensor.data_ptr() == pointer for tensor, pointer in self.work.watched)
-        )
+            or any(tensor.data_ptr() != pointer for tensor, pointer in work.watched)
+        ):
+            return None
+        if not all(self.counts_are_ours(i, states) for i in range(len(params))):
+            return None
+        return [i for i, entry in enumerate(work.entries) if not self._holds(entry, states)]
 
+    def counts_are_ours(self, index: int, states: States) -> bool:
+        """True if the parameter's state, if any, shows the count that the kernels write."""
+        entry = self.work.entries[index]
+        if entry.is_idle:
+            return not states.get(entry.param)
+        return self.work.state.tensors.are_shown(index, states)
 
-def _holds(
-    rule: UpdateRule, entry: Entry, views: dict[str, Tensor], place: Place, states: States
-) -> bool:
-    """True if the parameter and its state are still the tensors that the table was built from."""
-    state = states.get(entry.param) or {}
-    if entry.is_idle:
-        return not state and entry.param.grad is None
-    if any(state.get(key) is not view for key, view in views.items()):
-        return False
-    if "step" in views and place_of(views["step"]) != place:
-        return False
-    for operand, key in zip(entry.state, rule.state_keys, strict=True):
-        now = state.get(key)
-        if operand is None:
-            if now is not None:
+    def _holds(self, entry: Entry, states: States) -> bool:
+        """True if the parameter and its state are the tensors that the row was made from."""
+        if entry.is_idle:
+            return entry.param.grad is None
+        state = states.get(entry.param) or {}
+        for operand, key in zip(entry.state, self.work.rule.state_keys, strict=True):
+            now = state.get(key)
+            if operand is None:
+                if now is not None:
+                    return False
+            elif not (isinstance(now, Tensor) and operand.is_of(now)):
                 return False
-        elif not (isinstance(now, Tensor) and operand.is_of(now)):
-            return False
-    return entry.p.is_of(entry.param)
+        return entry.p.is_of(entry.param)

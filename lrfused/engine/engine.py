@@ -1,19 +1,28 @@
 """The engine: checks the caller's tensors, keeps the bound table, runs it, raises errors."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lrfused.backends.registry import Choice, checked
+from lrfused.backends.work import Place
 from lrfused.device.graph_capture import is_capturing
 from lrfused.engine import slow_path
 from lrfused.engine.bind import bind
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.engine.bound_table import BoundTable
+from lrfused.engine.bound_table import BoundTable, Seen
+from lrfused.engine.rebind import Changes, can_rebind, rebind
 from lrfused.groups import arguments
 from lrfused.memory.checks import check_pair
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.state.step_counts import Groups, States
+
+
+class Ready(NamedTuple):
+    """What a step needs besides the table: gradients to stage, parameters with new state."""
+
+    staged: list[int]
+    newly_initialized: list[Tensor]
 
 
 class Engine:
@@ -61,18 +70,17 @@ class Engine:
         if books.holds_averages:
             raise RuntimeError("step: the parameters hold their averages; leave `averaged` first")
         seen = books.counters.look_back(books.group_options)
-        newly_initialized: list[Tensor] = []
-        staged = self._fast_path(groups, states)
-        if staged is None:
+        ready = self._fast_path(groups, states)
+        if ready is None:
             with normal_tensors():
-                staged, newly_initialized = self._slow_path(groups, states)
+                ready = self._slow_path(groups, states)
         table = self.table
-        if table is None or staged is None:
+        if table is None or ready is None:
             return
         table.suspend_guard()
-        outcome = table.step(staged, grad_scale, found_inf)
+        outcome = table.step(ready.staged, grad_scale, found_inf)
         if outcome.error:
-            for param in newly_initialized:  # undo: its state did not exist before
+            for param in ready.newly_initialized:  # undo: its state did not exist before
                 states.pop(param, None)
                 self.forget_table()
             books.counters.raise_latched(table.work.state.read(), table.work.groups)
@@ -90,54 +98,79 @@ class Engine:
         else:
             self.bookkeeping.counters.ask(state, table.work.hyper.mirrored_inputs)
 
-    def _fast_path(self, groups: Groups, states: States) -> list[int] | None:
-        """Fast path: indices of gradients that need staging, None if all must be checked."""
-        table = self.table
+    def _fast_path(self, groups: Groups, states: States) -> Ready | None:
+        """Fast path: find what changed, and bind only that anew; None if all must be checked."""
+        table, books = self.table, self.bookkeeping
         seen = None if table is None else table.look(groups, states)
         if table is None or seen is None:
             return None
-        is_written, staged = seen
-        if is_written:
-            books = self.bookkeeping
-            if books.has_no_state() and books.hyper.lr_was_written_as_zero(groups):
+        sources: list[Place] | None = []
+        if seen.is_written:
+            only_allocates = books.has_no_state() or seen.changed
+            if only_allocates and books.hyper.lr_was_written_as_zero(groups):
                 return None  # perhaps only to have state allocated
             table.suspend_guard()
-            self.bookkeeping.collect(groups, states)
-            if table.is_stale or not table.is_current(self.bookkeeping):
-                return None
-        if not table.work.params_with_grad:
+            books.collect(groups, states)
+            sources = None if table.is_stale else table.changed_sources(books)
+        if sources is None or not table.work.params_with_grad:
             return None
+        changes, new = Changes(seen.changed, sources), list[Tensor]()
+        if not changes.are_none:
+            if is_capturing(table.work.state.words.device):
+                return None  # refuses it
+            if not can_rebind(table, states, changes):
+                return None
+            new = self._rebind(table, groups, states, changes)
+        return self._with_staged(table, seen, new)
+
+    def _with_staged(self, table: BoundTable, seen: Seen, new: list[Tensor]) -> Ready | None:
+        """Check the gradients that are not plain, those of rows that were made anew among them."""
+        staged = seen.staged
+        if seen.changed:
+            again = table.look_again(seen.changed)
+            if again is None:
+                return None
+            staged = staged + again
         for index in staged:
             param: Any = table.work.entries[index].param
             check_pair(param, param.grad, self.bookkeeping.options.changes_gradients)
-        return staged
+        return Ready(staged, new)
 
-    def _slow_path(self, groups: Groups, states: States) -> tuple[list[int] | None, list[Tensor]]:
-        """Slow path: validate every tensor; rebind if stale.
+    def _rebind(
+        self, table: BoundTable, groups: Groups, states: States, changes: Changes
+    ) -> list[Tensor]:
+        """Bind anew what changed; returns the parameters whose state was newly initialized."""
+        self.forget_table()  # an error or interrupt leaves none, and the next step builds one
+        new = rebind(self.bookkeeping, table, states, changes)
+        self.table = table
+        self.bookkeeping.describe_written(groups)
+        return new
 
-        Returns the indices of gradients (None: nothing to do), and the parameters whose state was
-        newly initialized.
-        """
-        checked = slow_path.check(self.bookkeeping, self.table, groups, states)
+    def _slow_path(self, groups: Groups, states: States) -> Ready | None:
+        """Slow path: validate every tensor; rebind if stale. None: nothing to do."""
+        books = self.bookkeeping
+        checked = slow_path.check(books, self.table, groups, states)
         if checked is None:
-            return None, []
-        with_gradient = checked.with_gradient
-        newly_initialized: list[Tensor] = []
-        if not checked.holds:
-            used = set() if self.table is None else self.table.used_params()
-            self.forget_table()  # before binding: it may hold copies of every tensor
-            self.table, newly_initialized = bind(
-                self.bookkeeping,
-                self.backend,
-                self.instruction_set,
-                groups,
-                states,
-                with_gradient,
-                used,
-            )
-            self.bookkeeping.describe_written(groups)
+            return None
+        table, changes, new = self.table, checked.changes, list[Tensor]()
+        if table is not None and changes is not None and can_rebind(table, states, changes):
+            if not changes.are_none:
+                new = self._rebind(table, groups, states, changes)
+        elif changes is None or not changes.are_none:
+            new = self._bind(groups, states, checked.with_gradient)
         assert self.table is not None
-        return self.table.stage_all(with_gradient), newly_initialized
+        return Ready(self.table.stage_all(checked.with_gradient), new)
+
+    def _bind(self, groups: Groups, states: States, with_gradient: list[Tensor]) -> list[Tensor]:
+        """Build a new table; returns the parameters whose state was newly initialized."""
+        books = self.bookkeeping
+        used = set() if self.table is None else self.table.used_params()
+        self.forget_table()  # before binding: it may hold copies of every tensor
+        self.table, new = bind(
+            books, self.backend, self.instruction_set, groups, states, with_gradient, used
+        )
+        books.describe_written(groups)
+        return new
 
     def push(self, groups: Groups, states: States) -> None:
         """Upload the values in the groups to where captured graphs read them.

@@ -7,18 +7,21 @@ from torch import Tensor
 from lrfused.device.graph_capture import is_capturing
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.bound_table import BoundTable
+from lrfused.engine.rebind import Changes
 from lrfused.memory.checks import check_pair
 from lrfused.memory.dtensor import local
-from lrfused.memory.operands import check_no_shared_memory
+from lrfused.memory.spans import Spans
 from lrfused.settings.cells import is_zero
 from lrfused.state.step_counts import Groups, States
 
+GRADIENTS = "gradients (write_grads=True or zero_grads=True): two"
+
 
 class Checked(NamedTuple):
-    """The parameters with a gradient, and whether the present table can run the step."""
+    """The parameters with a gradient, and what changed; None: more than the table can take."""
 
     with_gradient: list[Tensor]
-    holds: bool
+    changes: Changes | None
 
 
 def check(
@@ -44,10 +47,19 @@ def check(
     books.collect(groups, states)
     if table is not None:
         table.drop_guard()  # if this fails, the next step takes the slow path again
-    holds = table is not None and table.is_current(books) and table.holds(groups, states)
+    changes = None if table is None else _changes(books, table, groups, states)
     if capturing:
-        _check_can_be_captured(table if holds else None)
-    return Checked(with_gradient, holds)
+        _check_can_be_captured(table if changes is not None and changes.are_none else None)
+    return Checked(with_gradient, changes)
+
+
+def _changes(
+    books: Bookkeeping, table: BoundTable, groups: Groups, states: States
+) -> Changes | None:
+    """What changed since the table was built; None if it has to be built from the start."""
+    sources = table.changed_sources(books)
+    indices = None if sources is None else table.changed(groups, states)
+    return None if sources is None or indices is None else Changes(indices, sources)
 
 
 def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:
@@ -56,8 +68,7 @@ def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:
     for param in with_gradient:
         check_pair(param, param.grad, writes)
     if writes:
-        gradients = [local(p.grad) for p in with_gradient]
-        check_no_shared_memory("gradients (write_grads=True or zero_grads=True): two", gradients)
+        Spans().put((i, GRADIENTS, local(p.grad)) for i, p in enumerate(with_gradient))
     return with_gradient
 
 

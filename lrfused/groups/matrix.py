@@ -118,6 +118,11 @@ class Hyperparameters:
         """The schedule of every cell, or None."""
         return [cell.source for row in self.rows for cell in row.cells]
 
+    def schedules_at(self, places: list[tuple[int, Slot]]) -> list[Schedule]:
+        """The schedules at these places that have one."""
+        sources = [self.rows[g].cells[slot].source for g, slot in places]
+        return [source for source in sources if source is not None]
+
     @property
     def follow_step(self) -> bool:
         """True if some value depends on the step."""

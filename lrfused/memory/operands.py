@@ -132,10 +132,8 @@ def idle_entry(param: Tensor, group: int) -> Entry:
     return Entry(param, group, 0, nothing, Operand(nothing, nothing), is_idle=True)
 
 
-def make_entry(
-    param: Tensor, group: int, in_units: bool, keys: tuple[str, ...], state: dict[str, Tensor]
-) -> Entry:
-    """The entry of a parameter whose rule has operands with these keys.
+def make_entry(param: Tensor, group: int, in_units: bool) -> Entry:
+    """The entry of a parameter, without the operands of its state yet.
 
     ``in_units``: each index of the first dimension is a unit.
 
@@ -154,9 +152,7 @@ def make_entry(
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
     order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
-    found = ((key, state.get(key)) for key in keys)  # torch's SGD has None for no buffer
-    operands = tuple(None if tensor is None else Operand.of(tensor, order) for _, tensor in found)
-    return Entry(param, group, unit, order, Operand.of(data, order), operands)
+    return Entry(param, group, unit, order, Operand.of(data, order))
 
 
 def overlaps_itself(tensor: Tensor) -> bool:
@@ -168,45 +164,3 @@ def overlaps_itself(tensor: Tensor) -> bool:
                 return True
             reach += stride * (size - 1)
     return False
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """The addresses of the first byte and of the byte after the last."""
-    strides = zip(tensor.stride(), tensor.shape, strict=True)
-    last = sum(stride * (size - 1) for stride, size in strides)
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
-
-
-def _share_memory(x: Tensor, y: Tensor) -> bool:
-    """True if they share a byte: mark the bytes of x, then read the marks with y's strides."""
-    start = min(_span(x)[0], _span(y)[0])
-    marks = torch.zeros(max(_span(x)[1], _span(y)[1]) - start, dtype=torch.bool, device="cpu")
-
-    def bytes_of(tensor: Tensor) -> Tensor:
-        size = tensor.element_size()
-        strides = [stride * size for stride in tensor.stride()]
-        return marks.as_strided((*tensor.shape, size), (*strides, 1), tensor.data_ptr() - start)
-
-    bytes_of(x).fill_(True)
-    return bool(bytes_of(y).any())
-
-
-def check_no_shared_memory(what: str, tensors: list[Tensor]) -> None:
-    """Refuse tensors that overlap in memory.
-
-    Raises:
-        ValueError: two of them overlap.
-    """
-    real = [real_view(tensor.detach()) for tensor in tensors if tensor.numel()]
-    real.sort(key=lambda tensor: (str(tensor.device), _span(tensor)))
-    open_spans: list[Tensor] = []
-    for tensor in real:
-        start = _span(tensor)[0]
-        open_spans = [x for x in open_spans if x.device == tensor.device and _span(x)[1] > start]
-        for other in open_spans:
-            if _share_memory(other, tensor):
-                raise ValueError(
-                    f"{what} share memory, of shapes {tuple(other.shape)} and "
-                    f"{tuple(tensor.shape)}; pass the tensor once"
-                )
-        open_spans.append(tensor)

@@ -1,55 +1,58 @@
 """Cuts tensors into pieces; csrc/host/rows.h does the same for the native backends."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lrfused.memory.operands import Entry
+Numbers = NDArray[np.int64]
 
 
-class Cut(NamedTuple):
-    """One tensor: its number of units (1 if it has none), elements per unit, pieces per unit."""
+class Cuts(NamedTuple):
+    """Columns, a row per tensor: its units (1 if it has none), their length, pieces per unit."""
 
-    units: int
-    length: int
-    per_unit: int
+    units: Numbers
+    length: Numbers
+    per_unit: Numbers
 
     @property
-    def pieces(self) -> int:
-        """The number of pieces of all units."""
+    def pieces(self) -> Numbers:
+        """The number of pieces of all units of each tensor."""
         return self.units * self.per_unit
 
 
 class Pieces(NamedTuple):
     """Columns, a row per piece, which lies in one unit; units are numbered over all tensors."""
 
-    tensor: NDArray[np.int64]
-    unit: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    elements: NDArray[np.int64]
+    tensor: Numbers
+    unit: Numbers
+    offset: Numbers
+    elements: Numbers
 
 
-def cut(entry: Entry, size: int) -> Cut:
-    """Cut a tensor into pieces of at most ``size`` elements, none across two units."""
-    count = entry.p.flat.numel()
-    units, length = (count // entry.unit, entry.unit) if entry.unit else (1, count)
-    return Cut(units, length, -(-length // size))
+def cuts(counts: Numbers, unit: Numbers, size: int) -> Cuts:
+    """Cut tensors into pieces of at most ``size`` elements, none across two units.
+
+    ``counts`` are their elements, ``unit`` the elements of an output unit, 0 without units.
+    """
+    has_units = unit > 0
+    length = np.where(has_units, unit, counts)
+    units = np.where(has_units, counts // np.maximum(unit, 1), 1)
+    return Cuts(units, length, -(-length // size))
 
 
-def pieces(entries: Sequence[Entry], size: int) -> Pieces:
+def pieces(counts: Numbers, unit: Numbers, size: int) -> Pieces:
     """The pieces of all tensors, in order."""
-    cuts = np.array([cut(entry, size) for entry in entries], dtype=np.int64).reshape(-1, 3)
-    units, length, per_unit = cuts.T
-    tensor_of = np.repeat(np.arange(len(cuts)), units)  # each unit
+    units, length, per_unit = cuts(counts, unit, size)
+    tensor_of = np.repeat(np.arange(len(units)), units)  # each unit
     pieces_of = per_unit[tensor_of]
-    unit = np.repeat(np.arange(len(tensor_of)), pieces_of)
-    tensor = tensor_of[unit]
-    start = (np.arange(len(unit)) - _sums_before(pieces_of)[unit]) * size
-    offset = (unit - _sums_before(units)[tensor]) * length[tensor] + start
-    return Pieces(tensor, unit, offset, np.minimum(size, length[tensor] - start))
+    number = np.repeat(np.arange(len(tensor_of)), pieces_of)
+    tensor = tensor_of[number]
+    start = (np.arange(len(number)) - sums_before(pieces_of)[number]) * size
+    offset = (number - sums_before(units)[tensor]) * length[tensor] + start
+    return Pieces(tensor, number, offset, np.minimum(size, length[tensor] - start))
 
 
-def _sums_before(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def sums_before(counts: Numbers) -> Numbers:
+    """The sum of all earlier ones, for each."""
     return np.cumsum(counts) - counts

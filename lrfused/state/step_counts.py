@@ -94,6 +94,7 @@ class Counts:
         self.steps = torch.zeros(len(params), dtype=torch.float32, device=device)
         self.carried = self._initial(device).repeat(len(params), 1)
         self.held: list[Any] = [None] * len(params)  # the states at the last `hold`
+        self._carried_keys = carried_keys(rule)
         self.renew_views()
 
     def _initial(self, device: torch.device) -> Tensor:
@@ -180,16 +181,11 @@ class Counts:
         ):
             return False
         idle = []
-        for i, (param, views) in enumerate(zip(params, self.views, strict=True)):
-            state = states.get(param) or {}
-            if self._is_idle(state):
+        for i, param in enumerate(params):
+            if self._is_idle(states.get(param)):
                 idle.append(i)
                 continue
-            if any(state.get(key) is not view for key, view in views.items()):
-                return False
-            if not self.rule.counts and state is not self.held[i]:
-                return False
-            if self._place(views) != self.places[i]:
+            if not self.are_shown(i, states):
                 return False
         if not self.rule.counts:  # a parameter without operands carries nothing on
             return bool((self.carried[idle] == self._initial(self.carried.device)).all())
@@ -220,14 +216,27 @@ class Counts:
 
     def bind(self, states: States) -> None:
         """Put the views of count and carried numbers into the state of every parameter with one."""
-        for param, views in zip(self.params, self.views, strict=True):
-            state = states.get(param)
-            if state:
-                state.update(views)
-                for key in carried_keys(self.rule):
-                    if key not in views:
-                        state.pop(key, None)
-        self.hold(states)
+        for index in range(len(self.params)):
+            self.bind_one(index, states)
+
+    def bind_one(self, index: int, states: States) -> None:
+        """Put those of one parameter into its state, if it has one."""
+        state, views = states.get(self.params[index]), self.views[index]
+        self.held[index] = state
+        if state:
+            state.update(views)
+            for key in self._carried_keys:
+                if key not in views:
+                    state.pop(key, None)
+
+    def are_shown(self, index: int, states: States) -> bool:
+        """True if the state has the views of this parameter, as they were made."""
+        state, views = states.get(self.params[index]) or {}, self.views[index]
+        if any(state.get(key) is not view for key, view in views.items()):
+            return False
+        if not self.rule.counts and (state or None) is not (self.held[index] or None):
+            return False
+        return bool(self._place(views) == self.places[index])
 
     def hold(self, states: States) -> None:
         """Take these dictionaries for ours."""

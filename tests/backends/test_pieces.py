@@ -1,11 +1,9 @@
 """Tensors are cut into pieces within their units."""
 
-from types import SimpleNamespace
-
+import numpy as np
 import pytest
-import torch
 
-from lrfused.memory.pieces import cut, pieces
+from lrfused.memory.pieces import cuts, pieces
 
 # Elements, and the length of a unit (0: none).
 TABLES = {
@@ -30,10 +28,7 @@ def by_hand(table, size):
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 @pytest.mark.parametrize("size", [1, 8, 100])
 def test_pieces_are_those_of_a_plain_loop(table, size):
-    entries = [
-        SimpleNamespace(p=SimpleNamespace(flat=torch.empty(count)), unit=unit)
-        for count, unit in table
-    ]
-    found = pieces(entries, size)
+    counts, units = np.array(table, dtype=np.int64).reshape(-1, 2).T
+    found = pieces(counts, units, size)
     assert list(zip(*(column.tolist() for column in found), strict=True)) == [*by_hand(table, size)]
-    assert sum(cut(entry, size).pieces for entry in entries) == len(found.tensor)
+    assert cuts(counts, units, size).pieces.sum() == len(found.tensor)

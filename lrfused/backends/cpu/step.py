@@ -4,12 +4,14 @@ import numpy as np
 import torch
 
 from lrfused import native
-from lrfused.backends.description import description
-from lrfused.backends.work import Outcome, Work
+from lrfused.backends.description import changes, description
+from lrfused.backends.work import Outcome, Place, Work
 
 
 class CpuStep:
     """One table, ready to be stepped by the C++ kernels."""
+
+    updates = True
 
     def __init__(self, work: Work, instruction_set: str = "auto"):
         assert native.cpu is not None
@@ -32,3 +34,7 @@ class CpuStep:
         if proceeded:
             work.increment_versions()
         return Outcome(error, step, self.next_values)
+
+    def update(self, work: Work, indices: list[int], sources: list[Place]) -> None:
+        """Replace the rows of these tensors, and the programs of these hyperparameters."""
+        self.step.update(*changes(work, indices, sources))

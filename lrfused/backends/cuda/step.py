@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from lrfused import native
-from lrfused.backends.description import description
-from lrfused.backends.work import UNKNOWN, WHOLE_STEP, Outcome, Work
+from lrfused.backends.description import changes, description
+from lrfused.backends.work import UNKNOWN, WHOLE_STEP, Outcome, Place, Work
 from lrfused.device.graph_capture import is_capturing
 from lrfused.device.host_to_device import Upload
+from lrfused.device.patches import Patched
 from lrfused.device.streams import StreamUse
 from lrfused.state.device_state import Field
 
-MEASURED = 6  # numbers of a quarter of a chunk
+QUARTERS = 4  # of a chunk
+MEASURED = 6  # numbers of each
+WORD = 8  # bytes
 
 
 class Call(NamedTuple):
@@ -30,6 +33,8 @@ class CudaStep:
     CUDA graphs read this object's memory: it has to live as long as they do.
     """
 
+    updates = True
+
     def __init__(self, work: Work, device: torch.device):
         assert native.cuda is not None
         self.device = device
@@ -38,23 +43,36 @@ class CudaStep:
                 "capture: the optimizer's tables have to be built first; take a step before"
             )
         self.step = native.cuda.Step(*description(work))
-        self._table = torch.empty(self.step.table_size, dtype=torch.uint8, device=self.device)
-        self._workspace = torch.zeros(
-            self.step.workspace_size, dtype=torch.uint8, device=self.device
-        )
-        content = self.step.place(self._table.data_ptr(), self._workspace.data_ptr())
-        self._table.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        measured, overflows = self.step.decided_place, self.step.overflows_place
-        self.measured = self._workspace[:measured].view(torch.float64).view(MEASURED, -1)
-        self.overflows = self._workspace[overflows : overflows + 4].view(torch.int32)
-        self.decided = self._workspace[measured : self.step.decided_end]
+        self._table = Patched(device)
+        self._workspace = torch.zeros(0, dtype=torch.uint8, device=device)
         self._numbers = Upload(2 * work.hyper.values.size, torch.float64, self.device)
         # More gradients than a kernel's parameters can hold lie in a table on the device.
         self._gradients = None
         if len(work.entries) > native.cuda.parameter_capacity():
             self._gradients = Upload(len(work.entries), torch.int64, self.device, fixes=True)
+        self._place(work)
+
+    def update(self, work: Work, indices: list[int], sources: list[Place]) -> None:
+        """Rewrite what differs in the table, in the order of the stream."""
+        self.step.update(*changes(work, indices, sources))
+        self._place(work)
+
+    def _place(self, work: Work) -> None:
+        if self.step.workspace_size > self._workspace.numel():
+            size = self.step.workspace_size
+            self._workspace = torch.zeros(size, dtype=torch.uint8, device=self.device)
+        else:
+            self._workspace.zero_()  # its parts may have moved
+        table = self._table.room(self.step.table_size // WORD)
+        content = self.step.place(table.data_ptr(), self._workspace.data_ptr())
+        self._table.write(np.frombuffer(content, dtype=np.int64))
+        measured, overflows = self.step.decided_place, self.step.overflows_place
+        found = self._workspace[:measured].view(torch.float64).view(MEASURED, -1)
+        self.measured = found[:, : QUARTERS * int(work.chunks.sum())]
+        self.overflows = self._workspace[overflows : overflows + 4].view(torch.int32)
+        self.decided = self._workspace[measured : self.step.decided_end]
         uploads = [upload.memory for upload in (self._numbers, self._gradients) if upload]
-        self.uses = StreamUse(device, [self._table, self._workspace, *uploads, *work.memory])
+        self.uses = StreamUse(self.device, [table, self._workspace, *uploads, *work.memory])
 
     def __call__(self, work: Work) -> Outcome:
         """One step over the gradients in ``work.addresses``; nothing waits for the device.

@@ -7,11 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lrfused.backends.rows import Column
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.shapes import Programs
 from lrfused.backends.work import Work
-from lrfused.memory.operands import Entry
-from lrfused.memory.pieces import cut, pieces
+from lrfused.device.patches import Patched
+from lrfused.memory.pieces import pieces, sums_before
 from lrfused.numerics.elementary import TWO_OVER_PI
 from lrfused.numerics.norm import CHUNK, SPAN
 from lrfused.settings.options import GroupOptions
@@ -27,27 +28,16 @@ OWN_PROGRAMS = (
 )
 
 
-def int64(values: object, device: torch.device) -> Tensor:
-    """Words on the device; never none, so that they have an address."""
-    array = np.asarray(values, dtype=np.int64).reshape(-1)
-    return torch.from_numpy(array if array.size else np.zeros(1, np.int64)).to(device)
-
-
-def float64(values: object, device: torch.device) -> Tensor:
-    """Numbers on the device; never none."""
-    array = np.asarray(values, dtype=np.float64).reshape(-1)
-    return torch.from_numpy(array if array.size else np.zeros(1)).to(device)
-
-
-def _parts(entries: list[Entry], size: int) -> Words:
+def _parts(work: Work, size: int) -> Words:
     """The pieces of all tensors as rows: words.PART_TENSOR and what follows it."""
-    return np.stack(pieces(entries, size), 1)
+    counts, unit = work.tensors[:, Column.COUNT], work.tensors[:, Column.UNIT]
+    return np.stack(pieces(counts, unit, size), 1)
 
 
-def _here(entries: list[Entry], parts: Words) -> NDArray[np.bool_]:
+def _here(work: Work, parts: Words) -> NDArray[np.bool_]:
     """Which parts have memory on this device: what lies on another has rows and chunks only."""
-    is_here = np.array([not entry.p.flat.is_meta for entry in entries], dtype=bool)
-    return is_here[parts[:, w.PART_TENSOR]]
+    is_here: NDArray[np.bool_] = work.tensors[parts[:, w.PART_TENSOR], Column.PARAM] != 0
+    return is_here
 
 
 def _halves(chunks: Words, is_here: NDArray[np.bool_]) -> Words:
@@ -59,18 +49,14 @@ def _halves(chunks: Words, is_here: NDArray[np.bool_]) -> Words:
     return rows[needed]
 
 
-def _unit_rows(entries: list[Entry]) -> Words:
-    rows = [np.zeros((0, int(w.UNIT_SIZE)), dtype=np.int64)]
-    first = 0
-    for entry in entries:
-        of_chunks = cut(entry, CHUNK)
-        row = np.zeros((of_chunks.units, int(w.UNIT_SIZE)), dtype=np.int64)
-        row[:, w.UNIT_FIRST] = first + of_chunks.per_unit * np.arange(of_chunks.units)
-        row[:, w.UNIT_CHUNKS] = of_chunks.per_unit
-        row[:, w.UNIT_GROUP] = entry.group
-        rows.append(row)
-        first += of_chunks.pieces
-    return np.concatenate(rows)
+def _unit_rows(work: Work) -> Words:
+    units, _, per_unit = work.cuts(CHUNK)
+    tensor = np.repeat(np.arange(len(units)), units)
+    rows = np.zeros((len(tensor), int(w.UNIT_SIZE)), dtype=np.int64)
+    rows[:, w.UNIT_CHUNKS] = per_unit[tensor]
+    rows[:, w.UNIT_FIRST] = sums_before(rows[:, w.UNIT_CHUNKS])
+    rows[:, w.UNIT_GROUP] = work.tensors[tensor, Column.GROUP]
+    return rows
 
 
 def _spans(halves: Words, chunks: int) -> Words:
@@ -96,14 +82,12 @@ def span_count(chunks: int) -> int:
 
 def _tensor_rows(work: Work) -> Words:
     rows = np.zeros((len(work.entries), int(w.TENSOR_SIZE)), dtype=np.int64)
-    for row, entry in zip(rows, work.entries, strict=True):
-        row[w.TENSOR_P] = entry.p.flat.data_ptr()
-        row[w.TENSOR_GROUP] = entry.group
-        own = entry.state[: len(work.rule.operands)]
-        for place, operand in enumerate(own, int(w.TENSOR_STATE)):
-            row[place] = 0 if operand is None else operand.flat.data_ptr()
-        row[w.TENSOR_AVERAGE] = 0 if entry.average is None else entry.average.flat.data_ptr()
-        row[w.TENSOR_MASK] = 0 if entry.mask is None else entry.mask.data_ptr()
+    operands = work.tensors[:, Column.OPERANDS :: 2]
+    rows[:, w.TENSOR_P] = work.tensors[:, Column.PARAM]
+    rows[:, w.TENSOR_GROUP] = work.tensors[:, Column.GROUP]
+    rows[:, int(w.TENSOR_STATE) : int(w.TENSOR_STATE) + operands.shape[1]] = operands
+    rows[:, w.TENSOR_AVERAGE] = work.tensors[:, Column.AVERAGE]
+    rows[:, w.TENSOR_MASK] = work.tensors[:, Column.MASK]
     return rows
 
 
@@ -134,33 +118,48 @@ def _numbers(work: Work) -> NDArray[np.float64]:
     return numbers
 
 
-def make_table(work: Work, programs: Programs) -> w.Table:
-    """All that does not change from step to step."""
-    device = work.state.words.device
-    chunks, units = _parts(work.entries, CHUNK), _unit_rows(work.entries)
-    stretches = _parts(work.entries, int(w.STRETCH))
-    halves = _halves(chunks, _here(work.entries, chunks))
+class TableOnDevice:
+    """The table's arrays on the device; when the work changes, only what differs is uploaded."""
+
+    def __init__(self, device: torch.device):
+        self._arrays = {name: Patched(device) for name in w.Table._fields}
+
+    def write(self, work: Work, programs: Programs) -> w.Table:
+        """All that does not change from step to step."""
+        tensors = {}
+        for name, values in _contents(work, programs).items():
+            kind = np.float64 if name in w.FLOATS else np.int64
+            words = np.asarray(values, dtype=kind).reshape(-1).view(np.int64)
+            tensor = self._arrays[name].write(words)
+            tensors[name] = tensor.view(torch.float64) if name in w.FLOATS else tensor
+        return w.Table(**tensors)
+
+
+def _contents(work: Work, programs: Programs) -> dict[str, object]:
+    """What the fields of words.Table hold."""
+    chunks, units = _parts(work, CHUNK), _unit_rows(work)
+    stretches = _parts(work, int(w.STRETCH))
+    halves = _halves(chunks, _here(work, chunks))
     spans, are_long = _spans(halves, len(chunks)), _are_long(units, work.groups)
     long_units, long_spans = np.flatnonzero(are_long), _spans_of(units, are_long)
     long = (len(long_units), len(long_spans))
-    sizes = (len(work.groups), len(work.entries), len(chunks), len(spans), *long)
-    return w.Table(
-        sizes=int64(sizes, device),
-        chunks=int64(chunks, device),
-        halves=int64(halves, device),
-        stretches=int64(stretches[_here(work.entries, stretches)], device),
-        tensors=int64(_tensor_rows(work), device),
-        units=int64(units, device),
-        spans=int64(spans, device),
-        long_units=int64(long_units, device),
-        long_spans=int64(long_spans, device),
-        groups=int64(_group_rows(work, programs), device),
-        shapes=int64(programs.spans, device),
-        rows=int64(programs.rows, device),
-        samples=float64(programs.samples, device),
-        digits=int64(TWO_OVER_PI.astype(np.int64), device),
-        numbers=float64(_numbers(work), device),
-    )
+    return {
+        "sizes": (len(work.groups), len(work.entries), len(chunks), len(spans), *long),
+        "chunks": chunks,
+        "halves": halves,
+        "stretches": stretches[_here(work, stretches)],
+        "tensors": _tensor_rows(work),
+        "units": units,
+        "spans": spans,
+        "long_units": long_units,
+        "long_spans": long_spans,
+        "groups": _group_rows(work, programs),
+        "shapes": programs.spans,
+        "rows": programs.rows,
+        "samples": programs.samples,
+        "digits": TWO_OVER_PI.astype(np.int64),
+        "numbers": _numbers(work),
+    }
 
 
 def make_measured(chunks: int, device: torch.device) -> tuple[Tensor, w.Measured]:

@@ -14,7 +14,7 @@ from lrfused.backends.triton.kinds import Kind, kind_of
 from lrfused.backends.triton.launch import check_compiled, launch
 from lrfused.backends.triton.measure import measure_kernel
 from lrfused.backends.triton.plan import plan_kernel
-from lrfused.backends.work import APPLY, MEASURE, PLAN, UNKNOWN, WHOLE_STEP, Outcome, Work
+from lrfused.backends.work import APPLY, MEASURE, PLAN, UNKNOWN, WHOLE_STEP, Outcome, Place, Work
 from lrfused.device.graph_capture import is_capturing
 from lrfused.device.host_to_device import Upload
 from lrfused.device.streams import StreamUse
@@ -37,22 +37,16 @@ class TritonStep:
     CUDA graphs read this object's memory: it has to live as long as they do.
     """
 
+    updates = True
+
     def __init__(self, work: Work, device: torch.device):
         self.device = device
         self.knows = device.type == "cpu"  # what a step has decided, when it returns
-        rule = work.rule
-        programs = shapes.arrange(work.hyper.programs, rule, work.groups, work.input)
-        self._shapes, self._flags = programs.flat, layout.flags_of(work)
-        self._rule = (rule.name, len(rule.scalars))
-        self._table = layout.make_table(work, programs)
-        self._spans = self._table.spans.numel()
-        self._halves = self._table.halves.numel() // int(w.HALF_SIZE)
-        self._stretches = self._table.stretches.numel() // int(w.PART_SIZE)
+        self._rule = (work.rule.name, len(work.rule.scalars))
         self._state = layout.state_of(work)
-        self.measured, self._measured = layout.make_measured(sum(work.chunks), device)
         self.overflows = torch.zeros(0, dtype=torch.int64, device=device)  # stand in measured
-        units = self._table.units.numel() // int(w.UNIT_SIZE)
-        self.decided, self._decided = layout.make_decided(work, units)
+        self._on_device = layout.TableOnDevice(device)
+        self._programs = _programs(work)
         self._kinds: dict[Kind, int] = {}
         # Which of them a tensor is of, for each dtype of its gradient; -1: not seen yet.
         # (The last column is for no gradient.)
@@ -65,9 +59,31 @@ class TritonStep:
         self._numbers = Upload(numbers, torch.float64, device)
         self._no_scale = torch.ones(1, dtype=torch.float32, device=device)
         self._no_inf = torch.zeros(1, dtype=torch.float32, device=device)
+        self._sizes: tuple[int, int] | None = None  # chunks and units that there is room for
+        self._lay_out(work)
+
+    def update(self, work: Work, indices: list[int], sources: list[Place]) -> None:
+        """Rewrite what differs in the table, and make room for what kernels find."""
+        if sources:
+            self._programs = _programs(work)
+        self._kind_of[indices] = -1
+        self._dtypes = b""
+        self._lay_out(work)
+
+    def _lay_out(self, work: Work) -> None:
+        self._shapes, self._flags = self._programs.flat, layout.flags_of(work)
+        self._table = self._on_device.write(work, self._programs)
+        self._spans = self._table.spans.numel()
+        self._halves = self._table.halves.numel() // int(w.HALF_SIZE)
+        self._stretches = self._table.stretches.numel() // int(w.PART_SIZE)
+        sizes = (int(work.chunks.sum()), self._table.units.numel() // int(w.UNIT_SIZE))
+        if sizes != self._sizes:
+            self._sizes = sizes
+            self.measured, self._measured = layout.make_measured(sizes[0], self.device)
+            self.decided, self._decided = layout.make_decided(work, sizes[1])
         rooms = (self.measured, *self._measured[-2:], self.decided, self._no_scale, self._no_inf)
         uploads = (self._gradients.memory, self._numbers.memory)
-        self.uses = StreamUse(device, [*self._table, *rooms, *uploads, *work.memory])
+        self.uses = StreamUse(self.device, [*self._table, *rooms, *uploads, *work.memory])
 
     def __call__(self, work: Work) -> Outcome:
         """One step over the gradients in ``work.addresses``; nothing waits for the device.
@@ -176,3 +192,7 @@ class TritonStep:
         if not self.knows:
             return UNKNOWN
         return Outcome(int(words[Field.ERROR]), int(words[Field.STEP]))
+
+
+def _programs(work: Work) -> shapes.Programs:
+    return shapes.arrange(work.hyper.programs, work.rule, work.groups, work.input)

@@ -195,6 +195,9 @@ class Table(NamedTuple):
     numbers: Tensor
 
 
+FLOATS = ("samples", "numbers")
+
+
 class Call(NamedTuple):
     """What the host knows anew at each step; the last two are an outside GradScaler's tensors.
 

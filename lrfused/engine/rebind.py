@@ -1,0 +1,73 @@
+"""Binds anew what changed since a table was built, and leaves the other rows as they are."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lrfused.backends.multi_device import device_of
+from lrfused.backends.work import Place
+from lrfused.engine.bind import check_inputs, watched_tensors
+from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.engine.bound_table import BoundTable
+from lrfused.engine.entries import Use, checked_entries, give_state, make_states, without_state
+from lrfused.memory.checks import check_pair
+from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.state.step_counts import States
+
+
+class Changes(NamedTuple):
+    """Indices of parameters that moved or are new; hyperparameters that have another source."""
+
+    indices: list[int]
+    sources: list[Place]
+
+    @property
+    def are_none(self) -> bool:
+        """The table holds as it is."""
+        return not self.indices and not self.sources
+
+
+def can_rebind(table: BoundTable, states: States, changes: Changes) -> bool:
+    """False if that would not be enough: the table has to be built from the start."""
+    if table.is_captured or not table.run.updates:
+        return False
+    return all(
+        table.counts_are_ours(index, states) and _stays_on_its_device(table, index)
+        for index in changes.indices
+    )
+
+
+def _stays_on_its_device(table: BoundTable, index: int) -> bool:
+    entry = table.work.entries[index]
+    before = table.work.state.words.device if entry.is_idle else device_of(entry)
+    return entry.param.device == before
+
+
+@normal_tensors()
+def rebind(books: Bookkeeping, table: BoundTable, states: States, changes: Changes) -> list[Tensor]:
+    """Make rows for what changed; returns the parameters whose state was newly initialized.
+
+    After an error the table is of no use any more.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: something that changed cannot be used; nothing of the
+            caller's was changed.
+    """
+    work = table.work
+    uses = [Use(i, work.entries[i].param, work.entries[i].group) for i in changes.indices]
+    for _, param, _ in uses:
+        if param.grad is not None:
+            check_pair(param, param.grad, books.options.changes_gradients)
+    check_inputs(books.hyper.schedules_at(changes.sources), work.state.words.device)
+    for use in uses:
+        table.spans.drop(use.row)
+    entries = checked_entries(books, uses, states, table.spans)
+    new = without_state(uses, states)
+    make_states(books, uses, states, work.state.tensors)
+    give_state(books, entries, states)
+    table.replace(changes.indices, entries, {use.row for use in new})
+    if changes.sources:
+        work.replace_sources(watched_tensors(books, work.state))
+    table.run.update(work, changes.indices, changes.sources)
+    table.update_guard(changes.indices, states)
+    return [use.param for use in new]
