@@ -57,8 +57,11 @@ class Patched:
             changed = staging.copy_(changed)
         at = 0
         for start, end in ranges:
-            source = changed[at : at + end - start]
-            self._queue.copy(self._tensor[start:end], source)
+            target, source = self._tensor[start:end], changed[at : at + end - start]
+            if self._is_direct:
+                target.copy_(source)
+            else:
+                self._queue.copy(target, source)
             at += end - start
         if not self._is_direct:
             self._in_use.append((self._queue.record_event(), changed))

@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lrfused import native
+from lrfused.backends.multi_device import devices_of
 from lrfused.backends.protocol import Backend, Runner
 from lrfused.backends.work import Outcome, Place, Work
 from lrfused.engine.bookkeeping import Bookkeeping
@@ -224,11 +226,22 @@ class BoundTable:
         return [i for i, entry in enumerate(work.entries) if not self._holds(entry, states)]
 
     def counts_are_ours(self, index: int, states: States) -> bool:
-        """True if the parameter's state, if any, shows the count that the kernels write."""
+        """True if the parameter's state shows the count that the kernels write.
+
+        Without one of its operands it would have to count anew.
+        """
         entry = self.work.entries[index]
+        state = states.get(entry.param) or {}
         if entry.is_idle:
-            return not states.get(entry.param)
-        return self.work.state.tensors.are_shown(index, states)
+            return not state
+        pairs = zip(entry.state, self.work.rule.state_keys, strict=True)
+        is_whole = all(operand is None or state.get(key) is not None for operand, key in pairs)
+        return is_whole and self.work.state.tensors.are_shown(index, states)
+
+    @cached_property
+    def devices(self) -> list[torch.device]:
+        """Those of the parameters that take part, and of the counters."""
+        return devices_of(self.work.entries, self.work.state.words.device)
 
     def _holds(self, entry: Entry, states: States) -> bool:
         """True if the parameter and its state are the tensors that the row was made from."""

@@ -118,9 +118,10 @@ class Engine:
         if not changes.are_none:
             if is_capturing(table.work.state.words.device):
                 return None  # refuses it
-            if not can_rebind(table, states, changes):
+            made = self._rebind(table, groups, states, changes)
+            if made is None:
                 return None
-            new = self._rebind(table, groups, states, changes)
+            new = made
         return self._with_staged(table, seen, new)
 
     def _with_staged(self, table: BoundTable, seen: Seen, new: list[Tensor]) -> Ready | None:
@@ -138,25 +139,29 @@ class Engine:
 
     def _rebind(
         self, table: BoundTable, groups: Groups, states: States, changes: Changes
-    ) -> list[Tensor]:
-        """Bind anew what changed; returns the parameters whose state was newly initialized."""
+    ) -> list[Tensor] | None:
+        """Bind anew what changed; returns the parameters whose state was newly initialized.
+
+        None if the table has to be built from the start.
+        """
+        if not can_rebind(table, states, changes):
+            return None
         self.forget_table()  # an error or interrupt leaves none, and the next step builds one
         new = rebind(self.bookkeeping, table, states, changes)
-        self.table = table
-        self.bookkeeping.describe_written(groups)
+        if new is not None:
+            self.table = table
+            self.bookkeeping.describe_written(groups)
         return new
 
     def _slow_path(self, groups: Groups, states: States) -> Ready | None:
         """Slow path: validate every tensor; rebind if stale. None: nothing to do."""
-        books = self.bookkeeping
-        checked = slow_path.check(books, self.table, groups, states)
+        checked = slow_path.check(self.bookkeeping, self.table, groups, states)
         if checked is None:
             return None
-        table, changes, new = self.table, checked.changes, list[Tensor]()
-        if table is not None and changes is not None and can_rebind(table, states, changes):
-            if not changes.are_none:
-                new = self._rebind(table, groups, states, changes)
-        elif changes is None or not changes.are_none:
+        table, changes, new = self.table, checked.changes, None
+        if table is not None and changes is not None:
+            new = [] if changes.are_none else self._rebind(table, groups, states, changes)
+        if new is None:
             new = self._bind(groups, states, checked.with_gradient)
         assert self.table is not None
         return Ready(self.table.stage_all(checked.with_gradient), new)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lrfused.backends.multi_device import device_of
+from lrfused.backends import multi_device
 from lrfused.backends.work import Place
 from lrfused.engine.bind import check_inputs, watched_tensors
 from lrfused.engine.bookkeeping import Bookkeeping
@@ -12,6 +12,7 @@ from lrfused.engine.bound_table import BoundTable
 from lrfused.engine.entries import Use, checked_entries, give_state, make_states, without_state
 from lrfused.memory.checks import check_pair
 from lrfused.memory.normal_tensors import normal_tensors
+from lrfused.memory.operands import Entry
 from lrfused.state.step_counts import States
 
 
@@ -31,27 +32,20 @@ def can_rebind(table: BoundTable, states: States, changes: Changes) -> bool:
     """False if that would not be enough: the table has to be built from the start."""
     if table.is_captured or not table.run.updates:
         return False
-    return all(
-        table.counts_are_ours(index, states) and _stays_on_its_device(table, index)
-        for index in changes.indices
-    )
-
-
-def _stays_on_its_device(table: BoundTable, index: int) -> bool:
-    entry = table.work.entries[index]
-    before = table.work.state.words.device if entry.is_idle else device_of(entry)
-    return entry.param.device == before
+    return all(table.counts_are_ours(index, states) for index in changes.indices)
 
 
 @normal_tensors()
-def rebind(books: Bookkeeping, table: BoundTable, states: States, changes: Changes) -> list[Tensor]:
+def rebind(
+    books: Bookkeeping, table: BoundTable, states: States, changes: Changes
+) -> list[Tensor] | None:
     """Make rows for what changed; returns the parameters whose state was newly initialized.
 
-    After an error the table is of no use any more.
+    None if a parameter has come to another device. After that, or an error, nothing of the
+    caller's was changed, and the table is of no use any more.
 
     Raises:
-        RuntimeError, TypeError, ValueError: something that changed cannot be used; nothing of the
-            caller's was changed.
+        RuntimeError, TypeError, ValueError: something that changed cannot be used.
     """
     work = table.work
     uses = [Use(i, work.entries[i].param, work.entries[i].group) for i in changes.indices]
@@ -62,6 +56,9 @@ def rebind(books: Bookkeeping, table: BoundTable, states: States, changes: Chang
     for use in uses:
         table.spans.drop(use.row)
     entries = checked_entries(books, uses, states, table.spans)
+    before = [work.entries[use.row] for use in uses]
+    if not all(_stays(table, *both) for both in zip(before, entries, strict=True)):
+        return None
     new = without_state(uses, states)
     make_states(books, uses, states, work.state.tensors)
     give_state(books, entries, states)
@@ -71,3 +68,10 @@ def rebind(books: Bookkeeping, table: BoundTable, states: States, changes: Chang
     table.run.update(work, changes.indices, changes.sources)
     table.update_guard(changes.indices, states)
     return [use.param for use in new]
+
+
+def _stays(table: BoundTable, before: Entry, now: Entry) -> bool:
+    """True if an entry is on its device of before, or is new, on one that takes part already."""
+    if before.is_idle:
+        return multi_device.device_of(now) in table.devices
+    return multi_device.device_of(now) == multi_device.device_of(before)

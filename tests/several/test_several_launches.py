@@ -206,7 +206,7 @@ def test_no_step_on_several_devices_waits(rng, backend, rule, monkeypatch, optio
     monkeypatch.setattr(kind, "outcome", lambda step, work: UNKNOWN)
     for gradients in problem.gradients[1:]:
         set_gradients(made.params, gradients)
-        assert made.opt._engine._fast_path(made.opt.param_groups, made.opt.state) == []
+        assert not made.opt._engine._fast_path(made.opt.param_groups, made.opt.state).staged
         work.grad_scale, work.found_inf = torch.tensor(2.0), torch.tensor([0.0])
         with NothingWaits():
             assert together(work) == UNKNOWN

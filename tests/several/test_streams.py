@@ -11,6 +11,7 @@ from lrfused import schedules as S
 from lrfused.backends.multi_device import Peer, Share
 from lrfused.device import streams
 from lrfused.device.host_to_device import Upload
+from lrfused.device.patches import Patched
 
 OPTIONS = {"max_grad_norm": 1.0, "clip_value": S.input(torch.tensor(0.5), "x")}
 PLACES = [(LEAD,), DEVICES]
@@ -53,7 +54,7 @@ def tensors_of(thing):
         return [] if thing.is_meta else [thing]
     if isinstance(thing, (list, tuple)):
         return [tensor for part in thing for tensor in tensors_of(part)]
-    if isinstance(thing, Upload) or hasattr(type(thing), "push"):
+    if isinstance(thing, (Upload, Patched)) or hasattr(type(thing), "push"):
         parts = {k: v for k, v in vars(thing).items() if k not in ("_params", "uses")}
         return tensors_of(list(parts.values()))
     if isinstance(thing, Peer):
