@@ -7,6 +7,7 @@
 #include "cpu/threads.h"
 #include "host/read.h"
 #include "host/guard.h"
+#include "host/pairs.h"
 
 using namespace lrfused;
 
@@ -86,6 +87,7 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("elementary", &elementary);
     module.def("instruction_sets", &instruction_sets);
     module.def("tensor_readers", &names_of_readers);
+    module.def("odd_pairs", &odd_pairs);
     py::class_<Guard>(module, "Guard")
         .def(py::init<const py::list&, const py::dict&, const py::list&, const py::list&,
                       const py::tuple&, bool, const std::string&>())

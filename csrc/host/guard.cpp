@@ -5,44 +5,9 @@
 #include <numeric>
 
 #include "core/dtypes.h"
+#include "host/asker.h"
 
 namespace lrfused {
-
-// Reads attributes of parameters and gradients, besides address and layout.
-class Asker {
-  public:
-    Asker() : grad(tensor_type(), "grad"), is_neg_descriptor(tensor_type().attr("is_neg")) {
-        if (Py_TYPE(is_neg_descriptor.ptr()) == &PyMethodDescr_Type) {
-            is_neg_method = reinterpret_cast<PyMethodDescrObject*>(is_neg_descriptor.ptr())->d_method;
-            if (is_neg_method->ml_flags != METH_NOARGS) is_neg_method = nullptr;
-        }
-    }
-
-    PyObject* is_neg(PyObject* tensor) const {
-        return is_neg_method ? is_neg_method->ml_meth(tensor, nullptr)
-                             : PyObject_CallOneArg(is_neg_descriptor.ptr(), tensor);
-    }
-
-    const Getter grad;
-
-  private:
-    static py::object tensor_type() { return py::module_::import("torch").attr("Tensor"); }
-
-    py::object is_neg_descriptor;
-    PyMethodDef* is_neg_method = nullptr;
-};
-
-// Lives as long as the process, like torch's types.
-static const Asker& asker() {
-    static const Asker* the_one = new Asker();
-    return *the_one;
-}
-
-static TensorReader reader_of(const std::string& name) {
-    for (const TensorReader& reader : tensor_readers())
-        if (name == reader.name) return reader;
-    throw py::value_error("reader: there is no " + name + " that could be proved");
-}
 
 Guard::Guard(const py::list& groups, const py::dict& states_, const py::list& params_,
              const py::list& watched_, const py::tuple& keys_, bool writes_,
@@ -184,12 +149,6 @@ int Guard::read_gradient(const py::object& gradient, const Param& param, int64_t
     if (is_plain_gradient(gradient.ptr(), param, row)) return 1;
     row[1] = -1;
     return -1;
-}
-
-static py::object gradient_of(const py::object& param) {
-    auto gradient = py::reinterpret_steal<py::object>(asker().grad(param.ptr()));
-    if (!gradient) throw py::error_already_set();
-    return gradient;
 }
 
 py::object Guard::look(const py::list& groups, const py::dict& states_, Addresses gradients) {

@@ -65,4 +65,10 @@ const std::vector<TensorReader>& tensor_readers() {
     return proved;
 }
 
+const TensorReader& reader_of(const std::string& name) {
+    for (const TensorReader& reader : tensor_readers())
+        if (name == reader.name) return reader;
+    throw py::value_error("reader: there is no " + name + " that could be proved");
+}
+
 }  // namespace lrfused

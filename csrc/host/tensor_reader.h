@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace lrfused {
@@ -28,6 +29,9 @@ struct TensorReader {
 
 // The readers that work with this torch, best first. If empty, there is no Guard.
 const std::vector<TensorReader>& tensor_readers();
+
+// The one of this name; throws if it is not among them.
+const TensorReader& reader_of(const std::string& name);
 
 // Reads an attribute through the C getter behind it, which is cheaper than a lookup by name.
 class Getter {

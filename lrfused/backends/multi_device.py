@@ -62,7 +62,7 @@ Make = Callable[[Work, torch.device], Step]
 
 def device_of(entry: Entry) -> torch.device:
     """The device of a parameter. (Tests replace this to fake several devices.)"""
-    return entry.p.flat.device
+    return entry.p.tensor.device
 
 
 def devices_of(entries: Iterable[Entry], lead: torch.device) -> list[torch.device]:
@@ -200,9 +200,7 @@ class Peer(Share):
 
 def _without_memory(entry: Entry) -> Entry:
     """An entry of another device: sizes and dtypes, and addresses that are 0."""
-
-    def elsewhere(operand: Operand) -> Operand:
-        return replace(operand, flat=operand.flat.to("meta"))
-
-    state = tuple(None if operand is None else elsewhere(operand) for operand in entry.state)
-    return replace(entry, p=elsewhere(entry.p), state=state, mask=None)
+    state = tuple(
+        None if operand is None else Operand.elsewhere(operand) for operand in entry.state
+    )
+    return replace(entry, p=Operand.elsewhere(entry.p), state=state, mask=None)

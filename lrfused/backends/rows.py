@@ -41,10 +41,9 @@ def rows_of(rule: UpdateRule, entries: Iterable[Entry]) -> Rows:
 
 
 def _row(operands: int, entry: Entry) -> list[int]:
-    flat = entry.p.flat
-    row = [flat.data_ptr(), CODES[flat.dtype], *_vector(entry.average)]
-    row += [0 if entry.mask is None else entry.mask.data_ptr(), flat.numel()]
-    row += [entry.unit, entry.group]
+    address, dtype, count = entry.p.row
+    mask = 0 if entry.mask is None else entry.mask.data_ptr()
+    row = [address, dtype, *_vector(entry.average), mask, count, entry.unit, entry.group]
     for operand in entry.state[:operands]:
         row += _vector(operand)
     missing = operands - len(entry.state[:operands])
@@ -52,6 +51,4 @@ def _row(operands: int, entry: Entry) -> list[int]:
 
 
 def _vector(operand: Operand | None) -> tuple[int, int]:
-    if operand is None:
-        return NOTHING
-    return operand.flat.data_ptr(), CODES[operand.flat.dtype]
+    return NOTHING if operand is None else operand.row[:2]

@@ -82,11 +82,15 @@ class BoundTable:
         averages = self.work.groups[entry.group].average_every > 0
         return averages and any(operand.staged is not None for operand in entry.operands)
 
-    def stage_all(self, with_gradient: list[Tensor]) -> list[int]:
-        """Stage every gradient; returns the indices of the parameters that have one."""
+    def read_all(self, groups: Groups, states: States, with_gradient: list[Tensor]) -> list[int]:
+        """Read every gradient; returns the indices of those that need staging."""
         self.work.addresses[:, 1] = -1
         self.work.params_with_grad = with_gradient
-        return [i for i, e in enumerate(self.work.entries) if e.param.grad is not None]
+        every = [i for i, e in enumerate(self.work.entries) if e.param.grad is not None]
+        if self.guard is None:
+            self.guard = self._make_guard(groups, states)
+        staged = None if self.guard is None else self.look_again(every)
+        return every if staged is None else staged
 
     def used_params(self) -> set[int]:
         """Ids of the parameters that have had a part in a step, whether or not they have state."""
@@ -133,7 +137,7 @@ class BoundTable:
         return Seen(written, staged, changed)
 
     def look_again(self, indices: list[int]) -> list[int] | None:
-        """Read the gradients of parameters that were bound anew: which of them need staging.
+        """Read the gradients of parameters that were bound anew; returns which need staging.
 
         None if the slow path has to decide.
         """
@@ -159,9 +163,7 @@ class BoundTable:
 
     def renew_guard(self, groups: Groups, states: States) -> None:
         """Trust the guard again after a completed step, when everything matches the table."""
-        if self.guard is None:
-            self.guard = self._make_guard(groups, states)
-        else:
+        if self.guard is not None:
             self.guard.remember(groups)
         self._groups_version = self.work.hyper.version
         self._is_trusted = self.guard is not None

@@ -164,7 +164,7 @@ class Engine:
         if new is None:
             new = self._bind(groups, states, checked.with_gradient)
         assert self.table is not None
-        return Ready(self.table.stage_all(checked.with_gradient), new)
+        return Ready(self.table.read_all(groups, states, checked.with_gradient), new)
 
     def _bind(self, groups: Groups, states: States, with_gradient: list[Tensor]) -> list[Tensor]:
         """Build a new table; returns the parameters whose state was newly initialized."""

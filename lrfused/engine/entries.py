@@ -84,5 +84,5 @@ def give_state(books: Bookkeeping, entries: list[Entry], states: States) -> None
 
 
 def _take_mask(books: Bookkeeping, entry: Entry) -> None:
-    place = (entry.order, entry.p.flat.device)
+    place = (entry.order, entry.p.tensor.device)
     entry.mask = books.masks.bits(entry.param, *place, are_fixed=books.is_captured)

@@ -4,7 +4,6 @@ import torch
 
 from lrfused.backends.protocol import Runner
 from lrfused.backends.work import Outcome, Work
-from lrfused.memory.formats import CODES
 from lrfused.memory.operands import Operand
 from lrfused.memory.uninterrupted import uninterrupted
 
@@ -24,7 +23,7 @@ def run_with_copies(run: Runner, work: Work, places: list[int]) -> Outcome:
             continue
         gradient = Operand.of(entry.param.grad, entry.order)
         work.gradients[index] = gradient
-        work.addresses[index] = (gradient.flat.data_ptr(), CODES[gradient.flat.dtype])
+        work.addresses[index] = gradient.row[:2]
         if work.options.changes_gradients:
             copies.append(gradient)
     for operand in copies:

@@ -126,7 +126,7 @@ def check_moment(key: str, moment: Any, param: Tensor, device: torch.device) -> 
             "redistribute it first"
         )
     moment = local(moment)
-    if overlaps_itself(moment):
+    if not moment.is_contiguous() and overlaps_itself(moment):
         raise ValueError(f"{what} has elements that share memory, strides {moment.stride()}")
     if moment.device != device:
         raise ValueError(f"{what} must be on {device}, got {moment.device}")

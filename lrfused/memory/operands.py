@@ -5,15 +5,17 @@ memory order is used in place; any other is staged: copied before the step into 
 order and, if the step wrote it, copied back after.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from lrfused.memory.dtensor import local
+from lrfused.memory.formats import CODES
 
-Place = tuple[Any, ...]
+Numbers = tuple[int, ...]
+Placement = tuple[int, torch.dtype, Numbers, Numbers]
 
 
 def is_lazy(tensor: Tensor) -> bool:
@@ -46,39 +48,80 @@ def _same_order(tensor: Tensor, other: Tensor) -> bool:
     return all(a == b or size == 1 for a, b, size in strides)
 
 
-def place_of(tensor: Tensor) -> Place:
-    """A tensor's address, dtype, shape and strides; () if it is not strided."""
-    if tensor.layout != torch.strided:
-        return ()
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+def _placement(tensor: Tensor) -> Placement:
+    """A strided tensor's address, dtype, shape and strides; equal ones are one object."""
+    return tensor.data_ptr(), tensor.dtype, _one(tensor.shape), _one(tensor.stride())
 
 
-@dataclass(eq=False)
+@lru_cache(4096)
+def _one(numbers: Numbers) -> Numbers:
+    return numbers
+
+
+@dataclass(eq=False, slots=True)
 class Operand:
-    """One tensor of a step as a flat vector; ``staged`` if that vector is a copy of it."""
+    """One tensor of a step as a vector; ``staged`` if the vector is a copy of it.
+
+    Thousands are made at once, so there is one object for each, and no tensor for the vector before
+    it is asked for.
+    """
 
     tensor: Tensor
-    flat: Tensor
+    pointer: int  # where the tensor lay when this was made, and how
+    dtype: torch.dtype
+    shape: Numbers
+    strides: Numbers
     staged: Tensor | None = None
-    place: Place = ()
+    _flat: Tensor | None = None
 
     @staticmethod
     def of(tensor: Tensor, order: Tensor) -> "Operand":
         """The tensor as a vector in the memory order of ``order``, which is dense."""
         tensor = local(tensor)
-        real, place = real_view(tensor), place_of(tensor)
-        aligned = real.data_ptr() % real.element_size() == 0
-        if _same_order(real, order) and aligned and not is_lazy(tensor):
-            return Operand(tensor, real.as_strided((real.numel(),), (1,)), place=place)
-        staged = torch.empty_strided(
-            order.shape, order.stride(), dtype=real.dtype, device=real.device
-        )
-        staged.copy_(real)
-        return Operand(tensor, staged.as_strided((staged.numel(),), (1,)), staged, place)
+        made = Operand(tensor, *_placement(tensor))
+        if not tensor.is_complex() and not tensor.is_neg():
+            real, strides = tensor, made.strides
+        elif is_lazy(tensor):
+            return made._staged_as(real_view(tensor), order)
+        else:
+            real = real_view(tensor)
+            strides = real.stride()
+        is_aligned = made.pointer % real.element_size() == 0
+        if is_aligned and (strides == order.stride() or _same_order(real, order)):
+            return made
+        return made._staged_as(real, order)
+
+    def _staged_as(self, real: Tensor, order: Tensor) -> "Operand":
+        shape, strides = order.shape, order.stride()
+        self.staged = torch.empty_strided(shape, strides, dtype=real.dtype, device=real.device)
+        self.staged.copy_(real)
+        return self
+
+    @staticmethod
+    def elsewhere(operand: "Operand") -> "Operand":
+        """One on another device: sizes and dtypes, and an address that is 0."""
+        return replace(operand, _flat=operand.flat.to("meta"))
+
+    @property
+    def flat(self) -> Tensor:
+        """The vector."""
+        if self._flat is None:
+            whole = real_view(self.tensor) if self.staged is None else self.staged
+            self._flat = whole.as_strided((whole.numel(),), (1,))
+        return self._flat
+
+    @property
+    def row(self) -> tuple[int, int, int]:
+        """The vector's address, its dtype's code, and the number of its elements."""
+        if self.staged is None and self._flat is None and self.dtype in CODES:
+            return self.pointer, CODES[self.dtype], self.tensor.numel()
+        return self.flat.data_ptr(), CODES[self.flat.dtype], self.flat.numel()
 
     def is_of(self, tensor: Tensor) -> bool:
         """True if it was made from this tensor, whose address and layout are unchanged."""
-        return place_of(local(tensor)) == self.place
+        tensor = local(tensor)
+        made_from = (self.pointer, self.dtype, self.shape, self.strides)
+        return tensor.layout == torch.strided and _placement(tensor) == made_from
 
     def refresh(self) -> None:
         """Copy the tensor to the staging buffer, if there is one."""
@@ -92,7 +135,7 @@ class Operand:
             self.tensor.copy_(torch.view_as_complex(self.staged) if pairs else self.staged)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry:
     """A parameter with its rule's operands, None for those missing from the state.
 
@@ -128,8 +171,11 @@ class Entry:
 
 def idle_entry(param: Tensor, group: int) -> Entry:
     """The entry of a parameter that has no part in steps."""
-    nothing = torch.empty(0, device="cpu")
-    return Entry(param, group, 0, nothing, Operand(nothing, nothing), is_idle=True)
+    return Entry(param, group, 0, NOTHING.tensor, NOTHING, is_idle=True)
+
+
+_EMPTY = torch.empty(0, device="cpu")
+NOTHING = Operand(_EMPTY, *_placement(_EMPTY))
 
 
 def make_entry(param: Tensor, group: int, in_units: bool) -> Entry:
@@ -142,7 +188,8 @@ def make_entry(param: Tensor, group: int, in_units: bool) -> Entry:
     """
     data = local(param).detach()
     real = real_view(data)
-    if overlaps_itself(real):
+    is_usual = real.is_contiguous() and not in_units
+    if not is_usual and overlaps_itself(real):
         raise ValueError(
             f"params: elements of a parameter of shape {tuple(param.shape)} share memory "
             f"(strides {param.stride()})"
@@ -150,7 +197,8 @@ def make_entry(param: Tensor, group: int, in_units: bool) -> Entry:
     by_unit = in_units and real.dim() > 1 and not (param.is_complex() and param.dim() < 2)
     # A unit must be contiguous in memory, so the first dimension has to be the outermost.
     outermost = not by_unit or real.stride(0) * real.shape[0] >= real.numel()
-    order = real if _dense_order(real) and outermost else torch.empty(real.shape, device="meta")
+    is_dense = is_usual or (_dense_order(real) and outermost)
+    order = real if is_dense else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
     return Entry(param, group, unit, order, Operand.of(data, order))
 

@@ -79,17 +79,17 @@ class UpdateRule:
     def __reduce__(self) -> tuple[Any, ...]:
         return _find, (self.name,)
 
-    @property
+    @functools.cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys of the rule's own operands in torch's state."""
         return tuple(operand.key for operand in self.operands)
 
-    @property
+    @functools.cached_property
     def state_operands(self) -> tuple[StateOperand, ...]:
         """The rule's own operands, then those that any rule's state may have."""
         return (*self.operands, AVERAGE)
 
-    @property
+    @functools.cached_property
     def state_keys(self) -> tuple[str, ...]:
         """The keys of all state operands in torch's state."""
         return tuple(operand.key for operand in self.state_operands)

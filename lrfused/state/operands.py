@@ -39,7 +39,9 @@ def allocate(rule: UpdateRule, options: GroupOptions, states: Any, param: Tensor
 def new_operand(operand: StateOperand, param: Tensor) -> Tensor:
     """The operand of a parameter before its first update."""
     dtype = WIDER.get(param.dtype, param.dtype) if operand.widens else param.dtype
-    made = torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format).detach()
+    if operand.initial == 0.0:
+        return torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+    made = torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format)
     fill(made, operand.initial)
     return made
 

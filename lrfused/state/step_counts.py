@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lrfused.memory.operands import place_of
 from lrfused.rules import UpdateRule
 from lrfused.state.operands import own_operands_in
 
@@ -236,7 +235,7 @@ class Counts:
             return False
         if not self.rule.counts and (state or None) is not (self.held[index] or None):
             return False
-        return bool(self._place(views) == self.places[index])
+        return not self.rule.counts or self._is_in_place(index, views["step"])
 
     def hold(self, states: States) -> None:
         """Take these dictionaries for ours."""
@@ -251,10 +250,11 @@ class Counts:
     def renew_views(self) -> None:
         """Create the views for the states; a deepcopy, for one, turns views into copies."""
         self.views = [self._views(i) for i in range(len(self.params))]
-        self.places = [self._place(views) for views in self.views]
 
-    def _place(self, views: dict[str, Tensor]) -> Any:
-        return place_of(views["step"]) if "step" in views else None
+    def _is_in_place(self, index: int, step: Tensor) -> bool:
+        """True if a view is what it was made as: nobody has pointed it elsewhere (``.data``)."""
+        address = self.steps.data_ptr() + index * self.steps.element_size()
+        return step.data_ptr() == address and step.dtype == self.steps.dtype and step.dim() == 0
 
     def _views(self, i: int) -> dict[str, Tensor]:
         views = {"step": self.steps[i]} if self.rule.counts else {}
