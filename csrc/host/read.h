@@ -100,9 +100,10 @@ inline std::vector<ProgramRow> read_programs(const py::list& rows) {
     return programs;
 }
 
-inline std::vector<GroupRow> read_groups(const py::list& rows, const Options& options) {
-    std::vector<GroupRow> groups;
-    for (py::handle row : rows) {
+// groups: rows of different options, and for each group which of them it has.
+inline std::vector<GroupRow> read_groups(const py::tuple& groups, const Options& options) {
+    std::vector<GroupRow> kinds, all;
+    for (py::handle row : groups[0]) {
         GroupOptions g{};
         g.maximize = row["maximize"].cast<bool>();
         g.value_clip = row["value_clip"].cast<bool>();
@@ -123,9 +124,10 @@ inline std::vector<GroupRow> read_groups(const py::list& rows, const Options& op
                 scalars.results.size() != std::size(Rule::SCALARS) + options.carried)
                 throw std::invalid_argument("operands, scalars: not those of the rule");
         });
-        groups.push_back({g, std::move(scalars)});
+        kinds.push_back({g, std::move(scalars)});
     }
-    return groups;
+    for (py::handle kind : groups[1]) all.push_back(kinds.at(kind.cast<size_t>()));
+    return all;
 }
 
 inline LossScalePolicy read_policy(const py::object& row) {
@@ -173,7 +175,7 @@ inline State read_state(const py::dict& row) {
 
 // Creates the Step of either module.
 template <class Step>
-Step* make_step(const Numbers& tensors, const py::list& groups, const py::dict& options,
+Step* make_step(const Numbers& tensors, const py::tuple& groups, const py::dict& options,
                 const py::list& programs, const py::dict& state) {
     Options read = read_options(options);
     return new Step(read_tensors(tensors), read_groups(groups, read), read,

@@ -14,10 +14,23 @@ from lrfused.settings.slots import Slot
 
 def description(work: Work) -> tuple[Any, ...]:
     """Tensors, groups, options, programs, state."""
-    groups = [_group(work.rule, options) for options in work.groups]
     programs = [_schedule(work, *place) for place in work.hyper.programs]
     addresses = {name: tensor.data_ptr() for name, tensor in work.state_tensors.items()}
-    return work.tensors, groups, _options(work), programs, addresses
+    return work.tensors, _groups(work), _options(work), programs, addresses
+
+
+def _groups(work: Work) -> tuple[list[dict[str, Any]], list[int]]:
+    """Groups of equal options once, and for each group which of them it is."""
+    kinds: dict[Any, int] = {}
+    described: list[dict[str, Any]] = []
+    places = []
+    for options in work.groups:
+        key = tuple({**vars(options), "of_rule": tuple(options.of_rule.items())}.values())
+        if key not in kinds:
+            kinds[key] = len(described)
+            described.append(_group(work.rule, options))
+        places.append(kinds[key])
+    return described, places
 
 
 def _group(rule: UpdateRule, options: GroupOptions) -> dict[str, Any]:

@@ -47,24 +47,17 @@ class Patched:
 
     def _upload(self, words: Words, ranges: list[tuple[int, int]]) -> None:
         self.uploaded = sum(end - start for start, end in ranges)
-        if not ranges:
-            return
-        changed = torch.from_numpy(np.concatenate([words[start:end] for start, end in ranges]))
-        if not self._is_direct:
-            while self._in_use and self._in_use[0][0].query():
-                self._in_use.popleft()
-            staging = self._queue.pinned(len(changed), torch.int64)
-            changed = staging.copy_(changed)
-        at = 0
+        while self._in_use and self._in_use[0][0].query():
+            self._in_use.popleft()
         for start, end in ranges:
-            target, source = self._tensor[start:end], changed[at : at + end - start]
+            target, changed = self._tensor[start:end], torch.from_numpy(words[start:end].copy())
             if self._is_direct:
-                target.copy_(source)
-            else:
-                self._queue.copy(target, source)
-            at += end - start
-        if not self._is_direct:
-            self._in_use.append((self._queue.record_event(), changed))
+                target.copy_(changed)
+                continue
+            staging = self._queue.pinned(end - start, torch.int64)
+            staging.copy_(changed)
+            self._queue.copy(target, staging)
+            self._in_use.append((self._queue.record_event(), staging))
 
 
 def _differences(before: Words | None, now: Words) -> list[tuple[int, int]]:

@@ -80,9 +80,7 @@ class Engine:
         table.suspend_guard()
         outcome = table.step(ready.staged, grad_scale, found_inf)
         if outcome.error:
-            for param in ready.newly_initialized:  # undo: its state did not exist before
-                states.pop(param, None)
-                self.forget_table()
+            self._undo(states, ready.newly_initialized)
             books.counters.raise_latched(table.work.state.read(), table.work.groups)
         books.step_done(groups, table.work.rows, table.measures, outcome, seen)
         if outcome.step is None:
@@ -100,42 +98,43 @@ class Engine:
 
     def _fast_path(self, groups: Groups, states: States) -> Ready | None:
         """Fast path: find what changed, and bind only that anew; None if all must be checked."""
-        table, books = self.table, self.bookkeeping
+        table = self.table
         seen = None if table is None else table.look(groups, states)
         if table is None or seen is None:
             return None
-        sources: list[Place] | None = []
-        if seen.is_written:
-            only_allocates = books.has_no_state() or seen.changed
-            if only_allocates and books.hyper.lr_was_written_as_zero(groups):
-                return None  # perhaps only to have state allocated
-            table.suspend_guard()
-            books.collect(groups, states)
-            sources = None if table.is_stale else table.changed_sources(books)
-        if sources is None or not table.work.params_with_grad:
-            return None
-        changes, new = Changes(seen.changed, sources), list[Tensor]()
-        if not changes.are_none:
-            if is_capturing(table.work.state.words.device):
-                return None  # refuses it
-            made = self._rebind(table, groups, states, changes)
-            if made is None:
-                return None
-            new = made
-        return self._with_staged(table, seen, new)
-
-    def _with_staged(self, table: BoundTable, seen: Seen, new: list[Tensor]) -> Ready | None:
-        """Check the gradients that are not plain, those of rows that were made anew among them."""
-        staged = seen.staged
-        if seen.changed:
-            again = table.look_again(seen.changed)
-            if again is None:
-                return None
-            staged = staged + again
-        for index in staged:
+        for index in seen.staged:
             param: Any = table.work.entries[index].param
             check_pair(param, param.grad, self.bookkeeping.options.changes_gradients)
-        return Ready(staged, new)
+        if seen.changed and not can_rebind(table, states, seen.changed):
+            return (
+                None  # before `collect`: values in the groups may have been loaded with the state
+            )
+        sources = self._written_sources(table, seen, groups, states) if seen.is_written else []
+        if sources is None or not table.work.params_with_grad:
+            return None
+        if not seen.changed and not sources:
+            return Ready(seen.staged, [])
+        new = self._rebind(table, groups, states, Changes(seen.changed, sources))
+        staged = None if new is None else table.look_again(seen.changed)
+        if new is None or staged is None:
+            self._undo(states, new or [])
+            return None
+        return Ready(seen.staged + staged, new)
+
+    def _written_sources(
+        self, table: BoundTable, seen: Seen, groups: Groups, states: States
+    ) -> list[Place] | None:
+        """Collect what the caller wrote to the groups; which hyperparameters have another source.
+
+        None if the slow path has to decide.
+        """
+        books = self.bookkeeping
+        only_allocates = books.has_no_state() or seen.changed
+        if only_allocates and books.hyper.lr_was_written_as_zero(groups):
+            return None  # perhaps only to have state allocated
+        table.suspend_guard()
+        books.collect(groups, states)
+        return None if table.is_stale else table.changed_sources(books)
 
     def _rebind(
         self, table: BoundTable, groups: Groups, states: States, changes: Changes
@@ -144,7 +143,7 @@ class Engine:
 
         None if the table has to be built from the start.
         """
-        if not can_rebind(table, states, changes):
+        if not can_rebind(table, states, changes.indices):
             return None
         self.forget_table()  # an error or interrupt leaves none, and the next step builds one
         new = rebind(self.bookkeeping, table, states, changes)
@@ -152,6 +151,12 @@ class Engine:
             self.table = table
             self.bookkeeping.describe_written(groups)
         return new
+
+    def _undo(self, states: States, newly_initialized: list[Tensor]) -> None:
+        """Take away the state of parameters that the step made for them."""
+        for param in newly_initialized:
+            states.pop(param, None)
+            self.forget_table()
 
     def _slow_path(self, groups: Groups, states: States) -> Ready | None:
         """Slow path: validate every tensor; rebind if stale. None: nothing to do."""

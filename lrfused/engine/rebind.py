@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lrfused.backends import multi_device
 from lrfused.backends.work import Place
+from lrfused.device.graph_capture import is_capturing
 from lrfused.engine.bind import check_inputs, watched_tensors
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.bound_table import BoundTable
@@ -28,11 +29,13 @@ class Changes(NamedTuple):
         return not self.indices and not self.sources
 
 
-def can_rebind(table: BoundTable, states: States, changes: Changes) -> bool:
-    """False if that would not be enough: the table has to be built from the start."""
+def can_rebind(table: BoundTable, states: States, indices: list[int]) -> bool:
+    """False if that would not be enough: the table has to be built from the start, or stays."""
     if table.is_captured or not table.run.updates:
         return False
-    return all(table.counts_are_ours(index, states) for index in changes.indices)
+    if is_capturing(table.work.state.words.device):
+        return False
+    return all(table.counts_are_ours(index, states) for index in indices)
 
 
 @normal_tensors()

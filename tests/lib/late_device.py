@@ -73,6 +73,8 @@ class LateMark:
 class PosingStep:
     """The C++ kernels as a GPU's: nobody knows what they decided, the first error stays."""
 
+    updates = True
+
     def __init__(self, work):
         self.step, self.pushed = CpuStep(work), []
 
@@ -87,6 +89,9 @@ class PosingStep:
             if latched[0]:
                 words[ERROR_WORDS] = torch.tensor(latched)
         return UNKNOWN
+
+    def update(self, work, indices, sources):
+        self.step.update(work, indices, sources)
 
     def push(self, work):
         self.pushed.append(work.hyper.values.copy())
