@@ -48,7 +48,7 @@ struct GroupRow {
 struct Piece {
     int64_t tensor, unit, offset;
     int count;
-    bool is_whole_unit;
+    int is_whole_unit;  // no bool: bytes between two pieces would differ from table to table
 };
 
 // Replaces the rows at these indices, and the programs of the same group and slot; a program without

@@ -16,7 +16,7 @@ from lrfused.engine.staging import run_with_copies
 from lrfused.groups.matrix import watched_keys
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.operands import Entry
-from lrfused.memory.spans import STATE, Spans
+from lrfused.memory.spans import PARAMS, STATE, Spans
 from lrfused.settings.slots import Slot
 from lrfused.state.masks import Masks
 from lrfused.state.step_counts import Groups, States
@@ -106,8 +106,9 @@ class BoundTable:
     def spans(self) -> Spans:
         """Where the table's tensors lie; made when something changes for the first time."""
         spans = Spans()
-        places = ((i, e) for i, e in enumerate(self.work.entries) if not e.is_idle)
-        spans.put((i, STATE, operand.tensor) for i, e in places for operand in e.operands)
+        taking_part = [(i, e) for i, e in enumerate(self.work.entries) if not e.is_idle]
+        spans.put((i, PARAMS, e.p.tensor) for i, e in taking_part)
+        spans.put((i, STATE, x.tensor) for i, e in taking_part for x in e.operands[1:])
         return spans
 
     def replace(self, indices: list[int], entries: list[Entry], initialized: set[int]) -> None:
