@@ -10,7 +10,7 @@ from lrfused.device.graph_capture import is_capturing
 from lrfused.engine import slow_path
 from lrfused.engine.bind import bind
 from lrfused.engine.bookkeeping import Bookkeeping
-from lrfused.engine.bound_table import BoundTable, Seen
+from lrfused.engine.bound_table import BoundTable
 from lrfused.engine.rebind import Changes, can_rebind, rebind
 from lrfused.groups import arguments
 from lrfused.memory.checks import check_pair
@@ -109,7 +109,7 @@ class Engine:
             return (
                 None  # before `collect`: values in the groups may have been loaded with the state
             )
-        sources = self._written_sources(table, seen, groups, states) if seen.is_written else []
+        sources = self._written_sources(table, groups, states) if seen.is_written else []
         if sources is None or not table.work.params_with_grad:
             return None
         if not seen.changed and not sources:
@@ -122,15 +122,14 @@ class Engine:
         return Ready(seen.staged + staged, new)
 
     def _written_sources(
-        self, table: BoundTable, seen: Seen, groups: Groups, states: States
+        self, table: BoundTable, groups: Groups, states: States
     ) -> list[Place] | None:
         """Collect what the caller wrote to the groups; which hyperparameters have another source.
 
         None if the slow path has to decide.
         """
         books = self.bookkeeping
-        only_allocates = books.has_no_state() or seen.changed
-        if only_allocates and books.hyper.lr_was_written_as_zero(groups):
+        if not any(states.values()) and books.hyper.lr_was_written_as_zero(groups):
             return None  # perhaps only to have state allocated
         table.suspend_guard()
         books.collect(groups, states)
