@@ -10,14 +10,12 @@ from torch import Tensor
 from lrfused import native
 from lrfused.backends.multi_device import devices_of
 from lrfused.backends.protocol import Backend, Runner
-from lrfused.backends.work import Outcome, Place, Work
-from lrfused.engine.bookkeeping import Bookkeeping
+from lrfused.backends.work import Outcome, Work
 from lrfused.engine.staging import run_with_copies
 from lrfused.groups.matrix import watched_keys
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.operands import Entry
 from lrfused.memory.spans import PARAMS, STATE, Spans
-from lrfused.settings.slots import Slot
 from lrfused.state.masks import Masks
 from lrfused.state.step_counts import Groups, States
 
@@ -119,6 +117,17 @@ class BoundTable:
         new = [i for i, e in zip(indices, entries, strict=True) if self._is_apart(e)]
         self._apart = sorted({*self._apart}.difference(indices).union(new))
 
+    @property
+    def is_stale(self) -> bool:
+        """True if memory that the table is bound to was replaced, or a mask came or went."""
+        versions = (self.work.state.version, self.masks.version)
+        return (self._state_version, self._masks_version) != versions
+
+    @cached_property
+    def devices(self) -> list[torch.device]:
+        """Those of the parameters that take part, and of the counters."""
+        return devices_of(self.work.entries, self.work.state.words.device)
+
     # The guard
 
     def look(self, groups: Groups, states: States) -> Seen | None:
@@ -185,77 +194,3 @@ class BoundTable:
         keys = watched_keys(work.rule)
         writes, reader = work.options.changes_gradients, native.tensor_readers[0]
         return native.cpu.Guard(groups, states, params, watched, keys, writes, reader)
-
-    # What changed, for the slow path, which checks everything
-
-    @property
-    def is_stale(self) -> bool:
-        """True if memory that the table is bound to was replaced, or a mask came or went."""
-        versions = (self.work.state.version, self.masks.version)
-        return (self._state_version, self._masks_version) != versions
-
-    def is_current(self, books: Bookkeeping) -> bool:
-        """True if the table was built for the present groups, options and schedules."""
-        return self.changed_sources(books) == []
-
-    def changed_sources(self, books: Bookkeeping) -> list[Place] | None:
-        """The hyperparameters with another source; None if the groups or options are others."""
-        work, hyper = self.work, books.hyper
-        if work.rows != hyper.rows or work.groups != books.group_options:
-            return None
-        pairs = enumerate(zip(work.sources, hyper.sources, strict=True))
-        return [(i // len(Slot), Slot(i % len(Slot))) for i, (x, y) in pairs if x is not y]
-
-    def holds(self, groups: Groups, states: States) -> bool:
-        """True if the table still describes the caller's parameters and state."""
-        return self.changed(groups, states) == []
-
-    def changed(self, groups: Groups, states: States) -> list[int] | None:
-        """Indices of parameters whose rows are out of date; None if more than those are."""
-        params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
-        work = self.work
-        if (
-            self.is_stale
-            or len(params) != len(work.entries)
-            or any(
-                entry.param is not param or entry.group != g
-                for (g, param), entry in zip(params, work.entries, strict=True)
-            )
-            or any(tensor.data_ptr() != pointer for tensor, pointer in work.watched)
-        ):
-            return None
-        if not all(self.counts_are_ours(i, states) for i in range(len(params))):
-            return None
-        return [i for i, entry in enumerate(work.entries) if not self._holds(entry, states)]
-
-    def counts_are_ours(self, index: int, states: States) -> bool:
-        """True if the parameter's state shows the count that the kernels write.
-
-        Without one of its operands it would have to count anew.
-        """
-        entry = self.work.entries[index]
-        state = states.get(entry.param) or {}
-        if entry.is_idle:
-            return not state
-        pairs = zip(entry.state, self.work.rule.state_keys, strict=True)
-        is_whole = all(operand is None or state.get(key) is not None for operand, key in pairs)
-        return is_whole and self.work.state.tensors.are_shown(index, states)
-
-    @cached_property
-    def devices(self) -> list[torch.device]:
-        """Those of the parameters that take part, and of the counters."""
-        return devices_of(self.work.entries, self.work.state.words.device)
-
-    def _holds(self, entry: Entry, states: States) -> bool:
-        """True if the parameter and its state are the tensors that the row was made from."""
-        if entry.is_idle:
-            return entry.param.grad is None
-        state = states.get(entry.param) or {}
-        for operand, key in zip(entry.state, self.work.rule.state_keys, strict=True):
-            now = state.get(key)
-            if operand is None:
-                if now is not None:
-                    return False
-            elif not (isinstance(now, Tensor) and operand.is_of(now)):
-                return False
-        return entry.p.is_of(entry.param)

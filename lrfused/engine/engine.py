@@ -11,7 +11,8 @@ from lrfused.engine import slow_path
 from lrfused.engine.bind import bind
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.bound_table import BoundTable
-from lrfused.engine.rebind import Changes, can_rebind, rebind
+from lrfused.engine.changes import Changes, changed_sources, is_current
+from lrfused.engine.rebind import can_rebind, rebind
 from lrfused.groups import arguments
 from lrfused.memory.checks import check_pair
 from lrfused.memory.normal_tensors import normal_tensors
@@ -133,7 +134,7 @@ class Engine:
             return None  # perhaps only to have state allocated
         table.suspend_guard()
         books.collect(groups, states)
-        return None if table.is_stale else table.changed_sources(books)
+        return None if table.is_stale else changed_sources(books, table)
 
     def _rebind(
         self, table: BoundTable, groups: Groups, states: States, changes: Changes
@@ -142,7 +143,7 @@ class Engine:
 
         None if the table has to be built from the start.
         """
-        if not can_rebind(table, states, changes.indices):
+        if not can_rebind(table, states, changes.rows):
             return None
         self.forget_table()  # an error or interrupt leaves none, and the next step builds one
         new = rebind(self.bookkeeping, table, states, changes)
@@ -191,7 +192,7 @@ class Engine:
             return
         books = self.bookkeeping
         books.collect(groups, states)
-        if not self.table.is_current(books):
+        if not is_current(books, self.table):
             raise RuntimeError(
                 "push: param_groups holds more than other numbers (another option, or a Tensor or "
                 "Schedule in place of a number); take a step and capture again"
@@ -203,5 +204,5 @@ class Engine:
         for table in (self.table, *self._captured):
             if table is None or not table.backend.reads_on_device:
                 continue
-            if table.is_current(self.bookkeeping):
+            if is_current(self.bookkeeping, table):
                 table.run.push(table.work)  # type: ignore[attr-defined]

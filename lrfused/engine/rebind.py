@@ -1,15 +1,13 @@
 """Binds anew what changed since a table was built, and leaves the other rows as they are."""
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from lrfused.backends import multi_device
-from lrfused.backends.work import Place
 from lrfused.device.graph_capture import is_capturing
 from lrfused.engine.bind import check_inputs, watched_tensors
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.bound_table import BoundTable
+from lrfused.engine.changes import Changes, counts_are_ours
 from lrfused.engine.entries import Use, checked_entries, give_state, make_states, without_state
 from lrfused.memory.checks import check_pair
 from lrfused.memory.normal_tensors import normal_tensors
@@ -17,25 +15,13 @@ from lrfused.memory.operands import Entry
 from lrfused.state.step_counts import States
 
 
-class Changes(NamedTuple):
-    """Indices of parameters that moved or are new; hyperparameters that have another source."""
-
-    indices: list[int]
-    sources: list[Place]
-
-    @property
-    def are_none(self) -> bool:
-        """The table holds as it is."""
-        return not self.indices and not self.sources
-
-
-def can_rebind(table: BoundTable, states: States, indices: list[int]) -> bool:
+def can_rebind(table: BoundTable, states: States, rows: list[int]) -> bool:
     """False if that would not be enough: the table has to be built from the start, or stays."""
     if table.is_captured or not table.run.updates:
         return False
     if is_capturing(table.work.state.words.device):
         return False
-    return all(table.counts_are_ours(index, states) for index in indices)
+    return all(counts_are_ours(table, row, states) for row in rows)
 
 
 @normal_tensors()
@@ -51,7 +37,7 @@ def rebind(
         RuntimeError, TypeError, ValueError: something that changed cannot be used.
     """
     work = table.work
-    uses = [Use(i, work.entries[i].param, work.entries[i].group) for i in changes.indices]
+    uses = [Use(i, work.entries[i].param, work.entries[i].group) for i in changes.rows]
     for _, param, _ in uses:
         if param.grad is not None:
             check_pair(param, param.grad, books.options.changes_gradients)
@@ -65,11 +51,11 @@ def rebind(
     new = without_state(uses, states)
     make_states(books, uses, states, work.state.tensors)
     give_state(books, entries, states)
-    table.replace(changes.indices, entries, {use.row for use in new})
+    table.replace(changes.rows, entries, {use.row for use in new})
     if changes.sources:
         work.replace_sources(watched_tensors(books, work.state))
-    table.run.update(work, changes.indices, changes.sources)
-    table.update_guard(changes.indices, states)
+    table.run.update(work, changes.rows, changes.sources)
+    table.update_guard(changes.rows, states)
     return [use.param for use in new]
 
 

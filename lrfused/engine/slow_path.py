@@ -8,7 +8,7 @@ from lrfused import native
 from lrfused.device.graph_capture import is_capturing
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.bound_table import BoundTable
-from lrfused.engine.rebind import Changes
+from lrfused.engine.changes import Changes, changes
 from lrfused.memory.checks import check_pair
 from lrfused.memory.dtensor import local
 from lrfused.memory.spans import Spans
@@ -48,19 +48,10 @@ def check(
     books.collect(groups, states)
     if table is not None:
         table.drop_guard()  # if this fails, the next step takes the slow path again
-    changes = None if table is None else _changes(books, table, groups, states)
+    found = None if table is None else changes(books, table, groups, states)
     if capturing:
-        _check_can_be_captured(table if changes is not None and changes.are_none else None)
-    return Checked(with_gradient, changes)
-
-
-def _changes(
-    books: Bookkeeping, table: BoundTable, groups: Groups, states: States
-) -> Changes | None:
-    """What changed since the table was built; None if it has to be built from the start."""
-    sources = table.changed_sources(books)
-    indices = None if sources is None else table.changed(groups, states)
-    return None if sources is None or indices is None else Changes(indices, sources)
+        _check_can_be_captured(table if found is not None and found.are_none else None)
+    return Checked(with_gradient, found)
 
 
 def _checked_gradients(groups: Groups, writes: bool) -> list[Tensor]:

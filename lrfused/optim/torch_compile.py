@@ -15,6 +15,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.optim import optimizer
 
 from lrfused.engine.bound_table import BoundTable
+from lrfused.engine.changes import holds
 from lrfused.memory.checks import PLAIN
 from lrfused.memory.normal_tensors import normal_tensors
 from lrfused.optim.live import LIVE, Live
@@ -157,7 +158,7 @@ def _prepare(identity: int, places: tuple[int, ...]) -> bool:
     if (
         table is None
         or not all(opt.state.get(p) for p in moving)
-        or not table.holds(groups, opt.state)
+        or not holds(table, groups, opt.state)
     ):
         # The step itself would do this, but only after the trace.
         with normal_tensors():
