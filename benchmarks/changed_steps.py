@@ -13,6 +13,7 @@ USUAL, CHANGED = "usual", "changed"
 # Untimed steps warm the caches, and do what the last change may have left to do; usual steps for
 # every one with a change.
 UNTIMED, USUAL_STEPS = 3, 3
+STRIDE = 41  # shares no factor with any row's number of tensors
 ALWAYS, FIRST = 200, 2  # tensors with a gradient at every step, and with their first at one
 
 
@@ -84,23 +85,23 @@ def lr_number(scene: Edited, index: int) -> None:
 
 def moment(scene: Edited, index: int) -> None:
     """Half of it, so that one who keeps the old one is found out."""
-    state = scene.optimizer.state[scene.params[_place(scene, index)]]
+    state = scene.optimizer.state[scene.params[place_of(scene, index)]]
     state["exp_avg"] = state["exp_avg"] * 0.5
 
 
 def data(scene: Edited, index: int) -> None:
-    """As above, by twice the parameter."""
-    param = scene.params[_place(scene, index)]
-    param.data = param.data * 2.0
+    """As above, by its negative: a factor above 1 would let earlier roundings grow."""
+    param = scene.params[place_of(scene, index)]
+    param.data = -param.data
 
 
 def _lr(index: int) -> float:
     return SETTINGS.lr * (1.0 + index % 7 / 10)
 
 
-def _place(scene: Edited, index: int) -> int:
-    """All over the list."""
-    return 37 * index % len(scene.params)
+def place_of(scene: Edited, index: int) -> int:
+    """Which tensor a change is made to: all over the list, and none twice before all others."""
+    return STRIDE * index % len(scene.params)
 
 
 class ChangedSteps:

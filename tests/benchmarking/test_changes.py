@@ -3,6 +3,7 @@
 import json
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from lib.benchmarks import FEW, tiny  # noqa: F401
@@ -11,6 +12,7 @@ from lib.benchmarks import FEW, tiny  # noqa: F401
 import change_rows
 import change_table
 import change_worker
+import changed_steps
 import changes
 import many_groups
 import records
@@ -47,6 +49,12 @@ def test_an_optimizer_that_overlooks_a_change_is_found_out(scene, monkeypatch):
         subject.turn()
     with pytest.raises(WrongResult, match="is off by"):
         subject.check()
+
+
+@pytest.mark.parametrize("tensors", [148, 1000, 16000])
+def test_changes_go_over_all_tensors(tensors):
+    scene = SimpleNamespace(params=range(tensors))
+    assert {changed_steps.place_of(scene, i) for i in range(tensors)} == set(range(tensors))
 
 
 def test_there_are_as_many_first_gradients_as_tensors_without_one():
