@@ -9,7 +9,7 @@ BUILT := .venv/.built
 NATIVE := $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all tests compat facts executed demo studies bench gpu lint types build clean
+.PHONY: help test test-all tests compat facts executed demo studies bench changes gpu lint types build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -41,8 +41,13 @@ studies: $(BUILT)  ## the chapters' 25 studies: docs/studies.md (ARGS=--quick, o
 	@PYTHONPATH=benchmarks $(BIN)/python tests/cpu_minutes.py "make studies" 45 \
 		$(BIN)/python -m studies --jobs $(JOBS) $(ARGS)
 
+# Options that select something are those of the first; the second has its own target.
 bench: $(BUILT)  ## time lrfused beside torch and DeepSpeed (ARGS=--quick), or AGAINST=another checkout
 	$(BIN)/python benchmarks/$(if $(AGAINST),checkouts.py $(AGAINST),bench.py) $(ARGS)
+	$(if $(filter-out --quick,$(ARGS)),,@$(MAKE) --no-print-directory changes)
+
+changes: $(BUILT)  ## the part of it that times steps with changes and many groups, in minutes
+	$(BIN)/python benchmarks/changes.py $(if $(AGAINST),--against $(AGAINST)) $(ARGS)
 
 # With the machine's own Python: nothing is installed.
 gpu:  ## on a GPU: build, test and benchmark by PYTHON, in 9 minutes (ARGS=--dry-run)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import result_files
+from workers import Worker, use_package
 
 SCRIPT = Path(__file__)
 CASES = (
@@ -31,32 +32,9 @@ CASES = (
 ROUNDS = 41
 
 
-class Worker:
-    """A process with the package of one checkout, which takes a turn when it is asked."""
-
-    def __init__(self, root: Path, case: tuple[str, str, str], threads: int):
-        command = [sys.executable, str(SCRIPT), str(root), "--worker", *case, "--threads"]
-        self._process = subprocess.Popen(
-            [*command, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def turn(self) -> float:
-        """Seconds of a step in the middle of a turn."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print("turn", file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"checkouts: a worker ended with status {self._process.wait()}")
-        return float(answer)
-
-    def end(self) -> None:
-        """Let it go."""
-        self._process.communicate()
-
-
 def work(root: Path, case: tuple[str, str, str], threads: int) -> None:
     """What a worker does: a turn for every line that comes in."""
-    sys.path.insert(0, str(root))
+    use_package(root)
     import torch
     from data import Data, Settings
     from device import Cpu
@@ -64,10 +42,6 @@ def work(root: Path, case: tuple[str, str, str], threads: int) -> None:
     from timing import Contestant
     from workloads import DTYPES, FORMS, Case, find
 
-    import lrfused
-
-    if Path(lrfused.__file__).parents[1] != root.resolve():
-        raise RuntimeError(f"checkouts: lrfused was not imported from {root}")
     torch.set_num_threads(threads)
     settings, (name, dtype, form) = Settings(), case
     data = Data(Case(find(name), DTYPES[dtype], FORMS[form]), settings)
@@ -84,12 +58,13 @@ def measure(other: Path, case: tuple[str, str, str], rounds: int, threads: int) 
     """Both checkouts over one case; which of them is first changes from round to round."""
     from timing import Spread, ratio
 
-    workers = [Worker(root, case, threads) for root in (other, result_files.ROOT)]
+    told = ("--worker", *case, "--threads", str(threads))
+    workers = [Worker(SCRIPT, (str(root), *told)) for root in (other, result_files.ROOT)]
     turns: list[list[float]] = [[], []]
     try:
         for index in range(rounds + 1):
             for place in (0, 1) if index % 2 else (1, 0):
-                seconds = workers[place].turn()
+                seconds = workers[place].ask("turn")
                 if index:  # the first round warms up
                     turns[place].append(seconds)
     finally:

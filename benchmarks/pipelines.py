@@ -137,7 +137,7 @@ def deepspeed(params: Parameters, form: Form, settings: Settings) -> Pipeline:
 
 
 def fused_whole(
-    params: Parameters, form: Form, settings: Settings, backend: str = "auto"
+    params: Parameters, form: Form, settings: Settings, backend: str = "auto", **options: Any
 ) -> Pipeline:
     """lrfused: one object, whose one call is the whole pipeline."""
     warmup, total = settings.warmup_steps, settings.total_steps
@@ -150,6 +150,7 @@ def fused_whole(
         backend=backend,
         **rider_costs.find(settings.rider).arguments(params, settings),
         **common(settings),
+        **options,
     )
     optimizer.scale(torch.zeros(()))  # the gradients that are made here are scaled already
     averages = [optimizer.state[p] for p in params] if settings.rider == "average" else []

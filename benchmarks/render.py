@@ -7,7 +7,8 @@
 
 A section of a README begins with ``<!-- benchmark:NAME -->`` and ends with ``<!-- end -->``;
 what is between them comes from benchmarks/results/NAME.json. ``riders`` in place of ``benchmark``
-shows what riders add, without a figure.
+shows what riders add, ``changes`` the most important rows of changes.py, and ``all-changes`` all of
+them, without a figure.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import change_table
 import figure
 import records
 import result_files
@@ -26,11 +28,12 @@ from stream import bandwidth
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
+KINDS = "benchmark|riders|changes|all-changes"
 SECTION = re.compile(
-    r"^<!-- (?P<kind>benchmark|riders):(?P<name>[\w-]+) -->\n.*?<!-- end -->",
+    rf"^<!-- (?P<kind>{KINDS}):(?P<name>[\w-]+) -->\n.*?<!-- end -->",
     re.DOTALL | re.MULTILINE,
 )
-BEGIN = re.compile(r"^<!-- (benchmark|riders):", re.MULTILINE)
+BEGIN = re.compile(rf"^<!-- ({KINDS}):", re.MULTILINE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = records.read(options.table)
         if options.against:
             return _compare(record, records.read(options.against))
-        rider_table.show(record)
+        print_all(record)
         return 0
     try:
         if not options.check:
@@ -52,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in problems:
         print(f"FAILED: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def print_all(record: Record) -> None:
+    """Every comparison of a file, of bench.py or of changes.py."""
+    if "rows" in record["settings"]:
+        print(change_table.plain(record))
+    else:
+        rider_table.show(record)
 
 
 def _compare(record: Record, again: Record) -> int:
@@ -128,7 +139,26 @@ def _riders(name: str, results: Path) -> str:
     return f"<!-- riders:{name} -->\n{body}\n<!-- end -->"
 
 
-SECTIONS = {"benchmark": _section, "riders": _riders}
+def _changes(name: str, results: Path) -> str:
+    return _changed("changes", name, results, short=True)
+
+
+def _all_changes(name: str, results: Path) -> str:
+    return _changed("all-changes", name, results, short=False)
+
+
+def _changed(kind: str, name: str, results: Path, short: bool) -> str:
+    record = publishable(results / f"{name}.json")
+    body = f"{change_table.markdown(record, short)}\n\n{change_table.caption(record)}"
+    return f"<!-- {kind}:{name} -->\n{body}\n<!-- end -->"
+
+
+SECTIONS = {
+    "benchmark": _section,
+    "riders": _riders,
+    "changes": _changes,
+    "all-changes": _all_changes,
+}
 
 
 def publishable(file: Path) -> Record:
