@@ -137,8 +137,8 @@ class Bookkeeping:
         ]
         for options, param in made:
             allocate(self.rule, options, states, param)
-        counts.bind(states)
         self.masks.mark(states, [param for _, param in made])
+        counts.bind(states)
 
     # Loaded values: through load_state_dict, or written into groups and states directly
 

@@ -41,6 +41,7 @@ class BoundTable:
     run: Runner
     measures: bool
     masks: Masks
+    version: int = 0  # how often rows or sources were replaced
     is_captured: bool = False  # a CUDA graph reads its memory and may be replayed any time
     guard: Any = None
     _is_trusted: bool = False  # the guard matches what the last step left behind
@@ -111,6 +112,7 @@ class BoundTable:
 
     def replace(self, indices: list[int], entries: list[Entry], initialized: set[int]) -> None:
         """Put other entries at these indices; `spans` lacks the state of ``initialized`` ones."""
+        self.version += 1
         self.work.replace(indices, entries)
         pairs = [(i, e) for i, e in zip(indices, entries, strict=True) if i in initialized]
         self.spans.put((i, STATE, operand.tensor) for i, e in pairs for operand in e.operands[1:])

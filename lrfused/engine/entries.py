@@ -68,9 +68,9 @@ def make_states(books: Bookkeeping, uses: list[Use], states: States, counts: Cou
     """Allocate what is missing of their state; it shows the counts from now on."""
     for use in uses:
         allocate(books.rule, books.group_options[use.group], states, use.param)
+    books.masks.mark(states, [use.param for use in uses])  # first: it may be all of a state
     for use in uses:
         counts.bind_one(use.row, states)
-    books.masks.mark(states, [use.param for use in uses])
 
 
 def give_state(books: Bookkeeping, entries: list[Entry], states: States) -> None:

@@ -33,6 +33,7 @@ class Inner(NamedTuple):
     counters: list[Tensor]
     moments: list[Tensor]
     inputs: list[Tensor]
+    version: int  # the table's
 
     @staticmethod
     def of(opt: Live, places: Iterable[int]) -> "Inner":
@@ -49,7 +50,12 @@ class Inner(NamedTuple):
                 *(node._payload[0] for _, _, sch in books.hyper.programs for node in sch.inputs),
                 *_only_averaged(opt, set(places)),
             ],
+            0 if engine.table is None else engine.table.version,
         )
+
+    def is_of(self, table: BoundTable | None) -> bool:
+        """True if it was made for this table, which has bound no other tensors since."""
+        return table is self.table and (table is None or table.version == self.version)
 
 
 def _only_averaged(opt: Live, places: set[int]) -> list[Tensor]:
@@ -203,7 +209,7 @@ def _run(
             opt._update()
         finally:
             _hand_back(written)
-            if inner.table is None or inner.table is not opt._engine.table:
+            if inner.table is None or not inner.is_of(opt._engine.table):
                 # The step rebound: the graph's next call reads the present tensors.
                 opt.__dict__["_inner"] = Inner.of(opt, places)
 

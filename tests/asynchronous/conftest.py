@@ -6,7 +6,7 @@ from lib.rules_for_steps import rule  # noqa: F401 (a fixture)
 
 from lrfused import native
 from lrfused.device import graph_capture
-from lrfused.engine import bind, counters, engine, slow_path
+from lrfused.engine import bind, counters, engine, rebind, slow_path
 
 
 @pytest.fixture
@@ -17,6 +17,6 @@ def queue(monkeypatch):
     queue = LateQueue()
     monkeypatch.setattr(bind, "choose_for_all", lambda choice, devices: PosingBackend())
     monkeypatch.setattr(counters, "DeviceQueue", lambda device: queue)
-    for module in (engine, slow_path, graph_capture):
+    for module in (engine, rebind, slow_path, graph_capture):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
     return queue

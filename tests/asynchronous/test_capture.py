@@ -112,6 +112,7 @@ def test_a_captured_table_lives_on_when_it_is_replaced(rng, made, queue):
 def test_another_table_is_let_go(rng, made, queue):
     run = weakref.ref(made.opt._engine.table.run)
     give(rng, made)
+    made.opt.param_groups[0]["maximize"] = True
     made.opt.step()
     gc.collect()
     assert run() is None

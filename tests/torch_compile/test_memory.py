@@ -84,7 +84,7 @@ def test_the_operator_changes_what_it_is_given_and_nothing_else(rng, rebuilt):
     advance(eager, [2 * g for g in problem.gradients[1]])
     for got, want in zip(params, eager.params, strict=True):
         assert_same_bits(got, want.detach())
-    _, wanted_state, wanted_moments, _ = type(inner).of(eager.opt, places)
+    _, wanted_state, wanted_moments, _, _ = type(inner).of(eager.opt, places)
     for got, want in zip(state, wanted_state, strict=True):
         assert_same_bits(got, want)
     if not rebuilt:

@@ -7,7 +7,7 @@ from lib.late_device import LateQueue, NothingWaits
 from lib.runs import FEW, assert_same_bits, give_gradient, random_problem, set_gradients, start
 
 from lrfused import schedules as S
-from lrfused.engine import counters, engine, slow_path
+from lrfused.engine import counters, engine, rebind, slow_path
 
 if not is_there:
     pytest.skip("Triton is not installed or not interpreted", allow_module_level=True)
@@ -24,7 +24,7 @@ def queue(monkeypatch):
     """What a step asks of the device; but for kernels and uploads, which are done at once."""
     queue = LateQueue()
     monkeypatch.setattr(counters, "DeviceQueue", lambda device: queue)
-    for module in (engine, slow_path, launch, triton_step):
+    for module in (engine, rebind, slow_path, launch, triton_step):
         monkeypatch.setattr(module, "is_capturing", lambda device: queue.capturing)
     monkeypatch.setattr(
         triton_step, "Upload", lambda *where, **how: host_to_device.Upload(*where, Direct(), **how)

@@ -35,8 +35,8 @@ def without_memory(entry, units, chunks):
     """An entry of so many units with so many chunks."""
     length = chunks * CHUNK
     flat = torch.empty(units * length, device="meta")
-    state = tuple(x and replace(x, flat=flat) for x in entry.state)
-    return replace(entry, unit=length, p=replace(entry.p, flat=flat), state=state)
+    state = tuple(x and replace(x, _flat=flat) for x in entry.state)
+    return replace(entry, unit=length, p=replace(entry.p, _flat=flat), state=state)
 
 
 def made_up(table, **options):
