@@ -9,6 +9,7 @@ import numbers
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from lrfused.groups import arguments
 from lrfused.groups.matrix import torchs_keys
 from lrfused.groups.shared_counters import BY_PLACE, KEYS, NUMBER, TEXT, SharedCounters
 from lrfused.groups.stored import Stored, schedule_data, stored_in
+from lrfused.groups.tables import Tables
 from lrfused.groups.text import SCHEDULE, Describer, usual_options
 from lrfused.memory.dtensor import check_is_whole
 from lrfused.rules import UpdateRule
@@ -24,6 +26,7 @@ from lrfused.schedules import Schedule
 from lrfused.settings.cells import (
     Cell,
     Settings,
+    Value,
     by_layer,
     read_group,
     same,
@@ -44,9 +47,13 @@ class KnownGroups:
         self.rule = rule
         self.defaults, self._max_grad_norm, self._options = defaults, max_grad_norm, options
         self._known: dict[int, Settings] = {}
-        self._seen: GroupList = []  # the dictionaries at the last call
-        self._describer = Describer(rule)
-        self.tables: dict[str, str] = {}  # of groups that came from another optimizer
+        self._seen: GroupList = []  # the dictionaries at the last call of `rows`, and added ones
+        self._added: list[Settings] = []  # of groups that were added since then
+        # Equal schedules are one object, so that they are compiled once; and equal options.
+        self._schedules: dict[Schedule, Schedule] = {}
+        self._group_options: dict[GroupOptions, GroupOptions] = {}
+        self.describer = Describer(rule, options)
+        self.tables = Tables()  # of groups that came from another optimizer
         self.counters = SharedCounters()
 
     def checked(self, own: dict[str, Any]) -> arguments.Group:
@@ -74,23 +81,41 @@ class KnownGroups:
 
     def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
         """Register a new group, and put this package's keys into its dictionary."""
-        cells = [Cell.of(made.sources.get(slot, slot.neutral), slot) for slot in Slot]
-        self._seen = [*self._seen, group]
-        return self._remember(group, made.options, cells)
+        sources = {slot: made.sources.get(slot, slot.neutral) for slot in Slot}
+        cells = [Cell.of(self._one(source), slot) for slot, source in sources.items()]
+        options = self._group_options.setdefault(made.options, made.options)
+        settings = self._remember(group, options, cells)
+        self._seen.append(group)
+        self._added.append(settings)
+        return settings
+
+    def _one(self, source: Value) -> Value:
+        """The source itself, or of equal schedules the first."""
+        return (
+            self._schedules.setdefault(source, source) if isinstance(source, Schedule) else source
+        )
 
     def _remember(
         self, group: dict[str, Any], options: GroupOptions, cells: list[Cell]
     ) -> Settings:
         settings = Settings(secrets.randbits(52), options, cells)
         self._known[settings.number] = settings
-        group[TEXT] = self._describer.text(settings, self._options)
+        group[TEXT] = self.describer.text(settings)
         group[NUMBER] = settings.number
         group.update(self.counters.tensors)
         return settings
 
+    def has_grown_only(self, groups: GroupList) -> bool:
+        """True if nothing shows that the list was changed since `rows`, except by `add`.
+
+        Only length and end are looked at, as this happens for every group that is added; what that
+        overlooks is seen by `rows`, before the groups are used.
+        """
+        return len(groups) == len(self._seen) and all(map(is_, groups[-1:], self._seen[-1:]))
+
     def are_as_before(self, groups: GroupList, before: list[Settings]) -> bool:
-        """True if these are the dictionaries of the last call with the same settings."""
-        return len(groups) == len(before) and all(
+        """True if these are the dictionaries of the last call of `rows` with the same settings."""
+        return len(groups) == len(before) == len(self._seen) and all(
             group is seen and group.get(NUMBER) == settings.number
             for group, seen, settings in zip(groups, self._seen, before, strict=True)
         )
@@ -101,6 +126,7 @@ class KnownGroups:
         Raises:
             TypeError, ValueError: an item is not a valid group; nothing was changed.
         """
+        before = [*before, *self._added]
         places = {id(seen): g for g, seen in enumerate(self._seen)}
         found = [self._found(g, group, places, before) for g, group in enumerate(groups)]
         new = {g: self._new(g, groups[g]) for g, settings in enumerate(found) if settings is None}
@@ -116,10 +142,10 @@ class KnownGroups:
                 group.update(self.counters.tensors)  # a copy, whose tensors may be copies, too
             group[NUMBER] = settings.number
             if TEXT not in group:
-                group[TEXT] = self._describer.text(settings, self._options)
+                group[TEXT] = self.describer.text(settings)
             taken.add(settings.number)
             rows.append(settings)
-        self._seen = list(groups)
+        self._seen, self._added = list(groups), []
         return rows
 
     def settings_of(self, group: dict[str, Any]) -> Settings | None:
@@ -175,9 +201,9 @@ class KnownGroups:
 
     def describe(self, rows: list[Settings], groups: GroupList) -> None:
         """Update the JSON texts in the groups."""
-        self._describer = Describer(self.rule, self._describer)
+        self.describer.start()
         for settings, group in zip(rows, groups, strict=True):
-            group[TEXT] = self._describer.text(settings, self._options)
+            group[TEXT] = self.describer.text(settings)
 
 
 def without_ours(group: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +227,7 @@ def from_group(
     rule: UpdateRule,
     group: dict[str, Any],
     settings: Settings | None,
-    tables: dict[str, str],
+    tables: Tables,
 ) -> dict[str, Any]:
     """A group's arguments; for a copied group also the options and schedules of the original.
 
@@ -214,7 +240,7 @@ def from_group(
     stored = stored_in([group])[0]
     if stored is None:
         return group
-    tables |= stored.tables
+    tables.add(stored.own_tables)
     stored.tables = tables
     own, usual = arguments.group_arguments(rule), usual_options(rule)
     options = {k: v for k, v in stored.options.items() if k in own}

@@ -138,7 +138,7 @@ class FusedOptimizer(Riding, Checkpointed, Steered):
             )
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
-        books.arrange(self.param_groups)
+        books.expect_growth(self.param_groups)
         param_group = {**param_group, "params": parameters_in(param_group)}
         known = books.known
         own = from_group(self.rule, param_group, known.settings_of(param_group), known.tables)

@@ -24,7 +24,7 @@ from lrfused.settings.slots import Slot
 Value = float | Tensor | Schedule
 
 
-@dataclass
+@dataclass(slots=True)
 class Cell:
     """The source of one hyperparameter of one group.
 
@@ -82,7 +82,7 @@ class Cell:
         return self.schedule if self.reader is None else self.reader
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Settings:
     """What belongs to one parameter group, wherever its dictionary is in the list.
 
