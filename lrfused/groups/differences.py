@@ -78,7 +78,10 @@ class _Comparison:
         self, settings: Settings, stored: Stored, taken: set[Slot], *, common: bool
     ) -> Found:
         """Options and optional hyperparameters that differ."""
-        for name, mine in self._describer.options(settings).values.items():
+        described = self._describer.options(settings).values
+        if described == stored.options and SCHEDULE not in described.values():
+            return
+        for name, mine in described.items():
             slot = optional_slot(name)
             if (name in COMMON) != common or name not in stored.options or slot in taken:
                 continue

@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from lrfused.groups import arguments
+from lrfused.groups.given import from_group
 from lrfused.groups.matrix import torchs_keys
-from lrfused.groups.shared_counters import BY_PLACE, KEYS, NUMBER, TEXT, SharedCounters
-from lrfused.groups.stored import Stored, schedule_data, stored_in
+from lrfused.groups.shared_counters import BY_PLACE, NUMBER, TEXT, SharedCounters
 from lrfused.groups.tables import Tables
-from lrfused.groups.text import SCHEDULE, Describer, usual_options
+from lrfused.groups.text import Describer
 from lrfused.memory.dtensor import check_is_whole
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
@@ -29,11 +29,9 @@ from lrfused.settings.cells import (
     Value,
     by_layer,
     read_group,
-    same,
-    written,
 )
 from lrfused.settings.options import GroupOptions, Options
-from lrfused.settings.slots import OPTIONAL, Slot
+from lrfused.settings.slots import SLOTS
 
 GroupList = list[dict[str, Any]]
 
@@ -81,7 +79,7 @@ class KnownGroups:
 
     def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
         """Register a new group, and put this package's keys into its dictionary."""
-        sources = {slot: made.sources.get(slot, slot.neutral) for slot in Slot}
+        sources = {slot: made.sources.get(slot, slot.neutral) for slot in SLOTS}
         cells = [Cell.of(self._one(source), slot) for slot, source in sources.items()]
         options = self._group_options.setdefault(made.options, made.options)
         settings = self._remember(group, options, cells)
@@ -204,79 +202,3 @@ class KnownGroups:
         self.describer.start()
         for settings, group in zip(rows, groups, strict=True):
             group[TEXT] = self.describer.text(settings)
-
-
-def without_ours(group: dict[str, Any]) -> dict[str, Any]:
-    """A group without this package's keys."""
-    return {key: value for key, value in group.items() if key not in KEYS}
-
-
-def parameters_in(group: dict[str, Any]) -> Any:
-    """The parameters of a group as a list, so that they can be iterated more than once.
-
-    Raises:
-        KeyError: there are none, as in torch.
-    """
-    params = group["params"]
-    if isinstance(params, Tensor):
-        return [params]
-    return params if isinstance(params, set) else list(params)  # torch refuses a set
-
-
-def from_group(
-    rule: UpdateRule,
-    group: dict[str, Any],
-    settings: Settings | None,
-    tables: Tables,
-) -> dict[str, Any]:
-    """A group's arguments; for a copied group also the options and schedules of the original.
-
-    ``settings`` are the original's, if it belongs to this optimizer. ``tables`` are those found in
-    texts so far; this group's are added.
-
-    Raises:
-        ValueError: a schedule of another optimizer reads a tensor, which a copy does not contain.
-    """
-    stored = stored_in([group])[0]
-    if stored is None:
-        return group
-    tables.add(stored.own_tables)
-    stored.tables = tables
-    own, usual = arguments.group_arguments(rule), usual_options(rule)
-    options = {k: v for k, v in stored.options.items() if k in own}
-    found = {k: v for k, v in options.items() if v not in (SCHEDULE, usual.get(k))} | group
-    of_groups = (slot for slot in OPTIONAL if slot.key in own)
-    for slot in (*of_groups, *rule.hyperparameters):
-        if _is_given(group, slot, settings):
-            continue
-        schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
-        if schedule is None:
-            continue
-        if slot == Slot.LR:  # the schedule already contains the layer's factor
-            found.pop("lr_scale", None)
-        key, value = written(found, slot, schedule)
-        found[key] = value
-    return found
-
-
-def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> bool:
-    """True if the caller set the value; False for a copied mirror or a default."""
-    if slot.is_optional:
-        return slot.key in group
-    if slot.key not in group:
-        return True
-    value = read_group(group, slot)
-    # For another optimizer's group it is unknown which number was mirrored.
-    is_known = settings is not None and not same(value, settings.cells[slot].mirror)
-    return isinstance(value, Schedule) or is_known
-
-
-def _schedule(stored: Stored, slot: Slot) -> Schedule | None:
-    if slot in stored.inputs:
-        raise ValueError(
-            f"{slot.argument}: its schedule reads {', '.join(stored.inputs[slot])}, which a "
-            "copy of the group does not bring along; write the schedule into the group"
-        )
-    if slot not in stored.schedules:
-        return None
-    return Schedule.from_dict(schedule_data(stored, slot))

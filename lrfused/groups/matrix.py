@@ -166,7 +166,8 @@ class Hyperparameters:
             (g, slot, by_layer(schedule, group) if slot == Slot.LR else schedule)
             for g, group in enumerate(groups)
             for slot in self.slots
-            if (schedule := schedule_in(group, slot)) is not None
+            if type(group.get(slot.key)) is not float  # the usual case, fast
+            and (schedule := schedule_in(group, slot)) is not None
         ]
         for g, slot, schedule in written:
             self.follow(g, slot, schedule)

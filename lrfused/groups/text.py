@@ -5,6 +5,7 @@ whole text of groups that differ in neither, which is one string, so that pickle
 """
 
 import json
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from lrfused.schedules import Schedule
 from lrfused.schedules.serial import to_dict
 from lrfused.settings.cells import Cell, Settings
 from lrfused.settings.options import Agc, GroupOptions, Options
-from lrfused.settings.slots import OPTIONAL, Slot
+from lrfused.settings.slots import OPTIONAL, SLOTS, Slot
 
 VERSION = 2
 SCHEDULE = "a schedule"
@@ -65,8 +66,10 @@ class Describer:
 
     def text(self, settings: Settings) -> str:
         """The text of a group."""
-        schedules, inputs, tables = [], {}, dict[str, str]()
-        for slot, cell in zip(Slot, settings.cells, strict=True):
+        schedules: list[str] = []
+        inputs: dict[str, dict[str, float]] = {}
+        tables: dict[str, str] = {}
+        for slot, cell in zip(SLOTS, settings.cells, strict=True):
             if cell.schedule is None:
                 continue
             name, described = slot.name.lower(), self.schedule(cell.schedule)
@@ -79,8 +82,10 @@ class Describer:
         # Put together from texts that are JSON already: those of schedules are long.
         text = (
             f'{{"version":{VERSION},"optimizer":{to_json(self._rule.name)},'
-            f'"schedules":{{{",".join(schedules)}}},"inputs":{to_json(inputs)},'
-            f'"options":{self.options(settings).text},"tables":{to_json(tables)}}}'
+            f'"schedules":{{{",".join(schedules)}}},'
+            f'"inputs":{to_json(inputs) if inputs else "{}"},'
+            f'"options":{self.options(settings).text},'
+            f'"tables":{to_json(tables) if tables else "{}"}}}'
         )
         return self._texts.get(text, lambda: text)
 
@@ -89,14 +94,14 @@ class Describer:
         return self._schedules.get(schedule, lambda: self._described(schedule))
 
     def _described(self, schedule: Schedule) -> Described:
-        tables = dict[str, str]()
+        tables: dict[str, str] = {}
+        return Described(to_json(to_dict(schedule, partial(self._named, tables))), tables)
 
-        def named(values: NDArray[np.float64]) -> str:
-            table = self._tables.get(id(values), lambda: Table(values, *encoded(values)))
-            tables[table.name] = table.text
-            return table.name
-
-        return Described(to_json(to_dict(schedule, named)), tables)
+    def _named(self, tables: dict[str, str], values: NDArray[np.float64]) -> str:
+        """The name of a long table, which is added to ``tables``."""
+        table = self._tables.get(id(values), lambda: Table(values, *encoded(values)))
+        tables[table.name] = table.text
+        return table.name
 
     def options(self, settings: Settings) -> DescribedOptions:
         """The options of a group and of its optimizer."""

@@ -11,7 +11,8 @@ from torch.optim import Optimizer, optimizer
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.engine import Engine
 from lrfused.groups.arguments import group_arguments
-from lrfused.groups.known_groups import KnownGroups, from_group, parameters_in, without_ours
+from lrfused.groups.given import from_group, parameters_in, without_ours
+from lrfused.groups.known_groups import KnownGroups
 from lrfused.optim.arguments import OF_GROUPS, StepOptions, optimizer_options, with_defaults
 from lrfused.optim.checkpoints import Checkpointed
 from lrfused.optim.live import LIVE

@@ -1,5 +1,6 @@
 """Schedule: an immutable arithmetic expression over the step."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,7 +173,7 @@ class Schedule(Node):
 
     @staticmethod
     def from_dict(
-        data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None
+        data: dict[str, Any], inputs: Mapping[str, torch.Tensor] | None = None
     ) -> "Schedule":
         """The schedule that ``to_dict`` described; ``inputs`` maps names to tensors."""
         return from_dict(Schedule, data, inputs)

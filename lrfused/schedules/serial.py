@@ -1,6 +1,6 @@
 """Schedules as plain data: a list of nodes, arguments before the nodes that use them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def _plain(node: Node, long_table: Callable[[NDArray[np.float64]], Any]) -> Any:
 
 
 def from_dict(
-    make: type[N], data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None
+    make: type[N], data: dict[str, Any], inputs: Mapping[str, torch.Tensor] | None = None
 ) -> N:
     """The schedule from ``to_dict``'s data, with nodes of the class ``make``.
 
@@ -98,7 +98,7 @@ def _node(
     kind: str,
     payload: Any,
     arguments: tuple[N, ...],
-    inputs: dict[str, torch.Tensor],
+    inputs: Mapping[str, torch.Tensor],
 ) -> N:
     if kind in (STEP, CONSTANT, INPUT) and arguments:
         raise ValueError(f"{kind} takes no arguments, got {len(arguments)}")

@@ -44,6 +44,8 @@ class Cell:
     @staticmethod
     def of(source: Value, slot: Slot) -> "Cell":
         """The cell for a constructor's argument."""
+        if type(source) is float:
+            return Cell(None, source)
         cell = Cell()
         if isinstance(source, Tensor) and slot == Slot.LR:
             cell.read_from(source, slot)
