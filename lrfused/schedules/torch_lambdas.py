@@ -59,13 +59,10 @@ def _column(function: Callable[[int], Any], steps: int) -> Column | None:
 
 
 def _products(factors: list[tuple[float, Column]]) -> list[Schedule]:
-    """Each base times its column, as a table where that column has no other base."""
-    first = (factors[0][0] * factors[0][1]).tobytes()
-    if all((base * column).tobytes() == first for base, column in factors):
-        return len(factors) * [table(np.frombuffer(first))]
+    """Each base times its column: as a table of its own where no other base shares the column."""
     bases: dict[int, set[float]] = {}
     for base, column in factors:
-        bases.setdefault(id(column), set()).add(base)
+        bases.setdefault(id(column), set()).add(base if column.any() else 0.0)
     shared = {id(column): table(column) for _, column in factors}
     return [
         shared[id(column)].scaled(base) if len(bases[id(column)]) > 1 else table(base * column)

@@ -89,6 +89,10 @@ def test_a_shared_function_is_called_once_a_step():
     assert calls == [*range(STEPS + 1), STEPS]  # the last again, to see that it is the same
 
 
+def test_groups_that_are_all_zero_agree():
+    assert len(set(converted(torch_lr.LambdaLR(optimizer(0.2, 0.1), lambda step: 0.0)))) == 1
+
+
 class Counting:
     """A factor that depends on how often it was called."""
 
@@ -109,6 +113,11 @@ def test_a_shared_function_with_a_state_is_stepped(late):
 def test_other_numbers_are_multiplied_by_torch_and_numpy(kind):
     """base_lr * np.float32 is a float32: no table of float64 would be exact."""
     converted(torch_lr.LambdaLR(layerwise(), lambda step: kind(warmup(step))))
+
+
+def test_a_product_that_is_exact_at_first_only():
+    """3 * np.float32(1.0) is 3.0, but 3 * np.float32(0.3) is rounded to float32."""
+    converted(torch_lr.LambdaLR(optimizer(3.0, 5.0), lambda step: np.float32(1 - step / 100)))
 
 
 def test_lrs_that_are_tensors_are_stepped():
