@@ -21,7 +21,7 @@ from lrfused.settings.cells import (
     value_at,
     written,
 )
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import SLOTS, Slot
 from lrfused.warn import warn
 
 
@@ -103,7 +103,7 @@ class Hyperparameters:
     def cells(self) -> Iterator[tuple[int, Slot, Cell]]:
         """Every cell with its group index and slot."""
         for g, row in enumerate(self.rows):
-            for slot, cell in zip(Slot, row.cells, strict=True):
+            for slot, cell in zip(SLOTS, row.cells, strict=True):
                 yield g, slot, cell
 
     @property
@@ -122,7 +122,7 @@ class Hyperparameters:
     @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
         """The cells that are evaluated from a schedule, with group index and slot."""
-        return [(g, s, c.source) for g, s, c in self.cells() if c.source is not None]
+        return [(g, s, source) for g, s, c in self.cells() if (source := c.source) is not None]
 
     def mirror(
         self,
