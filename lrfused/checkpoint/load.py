@@ -42,7 +42,7 @@ def load_state_dict(
     loaded = check(books, opt.param_groups, saved, load_schedules)
     taken = [set(schedules) for schedules in loaded.schedules]
     different = differences(
-        books.rule, books.hyper.rows, books.options, loaded.stored, loaded.groups, taken
+        books.rule, books.hyper.rows, books.known.describer, loaded.stored, loaded.groups, taken
     )
     copies = _prepare(books.rule, opt, loaded)
     step_is_known = books.says_the_step(loaded.counters) or books.step_was_set

@@ -41,9 +41,10 @@ def state_dict(
 
 def _put_in_copies(books: Bookkeeping, opt: Optimizer, saved: dict[str, Any]) -> None:
     """Copy our tensors, so that a loading optimizer does not share or see changes of our memory."""
-    copies = {name: tensor.clone() for name, tensor in books.known.counters.tensors.items()}
+    shared = books.known.counters.tensors.items()
+    copies = {NUMBER: BY_PLACE, **{name: tensor.clone() for name, tensor in shared}}
     for group in saved["param_groups"]:
-        group.update({NUMBER: BY_PLACE, **copies})
+        group.update(copies)
     counts = books.count(opt.param_groups, opt.state)
     states = saved["state"]
     for index, own in enumerate(counts.copies(opt.state)):

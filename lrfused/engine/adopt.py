@@ -10,11 +10,10 @@ from torch import Tensor
 
 from lrfused.groups.differences import differences
 from lrfused.groups.inputs import input_values
+from lrfused.groups.known_groups import KnownGroups
 from lrfused.groups.shared_counters import counters_in
 from lrfused.groups.stored import stored_in
-from lrfused.rules import UpdateRule
 from lrfused.settings.cells import Settings
-from lrfused.settings.options import Options
 from lrfused.settings.slots import Slot
 from lrfused.state.device_state import Field
 from lrfused.state.step_counts import Groups, States, as_count
@@ -29,9 +28,7 @@ class Found(NamedTuple):
     different: str
 
 
-def found_in(
-    rule: UpdateRule, rows: list[Settings], options: Options, groups: Groups, states: States
-) -> Found:
+def found_in(known: KnownGroups, rows: list[Settings], groups: Groups, states: States) -> Found:
     """Read what was loaded, without changing anything.
 
     Raises:
@@ -42,9 +39,9 @@ def found_in(
         as_count(states[param]["step"])
         for group in groups
         for param in group["params"]
-        if rule.counts and states.get(param, {}).get("step") is not None
+        if known.rule.counts and states.get(param, {}).get("step") is not None
     ]
     inputs = input_values(rows, stored, [{} for _ in groups])
     nothing: list[set[Slot]] = [set() for _ in groups]
-    different = differences(rule, rows, options, stored, groups, nothing)
+    different = differences(known.rule, rows, known.describer, stored, groups, nothing)
     return Found(counters, max(counts, default=0), inputs, different)

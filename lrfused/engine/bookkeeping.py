@@ -52,23 +52,30 @@ class Bookkeeping:
         """Match the rows of settings to the present list of groups."""
         if not self.known.are_as_before(groups, self.hyper.rows):
             self.hyper.arrange(self.known.rows(groups, self.hyper.rows))
+            self._read_options(groups)
 
     def align(self, groups: Groups) -> None:
         """Match the rows of settings and the options to the present list of groups."""
         self.arrange(groups)
+        self._read_options(groups)
+
+    def _read_options(self, groups: Groups) -> None:
         rows = zip(self.hyper.rows, groups, strict=True)
         options = [arguments.with_group(self.rule, row, group) for row, group in rows]
         if options != self.group_options:
             self.group_options = options
 
+    def expect_growth(self, groups: Groups) -> None:
+        """Before a group is added: match the rows to the list, if the caller has edited it."""
+        if not self.known.has_grown_only(groups):
+            self.arrange(groups)
+
     def add_group(self, group: dict[str, Any], checked: arguments.Group) -> None:
-        """Register the settings of a group that was just added to the list."""
-        row = self.known.add(group, checked)
-        self.hyper.append(row, group)
-        self.group_options = [
-            *self.group_options,
-            arguments.with_group(self.rule, row, group),
-        ]
+        """Register the settings of a group that was just added to the list.
+
+        It gets its row when the groups are next used, together with others that are added.
+        """
+        self.hyper.show_in(group, self.known.add(group, checked))
 
     def collect(self, groups: Groups, states: States) -> None:
         """Read everything the caller changed: group values, and the list of groups.
@@ -158,7 +165,7 @@ class Bookkeeping:
     def _adopt(self, groups: Groups, states: States) -> None:
         if is_capturing(self.state(groups).words.device):
             raise RuntimeError("step: another state was loaded; take a step before the capture")
-        found = found_in(self.rule, self.hyper.rows, self.options, groups, states)
+        found = found_in(self.known, self.hyper.rows, groups, states)
         params = [param for group in groups for param in group["params"]]
         loaded = self.masks.found_in(states, params, self.is_captured)
         for tensor, value in found.inputs:

@@ -37,8 +37,8 @@ class Recovered:
     ):
         self._rule, self._options, self._groups = rule, options, groups
         self._rows, self._step = rows, step
-        self._instead = [{} for _ in groups] if instead is None else instead
-        self._running: dict[tuple[int, Slot, int], Running] = {}
+        self._instead = instead
+        self._running: dict[tuple[Schedule | float, int], Running] = {}  # groups often share one
         self._estimated: set[int] = set()
 
     def __call__(self, g: int, count: int, has_operands: bool) -> Numbers:
@@ -56,11 +56,13 @@ class Recovered:
     def _of(self, g: int, slot: Slot, beta: float, count: int) -> float:
         if count == 0:
             return 1.0
-        schedule = self._instead[g].get(slot, self._rows[g].cells[slot].source)
+        schedule = self._rows[g].cells[slot].source
+        if self._instead is not None:
+            schedule = self._instead[g].get(slot, schedule)
         if schedule is not None and (count != self._step or schedule.inputs):
             self._estimated.add(g)
         start = 0 if schedule is None else max(self._step - count, 0)
-        key = (g, slot, start)
+        key = (beta if schedule is None else schedule, start)
         if key not in self._running:
             self._running[key] = Running(schedule, beta, start)
         return self._running[key].after(count)

@@ -63,6 +63,8 @@ def group(rule: UpdateRule, arguments: dict[str, Any], max_grad_norm: Any) -> Gr
 
 def _source(slot: Slot, value: Any) -> Value:
     """Check a hyperparameter: a Schedule, a one-element Tensor, or a number in its range."""
+    if type(value) is float and 0.0 <= value < 1.0:
+        return value  # in every range, and what most groups have
     name = slot.argument
 
     def number(value: Any) -> float:

@@ -1,16 +1,14 @@
 """Describes how a checkpoint's settings differ from this optimizer's, and which are kept."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from lrfused.groups.stored import Stored
-from lrfused.groups.text import COMMON, SCHEDULE, Describer, described_options
+from lrfused.groups.text import COMMON, SCHEDULE, Describer
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import Settings, read_group
 from lrfused.settings.loss_scale import LossScale
-from lrfused.settings.options import Options
 from lrfused.settings.slots import Slot, optional_slot
 
 SHOWN = 12
@@ -20,16 +18,17 @@ Found = Iterator[tuple[str, str]]  # a setting, and its value in the checkpoint
 def differences(
     rule: UpdateRule,
     rows: list[Settings],
-    options: Options,
+    describer: Describer,
     stored: list[Stored | None],
     groups: list[dict[str, Any]],
     taken: list[set[Slot]],
 ) -> str:
     """A sentence for a warning; empty if nothing differs.
 
-    ``groups`` are the checkpoint's. Slots in ``taken`` get the stored schedule and do not differ.
+    ``describer`` is the optimizer's, ``groups`` are the checkpoint's. Slots in ``taken`` get the
+    stored schedule and do not differ.
     """
-    comparison = _Comparison(rule, options)
+    comparison = _Comparison(rule, describer)
     found: list[str] = []
     for g, (settings, one, group) in enumerate(zip(rows, stored, groups, strict=True)):
         if one is None:
@@ -50,8 +49,8 @@ def differences(
 class _Comparison:
     """Compares an optimizer with what a checkpoint stores of its groups."""
 
-    def __init__(self, rule: UpdateRule, options: Options):
-        self._rule, self._options, self._describer = rule, options, Describer(rule)
+    def __init__(self, rule: UpdateRule, describer: Describer):
+        self._rule, self._describer = rule, describer
         self.is_common_done = False
 
     def common(self, settings: Settings, stored: Stored, taken: set[Slot]) -> Found:
@@ -79,7 +78,10 @@ class _Comparison:
         self, settings: Settings, stored: Stored, taken: set[Slot], *, common: bool
     ) -> Found:
         """Options and optional hyperparameters that differ."""
-        for name, mine in described_options(self._rule, settings, self._options).items():
+        described = self._describer.options(settings).values
+        if described == stored.options and SCHEDULE not in described.values():
+            return
+        for name, mine in described.items():
             slot = optional_slot(name)
             if (name in COMMON) != common or name not in stored.options or slot in taken:
                 continue
@@ -94,8 +96,8 @@ class _Comparison:
                 yield name, f"{_shown(name, then)} ({kept})"
 
     def _is_stored(self, schedule: Schedule | None, stored: Stored, slot: Slot) -> bool:
-        mine = None if schedule is None else self._describer.schedule(schedule)
-        return json.dumps(mine) == json.dumps(stored.schedules.get(slot))
+        mine = None if schedule is None else self._describer.schedule(schedule).text
+        return mine == stored.schedules.get(slot)
 
 
 def _shown(name: str, value: Any) -> str:

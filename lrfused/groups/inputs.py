@@ -1,6 +1,8 @@
 """Schedule inputs: a stored value belongs to a group and slot, not just to a name."""
 
 import math
+from collections import ChainMap
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -8,33 +10,33 @@ from torch import Tensor
 from lrfused.groups.stored import Stored
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import Settings
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import SLOTS, Slot
 
 
 class Inputs:
     """The inputs of an optimizer's schedules, looked up by name from a group and slot."""
 
     def __init__(self, rows: list[Settings]):
-        self._all = [
-            (g, slot, node._payload[1], node._payload[0])
-            for g, settings in enumerate(rows)
-            for slot, cell in zip(Slot, settings.cells, strict=True)
-            if cell.schedule is not None
-            for node in cell.schedule.inputs
-        ]
+        self._in_slot: dict[tuple[int, Slot], dict[str, Tensor]] = {}
+        self._in_group: dict[int, dict[str, Tensor]] = {}
+        everywhere: dict[str, dict[int, Tensor]] = {}
+        for g, settings in enumerate(rows):
+            for slot, cell in zip(SLOTS, settings.cells, strict=True):
+                for node in () if cell.schedule is None else cell.schedule.inputs:
+                    tensor, name = node._payload
+                    self._in_slot.setdefault((g, slot), {})[name] = tensor
+                    self._in_group.setdefault(g, {})[name] = tensor
+                    everywhere.setdefault(name, {})[id(tensor)] = tensor
+        only = {name: list(tensors.values()) for name, tensors in everywhere.items()}
+        self._unambiguous = {name: one[0] for name, one in only.items() if len(one) == 1}
 
-    def near(self, g: int, slot: Slot) -> dict[str, Tensor]:
+    def near(self, g: int, slot: Slot) -> Mapping[str, Tensor]:
         """Tensors by name for a schedule in this group and slot.
 
         A name is resolved in the slot itself, else in its group, else anywhere if unambiguous.
         """
-        everywhere: dict[str, dict[int, Tensor]] = {}
-        for _, _, name, tensor in self._all:
-            everywhere.setdefault(name, {})[id(tensor)] = tensor
-        found = {n: next(iter(ts.values())) for n, ts in everywhere.items() if len(ts) == 1}
-        found |= {name: tensor for h, _, name, tensor in self._all if h == g}
-        found |= {name: tensor for h, s, name, tensor in self._all if (h, s) == (g, slot)}
-        return found
+        in_slot, in_group = self._in_slot.get((g, slot), {}), self._in_group.get(g, {})
+        return ChainMap(in_slot, in_group, self._unambiguous)
 
 
 def input_values(

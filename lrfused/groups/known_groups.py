@@ -9,28 +9,29 @@ import numbers
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import is_
 from typing import Any
 
 from torch import Tensor
 
 from lrfused.groups import arguments
+from lrfused.groups.given import from_group
 from lrfused.groups.matrix import torchs_keys
-from lrfused.groups.shared_counters import BY_PLACE, KEYS, NUMBER, TEXT, SharedCounters
-from lrfused.groups.stored import Stored, schedule_data, stored_in
-from lrfused.groups.text import SCHEDULE, Describer, usual_options
+from lrfused.groups.shared_counters import BY_PLACE, NUMBER, TEXT, SharedCounters
+from lrfused.groups.tables import Tables
+from lrfused.groups.text import Describer
 from lrfused.memory.dtensor import check_is_whole
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
 from lrfused.settings.cells import (
     Cell,
     Settings,
+    Value,
     by_layer,
     read_group,
-    same,
-    written,
 )
 from lrfused.settings.options import GroupOptions, Options
-from lrfused.settings.slots import OPTIONAL, Slot
+from lrfused.settings.slots import SLOTS
 
 GroupList = list[dict[str, Any]]
 
@@ -44,9 +45,13 @@ class KnownGroups:
         self.rule = rule
         self.defaults, self._max_grad_norm, self._options = defaults, max_grad_norm, options
         self._known: dict[int, Settings] = {}
-        self._seen: GroupList = []  # the dictionaries at the last call
-        self._describer = Describer(rule)
-        self.tables: dict[str, str] = {}  # of groups that came from another optimizer
+        self._seen: GroupList = []  # the dictionaries at the last call of `rows`, and added ones
+        self._added: list[Settings] = []  # of groups that were added since then
+        # Equal schedules are one object, so that they are compiled once; and equal options.
+        self._schedules: dict[Schedule, Schedule] = {}
+        self._group_options: dict[GroupOptions, GroupOptions] = {}
+        self.describer = Describer(rule, options)
+        self.tables = Tables()  # of groups that came from another optimizer
         self.counters = SharedCounters()
 
     def checked(self, own: dict[str, Any]) -> arguments.Group:
@@ -74,23 +79,41 @@ class KnownGroups:
 
     def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
         """Register a new group, and put this package's keys into its dictionary."""
-        cells = [Cell.of(made.sources.get(slot, slot.neutral), slot) for slot in Slot]
-        self._seen = [*self._seen, group]
-        return self._remember(group, made.options, cells)
+        sources = {slot: made.sources.get(slot, slot.neutral) for slot in SLOTS}
+        cells = [Cell.of(self._one(source), slot) for slot, source in sources.items()]
+        options = self._group_options.setdefault(made.options, made.options)
+        settings = self._remember(group, options, cells)
+        self._seen.append(group)
+        self._added.append(settings)
+        return settings
+
+    def _one(self, source: Value) -> Value:
+        """The source itself, or of equal schedules the first."""
+        return (
+            self._schedules.setdefault(source, source) if isinstance(source, Schedule) else source
+        )
 
     def _remember(
         self, group: dict[str, Any], options: GroupOptions, cells: list[Cell]
     ) -> Settings:
         settings = Settings(secrets.randbits(52), options, cells)
         self._known[settings.number] = settings
-        group[TEXT] = self._describer.text(settings, self._options)
+        group[TEXT] = self.describer.text(settings)
         group[NUMBER] = settings.number
         group.update(self.counters.tensors)
         return settings
 
+    def has_grown_only(self, groups: GroupList) -> bool:
+        """True if nothing shows that the list was changed since `rows`, except by `add`.
+
+        Only length and end are looked at, as this happens for every group that is added; what that
+        overlooks is seen by `rows`, before the groups are used.
+        """
+        return len(groups) == len(self._seen) and all(map(is_, groups[-1:], self._seen[-1:]))
+
     def are_as_before(self, groups: GroupList, before: list[Settings]) -> bool:
-        """True if these are the dictionaries of the last call with the same settings."""
-        return len(groups) == len(before) and all(
+        """True if these are the dictionaries of the last call of `rows` with the same settings."""
+        return len(groups) == len(before) == len(self._seen) and all(
             group is seen and group.get(NUMBER) == settings.number
             for group, seen, settings in zip(groups, self._seen, before, strict=True)
         )
@@ -101,6 +124,7 @@ class KnownGroups:
         Raises:
             TypeError, ValueError: an item is not a valid group; nothing was changed.
         """
+        before = [*before, *self._added]
         places = {id(seen): g for g, seen in enumerate(self._seen)}
         found = [self._found(g, group, places, before) for g, group in enumerate(groups)]
         new = {g: self._new(g, groups[g]) for g, settings in enumerate(found) if settings is None}
@@ -116,10 +140,10 @@ class KnownGroups:
                 group.update(self.counters.tensors)  # a copy, whose tensors may be copies, too
             group[NUMBER] = settings.number
             if TEXT not in group:
-                group[TEXT] = self._describer.text(settings, self._options)
+                group[TEXT] = self.describer.text(settings)
             taken.add(settings.number)
             rows.append(settings)
-        self._seen = list(groups)
+        self._seen, self._added = list(groups), []
         return rows
 
     def settings_of(self, group: dict[str, Any]) -> Settings | None:
@@ -175,82 +199,6 @@ class KnownGroups:
 
     def describe(self, rows: list[Settings], groups: GroupList) -> None:
         """Update the JSON texts in the groups."""
-        self._describer = Describer(self.rule, self._describer)
+        self.describer.start()
         for settings, group in zip(rows, groups, strict=True):
-            group[TEXT] = self._describer.text(settings, self._options)
-
-
-def without_ours(group: dict[str, Any]) -> dict[str, Any]:
-    """A group without this package's keys."""
-    return {key: value for key, value in group.items() if key not in KEYS}
-
-
-def parameters_in(group: dict[str, Any]) -> Any:
-    """The parameters of a group as a list, so that they can be iterated more than once.
-
-    Raises:
-        KeyError: there are none, as in torch.
-    """
-    params = group["params"]
-    if isinstance(params, Tensor):
-        return [params]
-    return params if isinstance(params, set) else list(params)  # torch refuses a set
-
-
-def from_group(
-    rule: UpdateRule,
-    group: dict[str, Any],
-    settings: Settings | None,
-    tables: dict[str, str],
-) -> dict[str, Any]:
-    """A group's arguments; for a copied group also the options and schedules of the original.
-
-    ``settings`` are the original's, if it belongs to this optimizer. ``tables`` are those found in
-    texts so far; this group's are added.
-
-    Raises:
-        ValueError: a schedule of another optimizer reads a tensor, which a copy does not contain.
-    """
-    stored = stored_in([group])[0]
-    if stored is None:
-        return group
-    tables |= stored.tables
-    stored.tables = tables
-    own, usual = arguments.group_arguments(rule), usual_options(rule)
-    options = {k: v for k, v in stored.options.items() if k in own}
-    found = {k: v for k, v in options.items() if v not in (SCHEDULE, usual.get(k))} | group
-    of_groups = (slot for slot in OPTIONAL if slot.key in own)
-    for slot in (*of_groups, *rule.hyperparameters):
-        if _is_given(group, slot, settings):
-            continue
-        schedule = _schedule(stored, slot) if settings is None else settings.cells[slot].schedule
-        if schedule is None:
-            continue
-        if slot == Slot.LR:  # the schedule already contains the layer's factor
-            found.pop("lr_scale", None)
-        key, value = written(found, slot, schedule)
-        found[key] = value
-    return found
-
-
-def _is_given(group: dict[str, Any], slot: Slot, settings: Settings | None) -> bool:
-    """True if the caller set the value; False for a copied mirror or a default."""
-    if slot.is_optional:
-        return slot.key in group
-    if slot.key not in group:
-        return True
-    value = read_group(group, slot)
-    # For another optimizer's group it is unknown which number was mirrored.
-    is_known = settings is not None and not same(value, settings.cells[slot].mirror)
-    return isinstance(value, Schedule) or is_known
-
-
-def _schedule(stored: Stored, slot: Slot) -> Schedule | None:
-    if slot in stored.inputs:
-        raise ValueError(
-            f"{slot.argument}: its schedule reads {', '.join(stored.inputs[slot])}, which a "
-            "copy of the group does not bring along; write the schedule into the group"
-        )
-    if slot not in stored.schedules:
-        return None
-    return Schedule.from_dict(schedule_data(stored, slot))
+            group[TEXT] = self.describer.text(settings)

@@ -21,7 +21,7 @@ from lrfused.settings.cells import (
     value_at,
     written,
 )
-from lrfused.settings.slots import Slot
+from lrfused.settings.slots import SLOTS, Slot
 from lrfused.warn import warn
 
 
@@ -51,8 +51,7 @@ class Hyperparameters:
         self.rows: list[Settings] = []
         self.values = np.zeros((0, len(Slot)))
         self.is_override = np.ones((0, len(Slot)), dtype=bool)
-        self._mirrored: list[Place] = []
-        self.mirrored_inputs: list[Tensor] = []
+        self._places: list[Place] | None = []  # of schedules in the groups; None: to be listed
         self.known_step = 0  # of the last call of `mirror`: what the host knows
         self._may_come_again = False
         self.undescribed = False  # the caller wrote a schedule that is not in the groups' texts
@@ -67,20 +66,12 @@ class Hyperparameters:
         self.values = np.array([cell.value for cell in cells]).reshape(-1, len(Slot))
         is_override = np.array([cell.source is None for cell in cells], dtype=bool)
         self.is_override = is_override.reshape(-1, len(Slot))
-        self._list_mirrored()
+        self._places = None
 
-    def append(self, row: Settings, group: dict[str, Any]) -> None:
-        """Add a group, and mirror its schedules in it."""
-        values = [[cell.value for cell in row.cells]]
-        is_override = [[cell.source is None for cell in row.cells]]
-        self.version += 1
-        self.rows = [*self.rows, row]
-        self.values = np.vstack([self.values, values])
-        self.is_override = np.vstack([self.is_override, is_override])
-        new = self._mirrored_in(len(self.rows) - 1, row)
-        self._mirrored = self._mirrored + new
-        self._list_inputs(new)
-        for _, slot, cell in new:
+    def show_in(self, group: dict[str, Any], row: Settings) -> None:
+        """Mirror the schedules of a group that was just added."""
+        for slot in self.slots:
+            cell = row.cells[slot]
             if cell.schedule is not None and cell.tensor is None:
                 _show(group, slot, cell, cell.schedule(self.known_step))
 
@@ -88,29 +79,31 @@ class Hyperparameters:
         """Set or remove the schedule of one cell."""
         self.rows[g].cells[slot].follow(schedule)
         self.is_override[g, slot] = schedule is None
-        self._list_mirrored()
+        self._places = None
 
-    def _list_mirrored(self) -> None:
-        self._mirrored = [
-            place for g, row in enumerate(self.rows) for place in self._mirrored_in(g, row)
-        ]
-        self.mirrored_inputs = []
-        self._list_inputs(self._mirrored)
+    @property
+    def _mirrored(self) -> list[Place]:
+        """The cells with a schedule that is mirrored in a group."""
+        if self._places is None:
+            self._places = [
+                (g, slot, cell)
+                for g, row in enumerate(self.rows)
+                for slot in self.slots
+                if (cell := row.cells[slot]).schedule is not None
+            ]
+        return self._places
 
-    def _mirrored_in(self, g: int, row: Settings) -> list[Place]:
-        cells = ((slot, row.cells[slot]) for slot in self.slots)
-        return [(g, slot, cell) for slot, cell in cells if cell.schedule is not None]
-
-    def _list_inputs(self, places: list[Place]) -> None:
-        schedules = [cell.schedule for _, _, cell in places if cell.schedule is not None]
+    @property
+    def mirrored_inputs(self) -> list[Tensor]:
+        """The tensors that these schedules read."""
+        schedules = [cell.schedule for _, _, cell in self._mirrored if cell.schedule is not None]
         inputs = [node._payload[0] for schedule in schedules for node in schedule.inputs]
-        known = {id(tensor): tensor for tensor in (*self.mirrored_inputs, *inputs)}
-        self.mirrored_inputs = list(known.values())
+        return list({id(tensor): tensor for tensor in inputs}.values())
 
     def cells(self) -> Iterator[tuple[int, Slot, Cell]]:
         """Every cell with its group index and slot."""
         for g, row in enumerate(self.rows):
-            for slot, cell in zip(Slot, row.cells, strict=True):
+            for slot, cell in zip(SLOTS, row.cells, strict=True):
                 yield g, slot, cell
 
     @property
@@ -134,7 +127,7 @@ class Hyperparameters:
     @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
         """The cells that are evaluated from a schedule, with group index and slot."""
-        return [(g, s, c.source) for g, s, c in self.cells() if c.source is not None]
+        return [(g, s, source) for g, s, c in self.cells() if (source := c.source) is not None]
 
     def mirror(
         self,
@@ -178,7 +171,8 @@ class Hyperparameters:
             (g, slot, by_layer(schedule, group) if slot == Slot.LR else schedule)
             for g, group in enumerate(groups)
             for slot in self.slots
-            if (schedule := schedule_in(group, slot)) is not None
+            if type(group.get(slot.key)) is not float  # the usual case, fast
+            and (schedule := schedule_in(group, slot)) is not None
         ]
         for g, slot, schedule in written:
             self.follow(g, slot, schedule)

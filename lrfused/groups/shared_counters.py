@@ -80,11 +80,15 @@ def counters_in(groups: list[dict[str, Any]]) -> dict[Field, float]:
     Raises:
         ValueError: a counter has an impossible value.
     """
-    found = [
-        {field: _value(g, name, group[name]) for field, name in NAMES.items() if name in group}
-        for g, group in enumerate(groups)
-    ]
-    furthest = max(found, key=lambda counters: counters.get(Field.STEP, NOTHING), default={})
+    found: dict[Any, dict[Field, float]] = {}  # groups usually have the same tensors
+    for g, group in enumerate(groups):
+        stored = {field: group[name] for field, name in NAMES.items() if name in group}
+        which = tuple((field, id(value)) for field, value in stored.items())
+        if which not in found:
+            found[which] = {f: _value(g, NAMES[f], value) for f, value in stored.items()}
+    furthest = max(
+        found.values(), key=lambda counters: counters.get(Field.STEP, NOTHING), default={}
+    )
     return {} if furthest.get(Field.STEP) == NOTHING else furthest
 
 

@@ -5,19 +5,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lrfused.groups.shared_counters import TEXT
-from lrfused.groups.text import VERSION, with_tables
+from lrfused.groups.tables import Tables
+from lrfused.groups.text import VERSION, to_json
 from lrfused.settings.slots import Slot
 
 
 @dataclass
 class Stored:
-    """A group's parsed text: schedules as plain data, their inputs' values by name, options."""
+    """A group's parsed text: schedules as JSON, their inputs' values by name, options.
 
-    schedules: dict[Slot, dict[str, Any]] = field(default_factory=dict)
+    Schedules are texts, as a `Describer` has them: thousands of groups would else hold hundreds of
+    thousands of lists, and most schedules are only compared.
+    """
+
+    schedules: dict[Slot, str] = field(default_factory=dict)
     inputs: dict[Slot, dict[str, float]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    tables: dict[str, str] = field(default_factory=dict)
+    own_tables: dict[str, str] = field(default_factory=dict)
     optimizer: str = "adamw"
+    tables: Tables = field(default_factory=Tables)  # of all groups
 
 
 def stored_in(groups: list[dict[str, Any]]) -> list[Stored | None]:
@@ -26,28 +32,34 @@ def stored_in(groups: list[dict[str, Any]]) -> list[Stored | None]:
     Raises:
         ValueError: a text was not written by ``state_dict``, or is damaged.
     """
-    found = [_parse(f"{TEXT!r} of group {g}", group.get(TEXT)) for g, group in enumerate(groups)]
-    tables = {k: data for stored in found if stored for k, data in stored.tables.items()}
-    for stored in found:
-        if stored is not None:
+    texts = [_text_in(f"{TEXT!r} of group {g}", group) for g, group in enumerate(groups)]
+    parsed: dict[str, Stored | None] = {"": None}  # groups with equal texts share what is parsed
+    tables = Tables()
+    for g, text in enumerate(texts):
+        if text not in parsed:
+            parsed[text] = stored = _parse(f"{TEXT!r} of group {g}", text)
+            tables.add(stored.own_tables)
             stored.tables = tables
-    return found
+    return [parsed[text] for text in texts]
 
 
-def _parse(where: str, text: Any) -> Stored | None:
-    if text is None or text == "":
-        return None
+def _text_in(where: str, group: dict[str, Any]) -> str:
+    text = group.get(TEXT)
     if isinstance(text, dict):
         raise ValueError(f"{where} is of an older development version, which this one cannot read")
-    if not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         raise ValueError(f"{where} must be a string, got {text!r:.80}")
+    return text or ""
+
+
+def _parse(where: str, text: str) -> Stored:
     try:
         data = json.loads(text)
         version = data["version"]
         if version != VERSION:
             raise ValueError(f"must have version {VERSION}, got {version!r:.80}")
         return Stored(
-            {_slot(name): dict(schedule) for name, schedule in data["schedules"].items()},
+            {_slot(name): to_json(dict(schedule)) for name, schedule in data["schedules"].items()},
             {_slot(name): _values(values) for name, values in data["inputs"].items()},
             dict(data["options"]),
             {str(name): str(table) for name, table in data["tables"].items()},
@@ -79,6 +91,6 @@ def schedule_data(stored: Stored, slot: Slot) -> dict[str, Any]:
         ValueError: it is damaged, or a table is missing.
     """
     try:
-        return with_tables(stored.schedules[slot], stored.tables)
+        return stored.tables.put_in(json.loads(stored.schedules[slot]))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"is damaged: {error!r}") from error

@@ -1,75 +1,118 @@
 """The JSON text in a parameter group: schedules, the values of their inputs, and options.
 
-A schedule's long table is stored once among an optimizer's groups, under its hash: a sampled
-schedule used in 100 groups is one table.
+What groups have in common is made once: the text of equal schedules, of equal options, and the
+whole text of groups that differ in neither, which is one string, so that pickle stores it once.
 """
 
-import base64
-import hashlib
 import json
-import zlib
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
+from lrfused.groups.recent import Recent
+from lrfused.groups.tables import encoded
 from lrfused.rules import UpdateRule
 from lrfused.schedules import Schedule
+from lrfused.schedules.serial import to_dict
 from lrfused.settings.cells import Cell, Settings
 from lrfused.settings.options import Agc, GroupOptions, Options
-from lrfused.settings.slots import OPTIONAL, Slot
+from lrfused.settings.slots import OPTIONAL, SLOTS, Slot
 
 VERSION = 2
 SCHEDULE = "a schedule"
+to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
-Plain = tuple[Schedule, dict[str, Any], dict[str, str]]  # the schedule, its plain data, its tables
+class Table(NamedTuple):
+    """A long table, under the hash of its values."""
+
+    values: NDArray[np.float64]  # held, as it is looked up by its id
+    name: str
+    text: str
+
+
+class Described(NamedTuple):
+    """A schedule's data as JSON, and the long tables that it only names."""
+
+    text: str
+    tables: dict[str, str]
+
+
+class DescribedOptions(NamedTuple):
+    """The options of a group under the names of the arguments, and the same as JSON."""
+
+    values: dict[str, Any]
+    text: str
 
 
 class Describer:
     """Writes the texts of an optimizer's groups, one after another."""
 
-    def __init__(self, rule: UpdateRule, before: "Describer | None" = None):
-        self._rule = rule
-        self._tables: set[str] = set()  # already in a text
-        # By the schedule's id, since groups often share one; ``before`` has those of the last time.
-        self._plain: dict[int, Plain] = {}
-        self._before = {} if before is None else before._plain
+    def __init__(self, rule: UpdateRule, options: Options):
+        self._rule, self._options = rule, options
+        self._written: set[str] = set()  # the tables that are in a text
+        self._tables: Recent[int, Table] = Recent()
+        self._schedules: Recent[Schedule, Described] = Recent()
+        self._group_options: Recent[Any, DescribedOptions] = Recent()
+        self._texts: Recent[str, str] = Recent()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_plain": {}, "_before": {}}  # a copy's objects have other ids
+    def start(self) -> None:
+        """All groups are described from here on: the first that has a table gets its text."""
+        self._written = set()
+        for cache in (self._tables, self._schedules, self._group_options, self._texts):
+            cache.turn()
 
-    def text(self, settings: Settings, options: Options) -> str:
+    def text(self, settings: Settings) -> str:
         """The text of a group."""
+        schedules: list[str] = []
+        inputs: dict[str, dict[str, float]] = {}
         tables: dict[str, str] = {}
-        schedules, inputs = {}, {}
-        for slot, cell in zip(Slot, settings.cells, strict=True):
-            if cell.schedule is not None:
-                schedules[slot.name.lower()] = self.schedule(cell.schedule, tables)
-                if values := cell.input_values():
-                    inputs[slot.name.lower()] = values
-        tables = {name: data for name, data in tables.items() if name not in self._tables}
-        self._tables |= tables.keys()
-        described = {
-            "version": VERSION,
-            "optimizer": self._rule.name,
-            "schedules": schedules,
-            "inputs": inputs,
-            "options": described_options(self._rule, settings, options),
-            "tables": tables,
-        }
-        return json.dumps(described, separators=(",", ":"))
+        for slot, cell in zip(SLOTS, settings.cells, strict=True):
+            if cell.schedule is None:
+                continue
+            name, described = slot.name.lower(), self.schedule(cell.schedule)
+            schedules.append(f'"{name}":{described.text}')
+            tables |= described.tables
+            if values := cell.input_values():
+                inputs[name] = values
+        tables = {name: text for name, text in tables.items() if name not in self._written}
+        self._written |= tables.keys()
+        # Put together from texts that are JSON already: those of schedules are long.
+        text = (
+            f'{{"version":{VERSION},"optimizer":{to_json(self._rule.name)},'
+            f'"schedules":{{{",".join(schedules)}}},'
+            f'"inputs":{to_json(inputs) if inputs else "{}"},'
+            f'"options":{self.options(settings).text},'
+            f'"tables":{to_json(tables) if tables else "{}"}}}'
+        )
+        return self._texts.get(text, lambda: text)
 
-    def schedule(self, schedule: Schedule, tables: dict[str, str] | None = None) -> dict[str, Any]:
-        """``to_dict`` with long tables moved to ``tables``, under their hash."""
-        known = self._plain.get(id(schedule)) or self._before.get(id(schedule))
-        if known is None:
-            known = (schedule, *_plain(schedule))
-        self._plain[id(schedule)] = known
-        _, data, found = known
-        if tables is not None:
-            tables |= found
-        return data
+    def schedule(self, schedule: Schedule) -> Described:
+        """A schedule's data, of equal ones that of the first."""
+        return self._schedules.get(schedule, lambda: self._described(schedule))
+
+    def _described(self, schedule: Schedule) -> Described:
+        tables: dict[str, str] = {}
+        return Described(to_json(to_dict(schedule, partial(self._named, tables))), tables)
+
+    def _named(self, tables: dict[str, str], values: NDArray[np.float64]) -> str:
+        """The name of a long table, which is added to ``tables``."""
+        table = self._tables.get(id(values), lambda: Table(values, *encoded(values)))
+        tables[table.name] = table.text
+        return table.name
+
+    def options(self, settings: Settings) -> DescribedOptions:
+        """The options of a group and of its optimizer."""
+        cells = (settings.cells[slot] for slot in OPTIONAL)
+        optional = [SCHEDULE if cell.schedule is not None else cell.value for cell in cells]
+
+        def described() -> DescribedOptions:
+            values = described_options(self._rule, settings, self._options)
+            return DescribedOptions(values, to_json(values))
+
+        return self._group_options.get((settings.options, *optional), described)
 
 
 def described_options(rule: UpdateRule, settings: Settings, options: Options) -> dict[str, Any]:
@@ -129,37 +172,3 @@ def usual_options(rule: UpdateRule) -> dict[str, Any]:
 
 
 COMMON = {*described_common_options(Options()), "max_grad_norm"}  # shared by all groups
-
-
-def _plain(schedule: Schedule) -> tuple[dict[str, Any], dict[str, str]]:
-    data, tables = schedule.to_dict(), dict[str, str]()
-    for node in data["nodes"]:
-        if isinstance(node[1], Tensor):
-            values = node[1].numpy().astype("<f8").tobytes()
-            name = node[1] = hashlib.sha256(values).hexdigest()
-            tables[name] = base64.b64encode(zlib.compress(values)).decode("ascii")
-    return data, tables
-
-
-def with_tables(data: dict[str, Any], tables: dict[str, str]) -> dict[str, Any]:
-    """A schedule's data from a text with its tables put back, for ``Schedule.from_dict``.
-
-    Raises:
-        ValueError: a table is damaged, or was in the text of a group that is missing.
-    """
-    return {**data, "nodes": [_with_table(node, tables) for node in data["nodes"]]}
-
-
-def _with_table(node: list[Any], tables: dict[str, str]) -> list[Any]:
-    kind, payload, places = node
-    if kind != "table" or not isinstance(payload, str):
-        return node
-    if payload not in tables:
-        raise ValueError(f"table {payload:.12}... stands in no group of this checkpoint")
-    try:
-        values = zlib.decompress(base64.b64decode(tables[payload]))
-    except (zlib.error, ValueError) as error:
-        raise ValueError(f"table {payload:.12}... is damaged: {error}") from error
-    if hashlib.sha256(values).hexdigest() != payload:
-        raise ValueError(f"table {payload:.12}... holds other values than it should")
-    return [kind, np.frombuffer(values, dtype="<f8").tolist(), places]

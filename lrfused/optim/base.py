@@ -11,7 +11,8 @@ from torch.optim import Optimizer, optimizer
 from lrfused.engine.bookkeeping import Bookkeeping
 from lrfused.engine.engine import Engine
 from lrfused.groups.arguments import group_arguments
-from lrfused.groups.known_groups import KnownGroups, from_group, parameters_in, without_ours
+from lrfused.groups.given import from_group, parameters_in, without_ours
+from lrfused.groups.known_groups import KnownGroups
 from lrfused.optim.arguments import OF_GROUPS, StepOptions, optimizer_options, with_defaults
 from lrfused.optim.checkpoints import Checkpointed
 from lrfused.optim.live import LIVE
@@ -138,7 +139,7 @@ class FusedOptimizer(Riding, Checkpointed, Steered):
             )
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group: must be a dict, got {type(param_group).__name__}")
-        books.arrange(self.param_groups)
+        books.expect_growth(self.param_groups)
         param_group = {**param_group, "params": parameters_in(param_group)}
         known = books.known
         own = from_group(self.rule, param_group, known.settings_of(param_group), known.tables)

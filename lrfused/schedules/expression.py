@@ -1,5 +1,6 @@
 """Schedule: an immutable arithmetic expression over the step."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from lrfused.schedules.nodes import (
     nodes_in_order,
 )
 from lrfused.schedules.operations import apply
+from lrfused.schedules.payloads import table_payload
 from lrfused.schedules.plot import plot_schedule
 from lrfused.schedules.serial import from_dict, to_dict
 
@@ -81,7 +83,8 @@ class Schedule(Node):
     def inputs(self) -> tuple["Schedule", ...]:
         """The distinct ``input`` nodes, in the order of the program's input registers."""
         if self._inputs is None:
-            found = tuple(node for node in nodes_in_order(self) if node._kind == INPUT)
+            order = nodes_in_order(self) if self.program.names else []
+            found = tuple(node for node in order if node._kind == INPUT)
             object.__setattr__(self, "_inputs", found)
         return self._inputs  # type: ignore[return-value]
 
@@ -170,7 +173,7 @@ class Schedule(Node):
 
     @staticmethod
     def from_dict(
-        data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None
+        data: dict[str, Any], inputs: Mapping[str, torch.Tensor] | None = None
     ) -> "Schedule":
         """The schedule that ``to_dict`` described; ``inputs`` maps names to tensors."""
         return from_dict(Schedule, data, inputs)
@@ -242,7 +245,7 @@ def _rebuild(rows: list[Row]) -> Schedule:
     nodes: list[Schedule] = []
     for kind, payload, arguments in rows:
         if isinstance(payload, np.ndarray):
-            payload.setflags(write=False)
+            payload = table_payload(payload)
         nodes.append(Schedule(kind, tuple(nodes[i] for i in arguments), payload))
     return nodes[-1]
 

@@ -12,6 +12,7 @@ from lrfused.schedules.check import one_of, whole
 from lrfused.schedules.expression import Schedule
 from lrfused.schedules.torch_copies import rows, sampled
 from lrfused.schedules.torch_forms import FACTORS, HORIZON, NoExpression, momentum, piecewise, rate
+from lrfused.schedules.torch_lambdas import sampled_functions
 
 COMPOUND = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
 CYCLING_MOMENTUM = (lr_scheduler.CyclicLR, lr_scheduler.OneCycleLR)
@@ -35,7 +36,8 @@ def from_torch(
     CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR and SequentialLR of these become
     expressions. Anything else (LambdaLR, MultiplicativeLR, ChainedScheduler, a SequentialLR of
     these, a scale_fn, the momentum of a SequentialLR) is sampled: a copy is stepped, and its last
-    value is kept from then on. The scheduler and its optimizer are not changed.
+    value is kept from then on. The groups of a LambdaLR that share a function share its table, each
+    times its base lr. The scheduler and its optimizer are not changed.
 
     Args:
         scheduler: as its constructor left it, with the lrs that it wrote.
@@ -71,7 +73,8 @@ def from_torch(
             raise ValueError(
                 f"steps: must be given, it is the last step to sample, because {reason}"
             ) from None
-        schedules = sampled(scheduler, steps, what)
+        by_function = sampled_functions(scheduler, steps) if what == "lr" else None
+        schedules = sampled(scheduler, steps, what) if by_function is None else by_function
     return schedules[0] if len(set(schedules)) == 1 else schedules
 
 
@@ -154,7 +157,7 @@ def _sequence(scheduler: Any, group: int, start: float) -> Schedule:
         late = bisect_right(milestones, 1)
         begins[1 : late + 1] = late * [1]
         if milestones[late - 1] < 1:
-            starts[late] = rows(scheduler, 1, "lr")[1][group]
+            starts[late] = float(rows(scheduler, 1, "lr")[1, group])
     ends = [*begins[1:], begins[-1] + HORIZON]
     pieces = []
     for part, first, begin, end in zip(parts, starts, begins, ends, strict=True):

@@ -67,16 +67,19 @@ def nodes_in_order(*roots: N) -> list[N]:
     change a program's shape, the only part that is compiled for a GPU.
     """
     order: list[N] = []
-    seen: set[int] = set()
-    stack: list[tuple[N, bool]] = [(root, False) for root in reversed(roots)]
+    is_done: dict[int, bool] = {}  # False: its arguments are above it on the stack
+    stack: list[N] = list(reversed(roots))
     while stack:
-        node, ready = stack.pop()
-        if ready:
+        node = stack[-1]
+        key = id(node)
+        if node._arguments and key not in is_done:
+            is_done[key] = False
+            stack.extend(reversed(node._arguments))
+            continue
+        stack.pop()
+        if not is_done.get(key, False):
+            is_done[key] = True
             order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(node._arguments))
     return order
 
 

@@ -1,6 +1,8 @@
 """Checks the payloads of input and table nodes: a tensor with its name, an array."""
 
+import hashlib
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ INPUT_DTYPES = (
     torch.int32,
 )
 INPUT_CODES = {dtype: code for code, dtype in enumerate(INPUT_DTYPES)}
+# The tables in use, by the hash of their bytes.
+TABLES: "WeakValueDictionary[bytes, NDArray[np.float64]]" = WeakValueDictionary()
 
 
 def input_payload(tensor: Any, name: Any) -> tuple[torch.Tensor, str]:
@@ -39,7 +43,9 @@ def input_payload(tensor: Any, name: Any) -> tuple[torch.Tensor, str]:
 
 
 def table_payload(values: ArrayLike) -> NDArray[np.float64]:
-    """The payload of a table: a copy that cannot be written to.
+    """The payload of a table: a copy that cannot be written to, one for all equal tables.
+
+    Schedules that were sampled alike, loaded or copied, for 100 groups, say, hold one array.
 
     Raises:
         TypeError: not numbers.
@@ -57,4 +63,4 @@ def table_payload(values: ArrayLike) -> NDArray[np.float64]:
         index = int(np.flatnonzero(~np.isfinite(array))[0])
         raise ValueError(f"values: must be finite, got {array[index]} at index {index}")
     array.setflags(write=False)
-    return array
+    return TABLES.setdefault(hashlib.sha256(array.data).digest(), array)

@@ -1,9 +1,11 @@
 """Schedules as plain data: a list of nodes, arguments before the nodes that use them."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lrfused.schedules.bytecode import ARITY, Op
 from lrfused.schedules.nodes import CONSTANT, INPUT, STEP, N, Node, nodes_in_order
@@ -12,10 +14,24 @@ from lrfused.schedules.payloads import input_payload, table_payload
 
 VERSION = 1
 LONG_TABLE = 64
+NAMES: dict[Any, str] = {
+    **{leaf: leaf for leaf in (STEP, CONSTANT, INPUT)},
+    **{op: op.name.lower() for op in Op},
+}
 
 
-def to_dict(schedule: Node) -> dict[str, Any]:
-    """{"version", "nodes"}: a node is [kind, payload or None, indices of its arguments]."""
+def as_tensor(table: NDArray[np.float64]) -> Any:
+    """A long table as `to_dict` has it unless told otherwise: a copy, of the caller's own."""
+    return torch.tensor(table, dtype=torch.float64)
+
+
+def to_dict(
+    schedule: Node, long_table: Callable[[NDArray[np.float64]], Any] = as_tensor
+) -> dict[str, Any]:
+    """{"version", "nodes"}: a node is [kind, payload or None, indices of its arguments].
+
+    ``long_table`` makes the payload of a table with more than 64 entries.
+    """
     order = nodes_in_order(schedule)
     tensors: dict[str, torch.Tensor] = {}
     for tensor, name in (node._payload for node in order if node._kind == INPUT):
@@ -25,30 +41,26 @@ def to_dict(schedule: Node) -> dict[str, Any]:
     return {
         "version": VERSION,
         "nodes": [
-            [_name(node._kind), _plain(node), [index[id(a)] for a in node._arguments]]
+            [NAMES[node._kind], _plain(node, long_table), [index[id(a)] for a in node._arguments]]
             for node in order
         ],
     }
 
 
-def _name(kind: Any) -> str:
-    return Op(kind).name.lower() if isinstance(kind, Op) else str(kind)
-
-
-def _plain(node: Node) -> Any:
+def _plain(node: Node, long_table: Callable[[NDArray[np.float64]], Any]) -> Any:
     if node._kind == CONSTANT:
         return float(node._payload)
     if node._kind == INPUT:
         return node._payload[1]
     if node._kind == Op.TABLE:
         if len(node._payload) > LONG_TABLE:
-            return torch.tensor(node._payload, dtype=torch.float64)
+            return long_table(node._payload)
         return node._payload.tolist()
     return None
 
 
 def from_dict(
-    make: type[N], data: dict[str, Any], inputs: dict[str, torch.Tensor] | None = None
+    make: type[N], data: dict[str, Any], inputs: Mapping[str, torch.Tensor] | None = None
 ) -> N:
     """The schedule from ``to_dict``'s data, with nodes of the class ``make``.
 
@@ -86,7 +98,7 @@ def _node(
     kind: str,
     payload: Any,
     arguments: tuple[N, ...],
-    inputs: dict[str, torch.Tensor],
+    inputs: Mapping[str, torch.Tensor],
 ) -> N:
     if kind in (STEP, CONSTANT, INPUT) and arguments:
         raise ValueError(f"{kind} takes no arguments, got {len(arguments)}")

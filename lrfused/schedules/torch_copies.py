@@ -4,6 +4,8 @@ import copy
 import warnings
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -26,7 +28,7 @@ class _Optimizer:
         self.step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
 
-def _copied(scheduler: Any) -> Any:
+def copied(scheduler: Any) -> Any:
     """A copy of a scheduler with its own optimizer; parameters are not copied.
 
     Tensors that the original shares with its groups (older torch shares base lrs) are shared in the
@@ -45,14 +47,15 @@ def _copied(scheduler: Any) -> Any:
     return copy.deepcopy(scheduler, memo)
 
 
-def rows(scheduler: Any, steps: int, what: str) -> list[list[float]]:
-    """The values that a copy sets in the groups at steps 0 to ``steps``.
+def rows(scheduler: Any, steps: int, what: str) -> NDArray[np.float64]:
+    """The values that a copy sets at steps 0 to ``steps``: a row a step, a column a group.
 
     Raises:
         ValueError: torch's own arithmetic fails at some step.
     """
-    scheduler = _copied(scheduler)
-    found = [_values(scheduler.optimizer, what)]
+    scheduler = copied(scheduler)
+    found = np.empty((steps + 1, len(scheduler.optimizer.param_groups)))
+    found[0] = values_in(scheduler.optimizer, what)
     with warnings.catch_warnings():
         # SequentialLR of torch 2.8 uses an argument that torch itself deprecates.
         warnings.filterwarnings("ignore", "The epoch parameter in", UserWarning)
@@ -64,16 +67,17 @@ def rows(scheduler: Any, steps: int, what: str) -> list[list[float]]:
                 raise ValueError(
                     f"scheduler: torch's own {name} divides by zero at step {step}"
                 ) from None
-            found.append(_values(scheduler.optimizer, what))
+            found[step] = values_in(scheduler.optimizer, what)
     return found
 
 
 def sampled(scheduler: Any, steps: int, what: str) -> list[Schedule]:
     """Tables of the values that a copy sets when it is stepped, one per group."""
-    return [table(column) for column in zip(*rows(scheduler, steps, what), strict=True)]
+    return [table(column) for column in rows(scheduler, steps, what).T]
 
 
-def _values(optimizer: _Optimizer, what: str) -> list[float]:
+def values_in(optimizer: Any, what: str) -> list[float]:
+    """The lr, or the momentum, in each group."""
     if what == "lr":
         return [float(group["lr"]) for group in optimizer.param_groups]
     return [

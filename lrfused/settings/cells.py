@@ -24,7 +24,7 @@ from lrfused.settings.slots import Slot
 Value = float | Tensor | Schedule
 
 
-@dataclass
+@dataclass(slots=True)
 class Cell:
     """The source of one hyperparameter of one group.
 
@@ -44,6 +44,8 @@ class Cell:
     @staticmethod
     def of(source: Value, slot: Slot) -> "Cell":
         """The cell for a constructor's argument."""
+        if type(source) is float:
+            return Cell(None, source)
         cell = Cell()
         if isinstance(source, Tensor) and slot == Slot.LR:
             cell.read_from(source, slot)
@@ -82,7 +84,7 @@ class Cell:
         return self.schedule if self.reader is None else self.reader
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Settings:
     """What belongs to one parameter group, wherever its dictionary is in the list.
 

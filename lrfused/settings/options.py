@@ -71,6 +71,11 @@ class GroupOptions:
     peak_lr: float = 1.0
     of_rule: dict[str, Any] = field(default_factory=dict)
 
+    def __hash__(self) -> int:  # written, as a dictionary has none
+        return hash(
+            (self.decay_mode, self.start_step, self.peak_lr, frozenset(self.of_rule.items()))
+        )
+
 
 @dataclass(frozen=True)
 class Options:

@@ -109,12 +109,14 @@ TABLE = {
 }
 
 
+SLOTS = tuple(Slot)
 OPTIONAL = tuple(slot for slot in Slot if slot.is_optional)
+_OPTIONAL_BY_NAME = {slot.key: slot for slot in OPTIONAL}
 
 
 def optional_slot(name: str) -> Slot | None:
     """The optional slot with this argument name, or None."""
-    return next((slot for slot in OPTIONAL if slot.key == name), None)
+    return _OPTIONAL_BY_NAME.get(name)
 
 
 def is_usable(kind: Range, value: float) -> bool:

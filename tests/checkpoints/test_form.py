@@ -1,10 +1,11 @@
 """The form in which it travels: a fixed set of numbers and one string in every group."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from lib.optimizers import SGD
+from lib.optimizers import ADAMW, SGD
 
 from lrfused import schedules
 
@@ -114,3 +115,44 @@ def test_a_copy_of_the_text_is_no_alias(rng, kind):
     opt.step()
     opt.state_dict()
     assert float(state["param_groups"][0]["lrfused_step"]) == before == 2
+
+
+def of_recorded(ramp, lr=None):
+    """An optimizer with the groups whose texts were recorded, by version 0.1.0 of 2026."""
+    groups = [
+        {"lr": ramp * 0.5},
+        {"lr": ramp * 0.25, "start_step": 2, "clip_value": 0.5},
+        {"lr": 1e-3},
+    ]
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in groups]
+    return ADAMW.ours(
+        [{**group, "params": [p], **(lr or {})} for group, p in zip(groups, params, strict=True)],
+        max_grad_norm=schedules.constant(1.0),
+        loss_scale="dynamic",
+        bias_correction="product",
+    )
+
+
+RECORDED = json.loads((Path(__file__).parent / "recorded_texts.json").read_text())
+
+
+def test_texts_are_those_that_were_recorded():
+    """A change of the form needs another version, and a reader of this one."""
+    ramp = schedules.table([i / 64 for i in range(65)])
+    state = of_recorded(ramp).state_dict()
+    assert [group["lrfused"] for group in state["param_groups"]] == RECORDED
+
+
+@pytest.mark.filterwarnings("error")
+def test_recorded_texts_load():
+    """Without a difference where the settings are the same; else the stored schedules are taken."""
+    ramp = schedules.table([i / 64 for i in range(65)])
+    state = of_recorded(ramp).state_dict()
+    for group, text in zip(state["param_groups"], RECORDED, strict=True):
+        group["lrfused"] = text
+    same, other = of_recorded(ramp), of_recorded(ramp, {"lr": 0.1})
+    same.load_state_dict(state)
+    other.load_state_dict(state, load_schedules=True)
+    for opt in (same, other):
+        opt.set_step(20)
+        assert [group["lr"] for group in opt.param_groups] == [10 / 64, 5 / 64, 1e-3]

@@ -95,3 +95,24 @@ def test_stored_schedules_find_the_input_of_their_place(rng, kind):
         ValueError, match=r"schedule of lr of group 1: .*no tensor for input 'gate'"
     ):
         nobody.load_state_dict(saved, load_schedules=True)
+
+
+def test_a_stored_schedule_reads_the_input_of_its_own_group(rng, kind):
+    """The present optimizer has "gate" in every group, but in another place of it."""
+
+    def make(values, **own):
+        params, groups = make_parameters(rng), []
+        for part, value in zip((params[:2], params[2:]), values, strict=True):
+            gate = schedules.input(value, "gate")
+            scheduled = {name: factor * gate for name, factor in own.items()}
+            groups.append({"params": part, "lr": 0.1, **scheduled})
+        return kind.ours(groups)
+
+    opt = make((torch.tensor(0.25), torch.tensor(0.5)), weight_decay=1.0)
+    first, second = torch.tensor(1.0), torch.tensor(2.0)
+    other = make((first, second), lr=0.5)
+    with pytest.warns(UserWarning, match="lr of group 0 was the number"):
+        other.load_state_dict(copy.deepcopy(opt.state_dict()), load_schedules=True)
+    first.fill_(0.125)
+    other.sync_mirrors()
+    assert [group["weight_decay"] for group in other.param_groups] == [0.125, 0.5]

@@ -1,6 +1,10 @@
 """Tables, sampled functions and inputs."""
 
+import copy
+import gc
 import math
+import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from hypothesis import strategies as st
 from lib.schedule_values import assert_same_bits
 
 from lrfused import schedules as S
+from lrfused.schedules.bytecode import Op
+from lrfused.schedules.nodes import nodes_in_order
 
 finite = st.floats(-1e6, 1e6)
 entries = st.lists(finite, min_size=1, max_size=200)
@@ -35,6 +41,42 @@ def test_a_table_is_linear_between_its_entries_and_held_outside(values, position
     assert got == pytest.approx(want, rel=1e-12, abs=1e-9)
     if position <= 0.0 or position >= len(values) - 1:
         assert got == (values[0] if position <= 0.0 else values[-1])
+
+
+def table_in(schedule):
+    (node,) = (node for node in nodes_in_order(schedule) if node._kind == Op.TABLE)
+    return node._payload
+
+
+@pytest.mark.parametrize("length", [2, 1000])
+def test_equal_tables_are_one_array_which_programs_read(rng, length):
+    values = rng.numpy.normal(size=length)
+    one = S.table(values) * 2.0
+    others = [
+        S.table(values.tolist()),
+        S.table(torch.tensor(values)) + 1.0,
+        copy.deepcopy(one),
+        pickle.loads(pickle.dumps(one)),
+        S.Schedule.from_dict(one.to_dict()),
+    ]
+    assert all(table_in(other) is table_in(one) for other in others)
+    assert one.program.table is others[1].program.table is table_in(one)
+    assert table_in(S.table(values + 1e-9)) is not table_in(one)
+
+
+def test_the_sign_of_zero_makes_another_table():
+    assert str(S.table([0.0])(0)) + str(S.table([-0.0])(0)) == "0.0-0.0"
+
+
+def test_a_table_is_a_copy_and_is_freed_with_its_last_schedule(rng):
+    values = rng.numpy.normal(size=100)
+    before, schedule = values.copy(), S.table(values)
+    values[:] = 0.0
+    assert schedule.values(range(100)).tolist() == before.tolist()
+    array = weakref.ref(table_in(schedule))
+    del schedule
+    gc.collect()
+    assert array() is None
 
 
 def test_a_table_read_elsewhere():
