@@ -47,7 +47,7 @@ Memory::~Memory() {
 Memory::Known Memory::read(const py::object& tensor) {
     Known one{};
     TensorView view;
-    one.handle = stable::make_handle(tensor);
+    one.handle = stable::make_handle(maker, tensor);
     if (one.handle && !stable::read(one.handle, view)) {
         stable::release(one.handle);
         one.handle = nullptr;

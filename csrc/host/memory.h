@@ -66,6 +66,7 @@ class Memory {
     std::vector<int64_t> numbers;
     std::map<size_t, std::pair<pybind11::object, Place>> by_reader;
     Places& places;
+    const pybind11::object maker = stable::handle_maker();
 };
 
 }  // namespace lrfused

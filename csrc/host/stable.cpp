@@ -81,13 +81,17 @@ static const Api* api() {
     return the_one;
 }
 
-Handle make_handle(const py::object& tensor) {
+py::object handle_maker() {
     py::object maker = py::module_::import("torch").attr("_C");
     for (const char* name : {"_aoti", "unsafe_alloc_void_ptr_from_tensor"}) {
-        if (!py::hasattr(maker, name)) return nullptr;
+        if (!api() || !py::hasattr(maker, name)) return py::none();
         maker = maker.attr(name);
     }
-    if (!api()) return nullptr;
+    return maker;
+}
+
+Handle make_handle(const py::object& maker, const py::object& tensor) {
+    if (maker.is_none()) return nullptr;
     py::object capsule = maker(tensor);
     if (!PyCapsule_CheckExact(capsule.ptr())) return nullptr;
     Handle handle = PyCapsule_GetPointer(capsule.ptr(), PyCapsule_GetName(capsule.ptr()));
@@ -155,7 +159,7 @@ bool read_object(PyObject* object, TensorView& view) {
 // Verifies that assumption without dereferencing a guess: torch's own handle has the same pointer.
 static bool handles_are_pointers() {
     py::object tensor = py::module_::import("torch").attr("empty")(2, py::arg("device") = "cpu");
-    Handle handle = make_handle(tensor);
+    Handle handle = make_handle(handle_maker(), tensor);
     if (!handle) return false;
     bool same = *static_cast<void**>(handle) == wrapped(tensor.ptr());
     release(handle);

@@ -12,8 +12,10 @@ namespace stable {
 // A C++ tensor (AtenTensorHandle); owns a reference and must be released.
 using Handle = void*;
 
-// Null if torch has no such interface or the object is not a tensor.
-Handle make_handle(const pybind11::object& tensor);
+// Torch's function that makes handles, or None; to be looked up once for many.
+pybind11::object handle_maker();
+// Null if there is none, or the object is not a tensor.
+Handle make_handle(const pybind11::object& maker, const pybind11::object& tensor);
 void release(Handle handle);
 bool read(Handle handle, TensorView& view);  // all but the device, which is fixed by the address
 

@@ -36,7 +36,8 @@ def bind(
     uses = _uses(books, params, states, {id(p) for p in with_gradient}, used_before)
     books.hyper.check_bases(groups)
     state = books.settled_state(groups)
-    check_inputs([schedule for _, _, schedule in books.hyper.programs], state.words.device)
+    schedules = [schedule for _, _, schedule in books.hyper.programs]
+    check_inputs(schedules, state.words.device)
     used = checked_entries(books, uses, states, Spans())
     entries = [idle_entry(param, g) for param, g in params]
     for use, entry in zip(uses, used, strict=True):
@@ -50,7 +51,7 @@ def bind(
     counts.hold(states)
     state.set_groups(len(groups))
     give_state(books, used, states)
-    watched = watched_tensors(books, state)
+    watched = watched_tensors(schedules, state)
     work = Work(
         books.rule, entries, books.group_options, books.options, state, books.hyper, watched
     )
@@ -79,11 +80,9 @@ def _uses(
     ]
 
 
-def watched_tensors(books: Bookkeeping, state: DeviceState) -> Watched:
+def watched_tensors(schedules: list[Schedule], state: DeviceState) -> Watched:
     """The tensors besides parameters and state whose addresses a table holds."""
-    inputs = [
-        node._payload[0] for _, _, schedule in books.hyper.programs for node in schedule.inputs
-    ]
+    inputs = [node._payload[0] for schedule in schedules for node in schedule.inputs]
     return [(tensor, tensor.data_ptr()) for tensor in (state.tensors.steps, *inputs)]
 
 

@@ -53,7 +53,8 @@ def rebind(
     give_state(books, entries, states)
     table.replace(changes.rows, entries, {use.row for use in new})
     if changes.sources:
-        work.replace_sources(watched_tensors(books, work.state))
+        schedules = [schedule for _, _, schedule in books.hyper.programs]
+        work.replace_sources(watched_tensors(schedules, work.state))
     table.run.update(work, changes.rows, changes.sources)
     table.update_guard(changes.rows, states)
     return [use.param for use in new]

@@ -35,6 +35,9 @@ from lrfused.settings.slots import SLOTS
 
 GroupList = list[dict[str, Any]]
 
+# Cells of what a group leaves out, which nobody writes: one of each for all groups.
+UNUSED = [Cell.of(slot.neutral, slot) for slot in SLOTS]
+
 
 class KnownGroups:
     """The settings of all groups, past and present, and the defaults of new ones."""
@@ -79,8 +82,11 @@ class KnownGroups:
 
     def add(self, group: dict[str, Any], made: arguments.Group) -> Settings:
         """Register a new group, and put this package's keys into its dictionary."""
-        sources = {slot: made.sources.get(slot, slot.neutral) for slot in SLOTS}
-        cells = [Cell.of(self._one(source), slot) for slot, source in sources.items()]
+        given = made.sources
+        cells = [
+            Cell.of(self._one(given[slot]), slot) if slot in given else UNUSED[slot]
+            for slot in SLOTS
+        ]
         options = self._group_options.setdefault(made.options, made.options)
         settings = self._remember(group, options, cells)
         self._seen.append(group)

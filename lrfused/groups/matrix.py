@@ -109,7 +109,8 @@ class Hyperparameters:
     @property
     def sources(self) -> list[Schedule | None]:
         """The schedule of every cell, or None."""
-        return [cell.source for row in self.rows for cell in row.cells]
+        cells = (cell for row in self.rows for cell in row.cells)
+        return [cell.schedule if cell.reader is None else cell.reader for cell in cells]
 
     def schedules_at(self, places: list[tuple[int, Slot]]) -> list[Schedule]:
         """The schedules at these places that have one."""
@@ -127,7 +128,8 @@ class Hyperparameters:
     @property
     def programs(self) -> list[tuple[int, Slot, Schedule]]:
         """The cells that are evaluated from a schedule, with group index and slot."""
-        return [(g, s, source) for g, s, c in self.cells() if (source := c.source) is not None]
+        places = zip(self.sources, self.cells(), strict=True)
+        return [(g, slot, source) for source, (g, slot, _) in places if source is not None]
 
     def mirror(
         self,

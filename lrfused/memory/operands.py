@@ -106,7 +106,7 @@ class Operand:
     def flat(self) -> Tensor:
         """The vector."""
         if self._flat is None:
-            whole = real_view(self.tensor) if self.staged is None else self.staged
+            whole = real_view(self.tensor.detach()) if self.staged is None else self.staged
             self._flat = whole.as_strided((whole.numel(),), (1,))
         return self._flat
 
@@ -186,7 +186,7 @@ def make_entry(param: Tensor, group: int, in_units: bool) -> Entry:
     Raises:
         ValueError: two elements of the parameter share memory.
     """
-    data = local(param).detach()
+    data = local(param)
     real = real_view(data)
     is_usual = real.is_contiguous() and not in_units
     if not is_usual and overlaps_itself(real):
