@@ -16,7 +16,7 @@ void Step::evaluate_hyperparameters(const Call& call, double* values) {
         for (const InputRow& input : program.inputs) *r++ = read_input(input);
         values[place] = evaluate(program.code.data(), static_cast<int>(program.code.size()),
                                  program.results[0], registers.data(), program.leading,
-                                 program.samples.data());
+                                 program.samples->data());
     }
 }
 

@@ -58,10 +58,16 @@ void sort_by_code(std::vector<ProgramRow>& programs) {
     });
 }
 
-// Programs whose code is equal have it once.
+// Programs whose code is equal have it once, and those that share a table.
 class Codes {
   public:
     explicit Codes(Layout& layout_) : layout(layout_) {}
+
+    const double* place_samples(const Samples& samples) {
+        auto [table, is_new] = tables.try_emplace(samples.get());
+        if (is_new) table->second = layout.add(*samples);
+        return table->second;
+    }
 
     const Instruction* place(const ProgramRow& program) {
         auto [code, is_new] = places.try_emplace(code_of(program));
@@ -72,6 +78,7 @@ class Codes {
   private:
     Layout& layout;
     std::map<std::vector<int32_t>, const Instruction*> places;
+    std::map<const std::vector<double>*, const double*> tables;
 };
 
 static ScalarProgram scalar_program(Layout& layout, Codes& codes, const ProgramRow& row,
@@ -89,7 +96,7 @@ static Program schedule_program(Layout& layout, Codes& codes, const ProgramRow& 
     return {codes.place(row),
             layout.add(row.constants),
             layout.add(row.inputs),
-            layout.add(row.samples),
+            codes.place_samples(row.samples),
             int64_t(row.group) * slots + row.slot,
             static_cast<int>(row.code.size()),
             static_cast<int>(row.constants.size()),

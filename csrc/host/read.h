@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -72,11 +73,28 @@ inline std::vector<TensorRow> read_tensors(const Numbers& rows) {
     return tensors;
 }
 
+// Reads each table once: programs whose tables are one array share one copy.
+class SamplesReader {
+  public:
+    Samples operator()(const py::handle& array) {
+        Samples& samples = known[array.ptr()];
+        if (!samples) {
+            const auto values = array.cast<py::array_t<double, py::array::c_style | py::array::forcecast>>();
+            samples = std::make_shared<const std::vector<double>>(values.data(),
+                                                                  values.data() + values.size());
+        }
+        return samples;
+    }
+
+  private:
+    std::map<PyObject*, Samples> known;
+};
+
 // `others`: the number of leading registers besides the step, the constants and the inputs.
-inline ProgramRow read_program(const py::handle& row, int others = 0) {
+inline ProgramRow read_program(const py::handle& row, SamplesReader& read_samples, int others = 0) {
     ProgramRow p;
     p.constants = row["constants"].cast<std::vector<double>>();
-    p.samples = row["samples"].cast<std::vector<double>>();
+    p.samples = read_samples(row["samples"]);
     for (py::handle pair : row["inputs"]) {
         TypedPointer input = read_typed_pointer(pair);
         p.inputs.push_back({input.data, input.dtype});
@@ -87,8 +105,8 @@ inline ProgramRow read_program(const py::handle& row, int others = 0) {
     return p;
 }
 
-inline ProgramRow read_schedule(const py::handle& row) {
-    ProgramRow program = read_program(row);
+inline ProgramRow read_schedule(const py::handle& row, SamplesReader& read_samples) {
+    ProgramRow program = read_program(row, read_samples);
     program.group = row["group"].cast<int>();
     program.slot = row["slot"].cast<int>();
     return program;
@@ -96,13 +114,15 @@ inline ProgramRow read_schedule(const py::handle& row) {
 
 inline std::vector<ProgramRow> read_programs(const py::list& rows) {
     std::vector<ProgramRow> programs;
-    for (py::handle row : rows) programs.push_back(read_schedule(row));
+    SamplesReader read_samples;
+    for (py::handle row : rows) programs.push_back(read_schedule(row, read_samples));
     return programs;
 }
 
 // groups: rows of different options, and for each group which of them it has.
 inline std::vector<GroupRow> read_groups(const py::tuple& groups, const Options& options) {
     std::vector<GroupRow> kinds, all;
+    SamplesReader read_samples;
     for (py::handle row : groups[0]) {
         GroupOptions g{};
         g.maximize = row["maximize"].cast<bool>();
@@ -115,8 +135,9 @@ inline std::vector<GroupRow> read_groups(const py::tuple& groups, const Options&
         if (ranges.size() != static_cast<size_t>(options.slots))
             throw std::invalid_argument("ranges: there has to be one of each hyperparameter");
         std::copy(ranges.begin(), ranges.end(), g.ranges);
-        ProgramRow scalars = read_program(row["scalars"], options.slots + options.carried);
-        if (!scalars.samples.empty() || !scalars.inputs.empty())
+        ProgramRow scalars =
+            read_program(row["scalars"], read_samples, options.slots + options.carried);
+        if (!scalars.samples->empty() || !scalars.inputs.empty())
             throw std::invalid_argument("scalars: no tables and no inputs");
         Rules::with(options.rule, [&](auto rule) {
             using Rule = decltype(rule);

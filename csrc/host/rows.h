@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -27,11 +28,15 @@ struct TensorRow {
     int64_t unit_length() const { return unit ? unit : count; }
 };
 
+// A table of values, which thousands of programs may share.
+using Samples = std::shared_ptr<const std::vector<double>>;
+
 // The program of a schedule, which computes one hyperparameter, or of a group's scalars.
 struct ProgramRow {
     int group = 0, slot = 0;
     std::vector<Instruction> code;
-    std::vector<double> constants, samples;
+    std::vector<double> constants;
+    Samples samples = std::make_shared<const std::vector<double>>();
     std::vector<InputRow> inputs;
     std::vector<int32_t> results;  // registers
     int leading = 0;               // registers before the code's own

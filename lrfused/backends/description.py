@@ -21,16 +21,9 @@ def description(work: Work) -> tuple[Any, ...]:
 
 def _groups(work: Work) -> tuple[list[dict[str, Any]], list[int]]:
     """Groups of equal options once, and for each group which of them it is."""
-    kinds: dict[Any, int] = {}
-    described: list[dict[str, Any]] = []
-    places = []
-    for options in work.groups:
-        key = tuple({**vars(options), "of_rule": tuple(options.of_rule.items())}.values())
-        if key not in kinds:
-            kinds[key] = len(described)
-            described.append(_group(work.rule, options))
-        places.append(kinds[key])
-    return described, places
+    kinds = {options: place for place, options in enumerate(dict.fromkeys(work.groups))}
+    described = [_group(work.rule, options) for options in kinds]
+    return described, [kinds[options] for options in work.groups]
 
 
 def _group(rule: UpdateRule, options: GroupOptions) -> dict[str, Any]:
@@ -89,7 +82,7 @@ def _program(program: Program) -> dict[str, Any]:
     return {
         "code": program.code,
         "constants": program.constants,
-        "samples": program.table.tolist(),
+        "samples": program.table,
         "inputs": [],
         "results": program.results,
     }

@@ -23,7 +23,7 @@ inline int32_t add_operations(Random& random, ProgramRow& program, int count) {
         return next() - 1;
     };
     for (int i = 0; i < count; ++i) {
-        int op = static_cast<int>(random.below(program.samples.empty() ? TABLE : OP_COUNT));
+        int op = static_cast<int>(random.below(program.samples->empty() ? TABLE : OP_COUNT));
         int a = any(), b = any();
         if (op == TABLE) add(op, a, ZERO, LENGTH);
         else add(op, a, b, any());
@@ -37,7 +37,7 @@ inline int32_t add_operations(Random& random, ProgramRow& program, int count) {
 inline ProgramRow random_schedule(Random& random, std::vector<Memory>& inputs) {
     ProgramRow program;
     program.constants = {0.0, 4.0, 0.5, 0.9, random.within(-9.0, 9.0)};
-    program.samples = numbers(random, 4, 0.0, 1.0);
+    program.samples = std::make_shared<const std::vector<double>>(numbers(random, 4, 0.0, 1.0));
     for (int dtype : {FLOAT64, FLOAT32, BFLOAT16, FLOAT16}) {
         inputs.emplace_back(dtype, numbers(random, 1, -2.0, 2.0), random.below(2));
         program.inputs.push_back({inputs.back().pointer.data, dtype});

@@ -83,13 +83,17 @@ def arrange(
     """The schedules of (group, slot), and the scalars of the rule's groups, by shape."""
     shapes: dict[Code, _Shape] = {}
     samples: list[float] = []
+    tables: dict[int, int] = {}  # where each table begins, by its id: programs may share one
 
     def add(owner: Owner, code: Code, program: Program, place: int, inputs: Row) -> None:
         shape = shapes.setdefault(code, _Shape())
         shape.owners.append(owner)
         # The data of a program: words.ROW_PLACE and what follows it.
-        shape.rows.append([place, len(samples), *_words(program.constants), *inputs])
-        samples.extend(program.table.tolist())
+        if id(program.table) not in tables:
+            tables[id(program.table)] = len(samples)
+            samples.extend(program.table.tolist())
+        begin = tables[id(program.table)]
+        shape.rows.append([place, begin, *_words(program.constants), *inputs])
 
     for group, slot, schedule in schedules:
         code = _code(schedule.program, len(schedule.inputs), 0)
