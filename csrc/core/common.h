@@ -14,8 +14,12 @@
 
 #if defined(__GNUC__)
 #define LRF_NOINLINE __attribute__((noinline))
+#define LRF_ALWAYS_INLINE __attribute__((always_inline)) inline
+#define LRF_PREFETCH(address) __builtin_prefetch(address)
 #else
 #define LRF_NOINLINE
+#define LRF_ALWAYS_INLINE inline
+#define LRF_PREFETCH(address)
 #endif
 
 namespace lrfused {

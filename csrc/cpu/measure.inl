@@ -137,11 +137,24 @@ const C* without_masked(const C* block, C* buffer, const Mask& mask, int count, 
     return buffer;
 }
 
+// Asks for what is read a few blocks later, as far as the chunk goes: one stream of loads with this
+// much arithmetic does not keep enough of them in flight by itself. (Always inlined: a function that
+// does nothing else has no effect that g++ knows of, and is left out.)
+LRF_ALWAYS_INLINE void prefetch_block(TypedPointer chunk, int64_t element, int64_t count) {
+    constexpr int64_t AHEAD = 8192, LINE = 64;  // bytes
+    const int64_t first = (element << size_shift(chunk.dtype)) + AHEAD;
+    const int64_t end = std::min(first + (int64_t(BLOCK) << size_shift(chunk.dtype)),
+                                 count << size_shift(chunk.dtype));
+    for (int64_t i = first; i < end; i += LINE)
+        LRF_PREFETCH(static_cast<const char*>(chunk.data) + i);
+}
+
 // Calls body(block, rows, index) for each block.
 template <class C, class Body>
 void over_blocks(TypedPointer pointer, const Mask& mask, int64_t count, Body body) {
     alignas(64) C buffer[BLOCK];
     for (int64_t i = 0, index = 0; i < count; i += BLOCK, ++index) {
+        prefetch_block(pointer, i, count);
         int size = static_cast<int>(count - i < BLOCK ? count - i : BLOCK), rows = rows_of(size);
         const C* block = open_rows(pointer.at(i), buffer, size, rows);
         body(without_masked(block, buffer, mask.at(i), size, rows * COLUMNS), rows, index);

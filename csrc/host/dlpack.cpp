@@ -32,11 +32,7 @@ static int dtype_of(const DataType& type) {
     return type.bits == 64 ? FLOAT64 : type.bits == 32 ? FLOAT32 : type.bits == 16 ? FLOAT16 : -1;
 }
 
-// For freed storage torch reports the tensor's offset as its address. An address below this bound
-// might be one and is checked through the other interface; real addresses that low are rare, and
-// larger offsets do not exist.
-constexpr uintptr_t LARGEST_OFFSET = uintptr_t(1) << 36;
-
+// An address that might be an offset is checked through the other interface.
 static bool is_freed(PyObject* object) {
     static const bool can_tell = stable::reader().has_value();
     TensorView view;

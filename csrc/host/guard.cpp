@@ -91,12 +91,6 @@ bool Guard::params_are_those(const py::list& groups) const {
     return index == params.size() && static_cast<size_t>(g) * keys.size() == values.size();
 }
 
-bool Guard::watched_are_unchanged() const {
-    for (size_t i = 0; i < watched.size(); ++i)
-        if (!watched.is_unchanged(i)) return false;
-    return true;
-}
-
 bool Guard::is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const {
     TensorView view;
     if (!param.plain || Py_TYPE(gradient) != reinterpret_cast<PyTypeObject*>(tensor_type.ptr()) ||
@@ -155,7 +149,7 @@ py::object Guard::look(const py::list& groups, const py::dict& states_, Addresse
     int64_t* row = rows_of(gradients);
     std::vector<char> is_changed(params.size());
     if (!params_are_those(groups) || !states.find_changed(states_, is_changed) ||
-        !watched_are_unchanged())
+        !watched.are_unchanged(0, watched.size()))
         return py::none();
     py::list params_with_grad, odd, changed;
     for (size_t i = 0; i < params.size(); ++i, row += 2) {

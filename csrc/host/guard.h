@@ -57,7 +57,6 @@ class Guard {
     int64_t* rows_of(Addresses& gradients) const;
     bool params_are_those(const py::list& groups) const;
     bool groups_are_those(const py::list& groups) const;
-    bool watched_are_unchanged() const;
     int64_t elements(const Param& param) const;
     bool gradients_share_memory(const int64_t* rows) const;
     // Writes a row; 0: no gradient, 1: it is plain, -1: it needs staging.

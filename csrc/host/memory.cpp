@@ -74,6 +74,18 @@ void Memory::clear(size_t index) {
     by_reader.erase(index);
 }
 
+bool Memory::are_unchanged(size_t first, size_t count) const {
+    const Known* one = known.data() + first;
+    for (size_t i = 0; i < count; ++i, ++one) {
+        const bool is_real = reinterpret_cast<uintptr_t>(one->data) > LARGEST_OFFSET;
+        if (is_real ? !stable::is_as_before(one->handle, one->data, one->type, one->dimensions,
+                                            numbers.data() + one->numbers)
+                    : !is_unchanged(first + i))
+            return false;
+    }
+    return true;
+}
+
 bool Memory::is_unchanged(size_t index) const {
     const Known& one = known[index];
     if (!one.handle) {

@@ -48,8 +48,9 @@ class Memory {
     // Another tensor at this index, at most size().
     void set(size_t index, const pybind11::object& tensor);
     void clear(size_t index);
-    // True if it has the address, dtype, shape and strides that it was set with, or was cleared.
-    bool is_unchanged(size_t index) const;
+    // True if these have the address, dtype, shape and strides that they were set with, or were
+    // cleared.
+    bool are_unchanged(size_t first, size_t count) const;
 
   private:
     struct Known {
@@ -59,6 +60,7 @@ class Memory {
         size_t numbers;  // index of shape, then strides
     };
 
+    bool is_unchanged(size_t index) const;
     Known read(const pybind11::object& tensor);  // its handle is null where that does not work
 
     // Contiguous, because thousands are checked with cold caches.

@@ -1,5 +1,6 @@
 #include "host/stable.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/dtypes.h"
@@ -116,6 +117,23 @@ bool read(Handle tensor, TensorView& view) {
     for (int dtype : {FLOAT64, FLOAT32, BFLOAT16, FLOAT16})
         if (view.type == torch.dtypes[dtype]) view.dtype = dtype;
     return true;
+}
+
+// Asks for less than `read`: what has a real address has a storage, whose size need not be asked for
+// (which counts a reference).
+bool is_as_before(Handle tensor, const void* data, int32_t type, int64_t dimensions,
+                  const int64_t* numbers) {
+    int64_t *shape, *strides, dimensions_now;
+    int32_t type_now;
+    void* data_now;
+    const Api& torch = *api();
+    if (torch.strides(tensor, &strides) || torch.shape(tensor, &shape) ||
+        torch.data(tensor, &data_now) || torch.dtype(tensor, &type_now) ||
+        torch.dimensions(tensor, &dimensions_now))
+        return false;
+    return data_now == data && type_now == type && dimensions_now == dimensions &&
+           std::equal(shape, shape + dimensions, numbers) &&
+           std::equal(strides, strides + dimensions, numbers + dimensions);
 }
 
 // Attributes of Python tensors; lives as long as the process, like torch's types.

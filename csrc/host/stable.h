@@ -18,6 +18,9 @@ pybind11::object handle_maker();
 Handle make_handle(const pybind11::object& maker, const pybind11::object& tensor);
 void release(Handle handle);
 bool read(Handle handle, TensorView& view);  // all but the device, which is fixed by the address
+// True if the tensor is as `read` found it, at a real address: above LARGEST_OFFSET.
+bool is_as_before(Handle handle, const void* data, int32_t type, int64_t dimensions,
+                  const int64_t* shape_and_strides);
 
 // Reads a Python object without owning it; to be used only if there is a reader.
 bool read_object(PyObject* object, TensorView& view);

@@ -20,6 +20,10 @@ struct TensorView {
     const int64_t *shape = nullptr, *strides = nullptr;  // strides in elements
 };
 
+// For freed storage torch reports a tensor's offset as its address. One below this bound might be
+// that; real addresses that low are rare, and larger offsets do not exist.
+constexpr uintptr_t LARGEST_OFFSET = uintptr_t(1) << 36;
+
 // One such interface. It keeps no references, so that torch.utils.swap_tensors still works.
 struct TensorReader {
     const char* name;

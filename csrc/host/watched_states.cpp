@@ -69,9 +69,7 @@ bool WatchedStates::is_the_same(const State& state) const {
     Py_ssize_t position = 0;
     for (size_t i = state.first_item; PyDict_Next(dict, &position, &key, &value); ++i)
         if (key != items[i].first.ptr() || value != items[i].second.ptr()) return false;
-    for (size_t i = 0; i < state.tensors; ++i)
-        if (!tensors.is_unchanged(state.first_tensor + i)) return false;
-    return true;
+    return tensors.are_unchanged(state.first_tensor, state.tensors);
 }
 
 bool WatchedStates::find_changed(const py::dict& now, std::vector<char>& changed) const {

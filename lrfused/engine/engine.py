@@ -103,24 +103,25 @@ class Engine:
         seen = None if table is None else table.look(groups, states)
         if table is None or seen is None:
             return None
-        for index in seen.staged:
+        is_written, staged, changed = seen
+        for index in staged:
             param: Any = table.work.entries[index].param
             check_pair(param, param.grad, self.bookkeeping.options.changes_gradients)
-        if seen.changed and not can_rebind(table, states, seen.changed):
+        if changed and not can_rebind(table, states, changed):
             return (
                 None  # before `collect`: values in the groups may have been loaded with the state
             )
-        sources = self._written_sources(table, groups, states) if seen.is_written else []
+        sources = self._written_sources(table, groups, states) if is_written else []
         if sources is None or not table.work.params_with_grad:
             return None
-        if not seen.changed and not sources:
-            return Ready(seen.staged, [])
-        new = self._rebind(table, groups, states, Changes(seen.changed, sources))
-        staged = None if new is None else table.look_again(seen.changed)
-        if new is None or staged is None:
+        if not changed and not sources:
+            return Ready(staged, [])
+        new = self._rebind(table, groups, states, Changes(changed, sources))
+        again = None if new is None else table.look_again(changed)
+        if new is None or again is None:
             self._undo(states, new or [])
             return None
-        return Ready(seen.staged + staged, new)
+        return Ready(staged + again, new)
 
     def _written_sources(
         self, table: BoundTable, groups: Groups, states: States
