@@ -107,10 +107,9 @@ class Engine:
         for index in staged:
             param: Any = table.work.entries[index].param
             check_pair(param, param.grad, self.bookkeeping.options.changes_gradients)
+        # Before `collect`: the numbers in the groups may have been loaded along with the state.
         if changed and not can_rebind(table, states, changed):
-            return (
-                None  # before `collect`: values in the groups may have been loaded with the state
-            )
+            return None
         sources = self._written_sources(table, groups, states) if is_written else []
         if sources is None or not table.work.params_with_grad:
             return None
@@ -146,7 +145,7 @@ class Engine:
         """
         if not can_rebind(table, states, changes.rows):
             return None
-        self.forget_table()  # an error or interrupt leaves none, and the next step builds one
+        self.table = None  # an error or interrupt leaves none, and the next step builds one
         new = rebind(self.bookkeeping, table, states, changes)
         if new is not None:
             self.table = table

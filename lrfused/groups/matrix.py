@@ -14,6 +14,7 @@ from lrfused.settings.cells import (
     Settings,
     by_layer,
     checked,
+    is_known,
     is_zero,
     read_group,
     same,
@@ -151,6 +152,8 @@ class Hyperparameters:
         for g, slot, cell in self._mirrored:
             if cell.schedule is None or cell.tensor is not None:
                 continue
+            if inputs is not None and not is_known(cell.schedule, inputs):
+                continue  # it came after the device was asked
             if reset or cell.mirror is None or same(read_group(groups[g], slot), cell.mirror):
                 if values is not None:
                     value = values.item(g, slot)

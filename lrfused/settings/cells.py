@@ -182,6 +182,11 @@ def same(host: Any, mirror: float | None) -> bool:
     return bool(host == mirror or (host != host and mirror != mirror))
 
 
+def is_known(schedule: Schedule, inputs: dict[int, float]) -> bool:
+    """True if ``inputs``, by tensor id, has all that the schedule reads."""
+    return all(id(node._payload[0]) in inputs for node in schedule.inputs)
+
+
 def value_at(schedule: Schedule, step: int, inputs: dict[int, float] | None) -> float:
     """The value at a step; ``inputs`` replaces the inputs' own values, by tensor id."""
     if inputs is None:

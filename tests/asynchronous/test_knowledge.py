@@ -222,3 +222,37 @@ def test_the_steps_are_those_of_a_cpu(rng, queue, rule, monkeypatch):
     for p, q in zip(late.params, want.params, strict=True):
         assert_same_bits(p, q)
     assert metrics == want.metrics[-1]
+
+
+# What changes while the device is asked
+
+
+def test_a_schedule_whose_inputs_were_not_asked_for_is_mirrored_later(rng, queue):
+    made, step = stepping(rng, lr=0.1)
+    step()
+    knob, line = torch.tensor(2.0), S.linear(0.5, 0.0, 10)
+    made.opt.param_groups[0]["lr"] = S.input(knob, "knob") * line
+    queue.run()  # what was asked for after the first step
+    step()
+    assert made.opt.param_groups[0]["lr"] == 2.0 * line(0)  # as it was written
+    step()
+    queue.run()
+    step()
+    assert made.opt.param_groups[0]["lr"] == 2.0 * line(2)
+
+
+def test_errors_are_told_though_something_changes_at_every_step(rng, queue):
+    """A new Tensor lr and moved memory, each time: what was asked of the device still counts."""
+    made, step = stepping(rng, lr=torch.tensor(0.1), nonfinite="raise")
+    param = made.params[2]
+    step()
+    step(bad=True)
+    for _ in range(3):
+        made.opt.param_groups[0]["lr"] = torch.tensor(0.1)
+        param.data = param.data.clone()
+        step()
+    queue.run()
+    step()
+    queue.run()
+    with pytest.raises(RuntimeError, match="not finite"):
+        step()
