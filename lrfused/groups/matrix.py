@@ -62,12 +62,12 @@ class Hyperparameters:
         self.version += 1
         if rows == self.rows:
             return
-        self.rows = rows
         cells = [cell for row in rows for cell in row.cells]
         self.values = np.array([cell.value for cell in cells]).reshape(-1, len(Slot))
         is_override = np.array([cell.source is None for cell in cells], dtype=bool)
         self.is_override = is_override.reshape(-1, len(Slot))
         self._places = None
+        self.rows = rows  # last: after an interrupt before this, all of it is done again
 
     def show_in(self, group: dict[str, Any], row: Settings) -> None:
         """Mirror the schedules of a group that was just added."""

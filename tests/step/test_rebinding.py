@@ -110,6 +110,21 @@ def new_dictionary(made, i):
         states[made.params[i]] = dict(states[made.params[i]])
 
 
+def no_state(made, i):
+    made.opt.state.pop(made.params[i], None)
+
+
+def more_state(made, i):
+    """Of somebody else, beside ours."""
+    if made.opt.state.get(made.params[i]):
+        made.opt.state[made.params[i]]["own"] = torch.ones(1)
+
+
+def other_direction(made, i):
+    group = made.opt.param_groups[i % len(made.opt.param_groups)]
+    group["maximize"] = not group["maximize"]
+
+
 def lr_of(value):
     def change(made, i):
         made.opt.param_groups[i % len(made.opt.param_groups)]["lr"] = value()
@@ -125,6 +140,9 @@ CHANGES = [
     new_moment,
     moved_moment,
     new_dictionary,
+    no_state,
+    more_state,
+    other_direction,
     lr_of(lambda: torch.tensor(0.03)),
     lr_of(lambda: torch.tensor(0.02, dtype=torch.float64)),
     lr_of(lambda: 0.04),
