@@ -151,14 +151,17 @@ py::object Guard::look(const py::list& groups, const py::dict& states_, Addresse
     if (!params_are_those(groups) || !states.find_changed(states_, is_changed) ||
         !watched.are_unchanged(0, watched.size()))
         return py::none();
+    // In loops of their own: short ones overlap more of what they wait for where the cache is cold.
+    for (size_t i = 0; i < params.size(); ++i)
+        if (params[i].has_state && !places.lies_at(params[i].object, params[i].place))
+            is_changed[i] = true;
     py::list params_with_grad, odd, changed;
     for (size_t i = 0; i < params.size(); ++i, row += 2) {
         const Param& param = params[i];
         const py::object gradient = gradient_of(param.object);
         const bool has_gradient = !gradient.is_none();
         if (has_gradient) params_with_grad.append(param.object);
-        if (is_changed[i] ||
-            (param.has_state ? !places.lies_at(param.object, param.place) : has_gradient)) {
+        if (is_changed[i] || (!param.has_state && has_gradient)) {
             changed.append(i);
             row[1] = -1;
         } else if (read_gradient(gradient, param, row) < 0) {

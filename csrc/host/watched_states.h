@@ -39,7 +39,7 @@ class WatchedStates {
     };
 
     void fill(State& state);
-    bool is_the_same(const State& state) const;
+    bool has_the_same_items(const State& state) const;
 
     std::vector<State> states;
     std::vector<int64_t> state_of;  // of each parameter: its place in `states`, or -1
