@@ -6,9 +6,9 @@ namespace lrfused {
 
 namespace py = pybind11;
 
-// Where the numbers of a view stand: over those at `at` if there were as many, else at the end.
-static size_t keep(const TensorView& view, std::vector<int64_t>& numbers, size_t at, int64_t before) {
-    if (before != view.dimensions) {
+// Where the numbers of a view stand: at `at` if there is room for them, else at the end.
+static size_t keep(const TensorView& view, std::vector<int64_t>& numbers, size_t at, int64_t room) {
+    if (room < view.dimensions) {
         at = numbers.size();
         numbers.resize(at + 2 * static_cast<size_t>(view.dimensions));
     }
@@ -19,10 +19,10 @@ static size_t keep(const TensorView& view, std::vector<int64_t>& numbers, size_t
 
 Place Places::of(const py::object& tensor, const Place& before) {
     TensorView view;
-    if (!reader.read(tensor.ptr(), view)) return {};
-    const size_t at = keep(view, numbers, before.numbers, before.known ? before.view.dimensions : -1);
+    if (!reader.read(tensor.ptr(), view)) return {false, {}, before.numbers, before.room};
+    const size_t at = keep(view, numbers, before.numbers, before.room);
     view.shape = view.strides = nullptr;
-    return {true, view, at};
+    return {true, view, at, std::max(before.room, view.dimensions)};
 }
 
 bool Places::has_layout(const TensorView& view, const Place& place) const {
@@ -44,8 +44,10 @@ Memory::~Memory() {
         if (one.handle) stable::release(one.handle);
 }
 
-Memory::Known Memory::read(const py::object& tensor) {
+Memory::Known Memory::read(const py::object& tensor, const Known& before) {
     Known one{};
+    one.numbers = before.numbers;
+    one.room = before.room;
     TensorView view;
     one.handle = stable::make_handle(maker, tensor);
     if (one.handle && !stable::read(one.handle, view)) {
@@ -55,22 +57,29 @@ Memory::Known Memory::read(const py::object& tensor) {
     if (!one.handle) return one;
     one.data = view.data;
     one.type = view.type;
-    one.dimensions = static_cast<int32_t>(view.dimensions);
-    one.numbers = keep(view, numbers, 0, -1);
+    one.dimensions = static_cast<int16_t>(view.dimensions);
+    one.numbers = keep(view, numbers, before.numbers, before.room);
+    one.room = std::max(before.room, one.dimensions);
     return one;
 }
 
 void Memory::set(size_t index, const py::object& tensor) {
-    const Known one = read(tensor);
-    if (index == known.size()) known.emplace_back();
-    clear(index);
+    if (index == known.size()) known.push_back({nullptr, nullptr, 0, 0, -1, 0});
+    const Known one = read(tensor, known[index]);
+    if (known[index].handle) stable::release(known[index].handle);
     known[index] = one;
-    if (!one.handle) by_reader[index] = {tensor, places.of(tensor)};
+    if (one.handle) {
+        by_reader.erase(index);
+        return;
+    }
+    auto& other = by_reader[index];
+    other = {tensor, places.of(tensor, other.second)};
 }
 
 void Memory::clear(size_t index) {
-    if (known[index].handle) stable::release(known[index].handle);
-    known[index] = Known{};
+    Known& one = known[index];
+    if (one.handle) stable::release(one.handle);
+    one = {nullptr, nullptr, 0, 0, one.room, one.numbers};
     by_reader.erase(index);
 }
 

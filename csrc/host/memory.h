@@ -17,6 +17,7 @@ struct Place {
     bool known = false;
     TensorView view;     // its shape and strides pointers are not kept: they may change
     size_t numbers = 0;  // index of shape, then strides, in Places::numbers
+    int64_t room = -1;   // for so many dimensions there; -1: none yet
 };
 
 // Places of tensors that are named at each question.
@@ -56,12 +57,14 @@ class Memory {
     struct Known {
         stable::Handle handle;  // null: asked by the reader, or cleared
         void* data;
-        int32_t type, dimensions;
-        size_t numbers;  // index of shape, then strides
+        int32_t type;
+        int16_t dimensions, room;  // there is room for the numbers of so many; -1: none yet
+        size_t numbers;            // index of shape, then strides
     };
 
     bool is_unchanged(size_t index) const;
-    Known read(const pybind11::object& tensor);  // its handle is null where that does not work
+    // Its handle is null where that does not work; the room is that of `before`, if it fits.
+    Known read(const pybind11::object& tensor, const Known& before);
 
     // Contiguous, because thousands are checked with cold caches.
     std::vector<Known> known;

@@ -42,16 +42,22 @@ void WatchedStates::fill(State& state) {
         for (auto [key, value] : py::reinterpret_borrow<py::dict>(state.value))
             now.emplace_back(py::reinterpret_borrow<py::object>(key),
                              py::reinterpret_borrow<py::object>(value));
-    if (now.size() > state.items) {
-        outdated += state.items;
+    if (now.size() > state.item_room) {
+        outdated += state.item_room;
         state.first_item = items.size();
+        state.item_room = now.size();
         items.resize(items.size() + now.size());
     }
     state.items = now.size();
     size_t count = 0;
     for (const auto& item : now) count += PyObject_TypeCheck(item.second.ptr(), tensor_type());
-    for (size_t i = 0; i < state.tensors; ++i) tensors.clear(state.first_tensor + i);
-    if (count > state.tensors) state.first_tensor = tensors.size();
+    if (count > state.tensor_room) {
+        for (size_t i = 0; i < state.tensors; ++i) tensors.clear(state.first_tensor + i);
+        outdated += state.tensor_room;
+        state.first_tensor = tensors.size();
+        state.tensor_room = count;
+    }
+    for (size_t i = count; i < state.tensors; ++i) tensors.clear(state.first_tensor + i);
     state.tensors = count;
     size_t next = state.first_tensor;
     for (size_t i = 0; i < now.size(); ++i) {
@@ -73,7 +79,7 @@ bool WatchedStates::has_the_same_items(const State& state) const {
 }
 
 bool WatchedStates::find_changed(const py::dict& now, std::vector<char>& changed) const {
-    if (outdated > 1000 + items.size() / 2 ||
+    if (outdated > 1000 + (items.size() + tensors.size()) / 2 ||
         PyDict_GET_SIZE(now.ptr()) != static_cast<Py_ssize_t>(states.size()))
         return false;
     // All tensors in a row, which takes less time where thousands are not in the cache; only if one

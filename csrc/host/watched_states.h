@@ -36,6 +36,7 @@ class WatchedStates {
         py::object key, value;
         int64_t param;  // whose it is, or NOBODY
         size_t first_item = 0, items = 0, first_tensor = 0, tensors = 0;
+        size_t item_room = 0, tensor_room = 0;  // of these ranges: so many fit
     };
 
     void fill(State& state);
@@ -45,7 +46,7 @@ class WatchedStates {
     std::vector<int64_t> state_of;  // of each parameter: its place in `states`, or -1
     std::vector<std::pair<py::object, py::object>> items;
     Memory tensors;
-    size_t outdated = 0;  // of items
+    size_t outdated = 0;  // items and tensors in ranges that were left
 };
 
 }  // namespace lrfused

@@ -62,7 +62,7 @@ Make = Callable[[Work, torch.device], Step]
 
 def device_of(entry: Entry) -> torch.device:
     """The device of a parameter. (Tests replace this to fake several devices.)"""
-    return entry.p.tensor.device
+    return entry.device
 
 
 def devices_of(entries: Iterable[Entry], lead: torch.device) -> list[torch.device]:

@@ -40,6 +40,7 @@ class BoundTable:
     version: int = 0  # how often rows or sources were replaced
     is_captured: bool = False  # a CUDA graph reads its memory and may be replayed any time
     guard: Any = None
+    _spans: Spans | None = None
     _is_trusted: bool = False  # the guard matches what the last step left behind
     _apart: list[int] = field(init=False)  # what is staged even without a gradient
     _state_version: int = field(init=False)  # the state version that the table is bound to
@@ -87,9 +88,13 @@ class BoundTable:
         staged = None if self.guard is None else self.look_again(every)
         return every if staged is None else staged
 
+    def used_parameters(self) -> list[Tensor]:
+        """The parameters that have had a part in a step, whether or not they have state."""
+        return [entry.param for entry in self.work.entries if not entry.is_idle]
+
     def used_params(self) -> set[int]:
-        """Ids of the parameters that have had a part in a step, whether or not they have state."""
-        return {id(entry.param) for entry in self.work.entries if not entry.is_idle}
+        """Their ids."""
+        return set(map(id, self.used_parameters()))
 
     def keep_for_graphs(self) -> None:
         """Mark the table as captured: a CUDA graph has recorded a step of it."""
@@ -97,21 +102,25 @@ class BoundTable:
 
     # Rows that are made anew
 
-    @cached_property
-    def spans(self) -> Spans:
-        """Where the table's tensors lie; made when something changes for the first time."""
-        spans = Spans()
-        taking_part = [(i, e) for i, e in enumerate(self.work.entries) if not e.is_idle]
-        spans.put((i, PARAMS, e.p.tensor) for i, e in taking_part)
-        spans.put((i, STATE, x.tensor) for i, e in taking_part for x in e.operands[1:])
-        return spans
+    def spans_without(self, rows: list[int]) -> Spans:
+        """Where the tensors of all other rows lie; found when something changes first."""
+        if self._spans is not None:
+            for row in rows:
+                self._spans.drop(row)
+            return self._spans
+        self._spans, left = Spans(), set(rows)
+        others = [(i, e) for i, e in enumerate(self.work.entries) if not (e.is_idle or i in left)]
+        self._spans.put((i, PARAMS, e.p.tensor) for i, e in others)
+        self._spans.put((i, STATE, x.tensor) for i, e in others for x in e.operands[1:])
+        return self._spans
 
     def replace(self, indices: list[int], entries: list[Entry], initialized: set[int]) -> None:
-        """Put other entries at these indices; `spans` lacks the state of ``initialized`` ones."""
+        """Put other entries at these indices; the spans lack the state of ``initialized`` ones."""
         self.version += 1
         self.work.replace(indices, entries)
         pairs = [(i, e) for i, e in zip(indices, entries, strict=True) if i in initialized]
-        self.spans.put((i, STATE, operand.tensor) for i, e in pairs for operand in e.operands[1:])
+        assert self._spans is not None
+        self._spans.put((i, STATE, operand.tensor) for i, e in pairs for operand in e.operands[1:])
         new = [i for i, e in zip(indices, entries, strict=True) if self._is_apart(e)]
         self._apart = sorted({*self._apart}.difference(indices).union(new))
 

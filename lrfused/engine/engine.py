@@ -39,14 +39,17 @@ class Engine:
         self.instruction_set = "auto"
         self.table: BoundTable | None = None
         self._captured: list[BoundTable] = []  # replaced tables that graphs still use
+        self._used: set[int] = set()  # ids of parameters that took part, while there is no table
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "table": None, "_captured": []}
+        return {**self.__dict__, "table": None, "_captured": [], "_used": set()}
 
     def forget_table(self) -> None:
         """Drop the table, so that the next step rebinds; it stays alive if a graph captured it."""
         if self.table is not None and self.table.is_captured:
             self._captured.append(self.table)
+        if self.table is not None:
+            self._used = self.table.used_params()
         self.table = None
         self.bookkeeping.counters.forget_pending()
 
@@ -146,7 +149,12 @@ class Engine:
         if not can_rebind(table, states, changes.rows):
             return None
         self.table = None  # an error or interrupt leaves none, and the next step builds one
-        new = rebind(self.bookkeeping, table, states, changes)
+        new = None
+        try:
+            new = rebind(self.bookkeeping, table, states, changes)
+        finally:
+            if new is None:
+                self._used = table.used_params()
         if new is not None:
             self.table = table
             self.bookkeeping.describe_written(groups)
@@ -165,6 +173,7 @@ class Engine:
             return None
         table, changes, new = self.table, checked.changes, None
         if table is not None and changes is not None:
+            self.bookkeeping.masks.mark(states, table.used_parameters())  # a load may have lost it
             new = [] if changes.are_none else self._rebind(table, groups, states, changes)
         if new is None:
             new = self._bind(groups, states, checked.with_gradient)
@@ -174,11 +183,11 @@ class Engine:
     def _bind(self, groups: Groups, states: States, with_gradient: list[Tensor]) -> list[Tensor]:
         """Build a new table; returns the parameters whose state was newly initialized."""
         books = self.bookkeeping
-        used = set() if self.table is None else self.table.used_params()
         self.forget_table()  # before binding: it may hold copies of every tensor
         self.table, new = bind(
-            books, self.backend, self.instruction_set, groups, states, with_gradient, used
+            books, self.backend, self.instruction_set, groups, states, with_gradient, self._used
         )
+        self._used = set()
         books.describe_written(groups)
         return new
 

@@ -21,7 +21,13 @@ def can_rebind(table: BoundTable, states: States, rows: list[int]) -> bool:
         return False
     if is_capturing(table.work.state.words.device):
         return False
-    return all(counts_are_ours(table, row, states) for row in rows)
+    entries = table.work.entries
+    return all(
+        counts_are_ours(table, row, states)
+        # An idle one may have got an empty dictionary for its state, which is nothing to bind.
+        and not (entries[row].is_idle and entries[row].param.grad is None)
+        for row in rows
+    )
 
 
 @normal_tensors()
@@ -42,21 +48,24 @@ def rebind(
         if param.grad is not None:
             check_pair(param, param.grad, books.options.changes_gradients)
     check_inputs(books.hyper.schedules_at(changes.sources), work.state.words.device)
-    for use in uses:
-        table.spans.drop(use.row)
-    entries = checked_entries(books, uses, states, table.spans)
+    entries = checked_entries(books, uses, states, table.spans_without(changes.rows))
     before = [work.entries[use.row] for use in uses]
     if not all(_stays(table, *both) for both in zip(before, entries, strict=True)):
         return None
     new = without_state(uses, states)
-    make_states(books, uses, states, work.state.tensors)
-    give_state(books, entries, states)
-    table.replace(changes.rows, entries, {use.row for use in new})
-    if changes.sources:
-        schedules = [schedule for _, _, schedule in books.hyper.programs]
-        work.replace_sources(watched_tensors(schedules, work.state))
-    table.run.update(work, changes.rows, changes.sources)
-    table.update_guard(changes.rows, states)
+    try:
+        make_states(books, uses, states, work.state.tensors)
+        give_state(books, entries, states)
+        table.replace(changes.rows, entries, {use.row for use in new})
+        if changes.sources:
+            schedules = [schedule for _, _, schedule in books.hyper.programs]
+            work.replace_sources(watched_tensors(schedules, work.state))
+        table.run.update(work, changes.rows, changes.sources)
+        table.update_guard(changes.rows, states)
+    except BaseException:
+        for use in new:
+            states.pop(use.param, None)
+        raise
     return [use.param for use in new]
 
 

@@ -120,6 +120,8 @@ class Operand:
     def is_of(self, tensor: Tensor) -> bool:
         """True if it was made from this tensor, whose address and layout are unchanged."""
         tensor = local(tensor)
+        if self.staged is not None and tensor is not self.tensor:
+            return False  # it is copied from and to the tensor itself
         made_from = (self.pointer, self.dtype, self.shape, self.strides)
         return tensor.layout == torch.strided and _placement(tensor) == made_from
 
@@ -148,6 +150,7 @@ class Entry:
     unit: int
     order: Tensor
     p: Operand
+    device: torch.device  # where it lay when this was made: the caller may move it
     state: tuple[Operand | None, ...] = ()
     is_idle: bool = False  # it has no part in steps: not checked
     mask: Tensor | None = None
@@ -171,7 +174,7 @@ class Entry:
 
 def idle_entry(param: Tensor, group: int) -> Entry:
     """The entry of a parameter that has no part in steps."""
-    return Entry(param, group, 0, NOTHING.tensor, NOTHING, is_idle=True)
+    return Entry(param, group, 0, NOTHING.tensor, NOTHING, NOTHING.tensor.device, is_idle=True)
 
 
 _EMPTY = torch.empty(0, device="cpu")
@@ -200,7 +203,7 @@ def make_entry(param: Tensor, group: int, in_units: bool) -> Entry:
     is_dense = is_usual or (_dense_order(real) and outermost)
     order = real if is_dense else torch.empty(real.shape, device="meta")
     unit = real.numel() // max(real.shape[0], 1) if by_unit else 0
-    return Entry(param, group, unit, order, Operand.of(data, order))
+    return Entry(param, group, unit, order, Operand.of(data, order), data.device)
 
 
 def overlaps_itself(tensor: Tensor) -> bool:

@@ -98,7 +98,7 @@ class Masks:
 
     def mark(self, states: Any, params: Iterable[Tensor]) -> None:
         """Give the states of these parameters the key of a mask, if they have one."""
-        for param in params:
+        for param in params if self._packed else ():
             if param in self._packed and self._packed[param].shown:
                 states[param][KEY] = None
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lrfused.backends.rows import Column
 from lrfused.backends.triton import layout, shapes
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.apply import apply_kernel
@@ -59,7 +60,7 @@ class TritonStep:
         self._numbers = Upload(numbers, torch.float64, device)
         self._no_scale = torch.ones(1, dtype=torch.float32, device=device)
         self._no_inf = torch.zeros(1, dtype=torch.float32, device=device)
-        self._sizes: tuple[int, int] | None = None  # chunks and units that there is room for
+        self._sizes = b""  # of the tensors and their units, when room was made for what is found
         self._lay_out(work)
 
     def update(self, work: Work, indices: list[int], sources: list[Place]) -> None:
@@ -76,11 +77,14 @@ class TritonStep:
         self._spans = self._table.spans.numel()
         self._halves = self._table.halves.numel() // int(w.HALF_SIZE)
         self._stretches = self._table.stretches.numel() // int(w.PART_SIZE)
-        sizes = (int(work.chunks.sum()), self._table.units.numel() // int(w.UNIT_SIZE))
-        if sizes != self._sizes:
+        sizes = work.tensors[:, [Column.COUNT, Column.UNIT]].tobytes()
+        if sizes != self._sizes:  # also where the totals are equal: parts may not be written again
             self._sizes = sizes
-            self.measured, self._measured = layout.make_measured(sizes[0], self.device)
-            self.decided, self._decided = layout.make_decided(work, sizes[1])
+            units = self._table.units.numel() // int(w.UNIT_SIZE)
+            self.measured, self._measured = layout.make_measured(
+                int(work.chunks.sum()), self.device
+            )
+            self.decided, self._decided = layout.make_decided(work, units)
         rooms = (self.measured, *self._measured[-2:], self.decided, self._no_scale, self._no_inf)
         uploads = (self._gradients.memory, self._numbers.memory)
         self.uses = StreamUse(self.device, [*self._table, *rooms, *uploads, *work.memory])
