@@ -137,12 +137,11 @@ int64_t* Guard::rows_of(Addresses& gradients) const {
     return gradients.mutable_data();
 }
 
-int Guard::read_gradient(const py::object& gradient, const Param& param, int64_t* row) const {
-    row[1] = -1;
-    if (gradient.is_none()) return 0;
-    if (is_plain_gradient(gradient.ptr(), param, row)) return 1;
-    row[1] = -1;
-    return -1;
+bool Guard::read_gradient(const py::object& gradient, const Param& param, int64_t* row) const {
+    const bool is_none = gradient.is_none();
+    const bool is_plain = !is_none && is_plain_gradient(gradient.ptr(), param, row);
+    if (!is_plain) row[1] = -1;
+    return is_none || is_plain;
 }
 
 py::object Guard::look(const py::list& groups, const py::dict& states_, Addresses gradients) {
@@ -164,7 +163,7 @@ py::object Guard::look(const py::list& groups, const py::dict& states_, Addresse
         if (is_changed[i] || (!param.has_state && has_gradient)) {
             changed.append(i);
             row[1] = -1;
-        } else if (read_gradient(gradient, param, row) < 0) {
+        } else if (!read_gradient(gradient, param, row)) {
             odd.append(i);
         }
     }
@@ -178,7 +177,7 @@ py::object Guard::read(const std::vector<size_t>& indices, Addresses gradients) 
     int64_t* rows = rows_of(gradients);
     py::list odd;
     for (size_t i : indices)
-        if (read_gradient(gradient_of(params.at(i).object), params[i], rows + 2 * i) < 0)
+        if (!read_gradient(gradient_of(params.at(i).object), params[i], rows + 2 * i))
             odd.append(i);
     if (writes && (odd.size() || gradients_share_memory(rows))) return py::none();
     return std::move(odd);

@@ -59,8 +59,8 @@ class Guard {
     bool groups_are_those(const py::list& groups) const;
     int64_t elements(const Param& param) const;
     bool gradients_share_memory(const int64_t* rows) const;
-    // Writes a row; 0: no gradient, 1: it is plain, -1: it needs staging.
-    int read_gradient(const py::object& gradient, const Param& param, int64_t* row) const;
+    // Writes the row of a gradient; false if it needs staging.
+    bool read_gradient(const py::object& gradient, const Param& param, int64_t* row) const;
     bool is_plain_gradient(PyObject* gradient, const Param& param, int64_t* row) const;
 
     Places places;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <utility>
@@ -56,8 +57,8 @@ struct Piece {
     int is_whole_unit;  // no bool: bytes between two pieces would differ from table to table
 };
 
-// Replaces the rows at these indices, and the programs of the same group and slot; a program without
-// results is only taken away. Returns whether tensors have to be cut anew.
+// Replaces the rows at these indices, and the programs of the same group and slot; one without results is only
+// taken away. Returns whether tensors have to be cut anew.
 inline bool replace_rows(std::vector<TensorRow>& tensors, const std::vector<size_t>& indices,
                          std::vector<TensorRow> rows, std::vector<ProgramRow>& programs,
                          std::vector<ProgramRow> new_programs) {
@@ -69,13 +70,16 @@ inline bool replace_rows(std::vector<TensorRow>& tensors, const std::vector<size
         is_cut &= tensor.count == rows[i].count && tensor.unit == rows[i].unit;
         tensor = rows[i];
     }
+    std::map<std::pair<int, int>, size_t> places;
+    for (size_t i = 0; i < programs.size() && !new_programs.empty(); ++i)
+        places[{programs[i].group, programs[i].slot}] = i;
     for (ProgramRow& program : new_programs) {
-        const auto same = [&](const ProgramRow& other) {
-            return other.group == program.group && other.slot == program.slot;
-        };
-        programs.erase(std::remove_if(programs.begin(), programs.end(), same), programs.end());
-        if (!program.results.empty()) programs.push_back(std::move(program));
+        const auto place = places.find({program.group, program.slot});
+        if (place == places.end()) programs.push_back(std::move(program));
+        else programs[place->second] = std::move(program);
     }
+    const auto is_none = [](const ProgramRow& program) { return program.results.empty(); };
+    programs.erase(std::remove_if(programs.begin(), programs.end(), is_none), programs.end());
     return !is_cut;
 }
 

@@ -137,15 +137,19 @@ class Bookkeeping:
         wanted = {id(param) for param in params}
         counts = self.count(groups, states)
         made = [
-            (options, param)
-            for options, group in zip(self.group_options, groups, strict=True)
+            (g, param)
+            for g, group in enumerate(groups)
             for param in group["params"]
-            if id(param) in wanted or options.average_every
+            if id(param) in wanted or self.group_options[g].average_every
         ]
-        for options, param in made:
-            allocate(self.rule, options, states, param)
-        self.masks.mark(states, [param for _, param in made])
+        self.allocate(states, made)
         counts.bind(states)
+
+    def allocate(self, states: States, made: list[tuple[int, Tensor]]) -> None:
+        """Allocate what is missing of the states of these parameters, each with its group."""
+        for g, param in made:
+            allocate(self.rule, self.group_options[g], states, param)
+        self.masks.mark(states, [param for _, param in made])
 
     # Loaded values: through load_state_dict, or written into groups and states directly
 

@@ -41,6 +41,7 @@ class BoundTable:
     is_captured: bool = False  # a CUDA graph reads its memory and may be replayed any time
     guard: Any = None
     _spans: Spans | None = None
+    _memory: list[Tensor] = field(default_factory=list)  # what a graph writes
     _is_trusted: bool = False  # the guard matches what the last step left behind
     _apart: list[int] = field(init=False)  # what is staged even without a gradient
     _state_version: int = field(init=False)  # the state version that the table is bound to
@@ -97,7 +98,13 @@ class BoundTable:
         return set(map(id, self.used_parameters()))
 
     def keep_for_graphs(self) -> None:
-        """Mark the table as captured: a CUDA graph has recorded a step of it."""
+        """Mark the table as captured: a CUDA graph has recorded a step of it.
+
+        The memory that the graph writes stays, whatever the caller rebinds later.
+        """
+        if not self.is_captured:
+            operands = (operand for entry in self.work.entries for operand in entry.operands)
+            self._memory = [operand.tensor.detach() for operand in operands]
         self.is_captured = True
 
     # Rows that are made anew

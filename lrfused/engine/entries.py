@@ -10,7 +10,7 @@ from lrfused.memory.dtensor import check_is_whole, local
 from lrfused.memory.operands import Entry, Operand, make_entry
 from lrfused.memory.spans import PARAMS, STATE, Spans
 from lrfused.settings.options import Agc
-from lrfused.state.operands import allocate, operands_in
+from lrfused.state.operands import operands_in
 from lrfused.state.step_counts import Counts, States
 
 
@@ -66,9 +66,7 @@ def without_state(uses: list[Use], states: States) -> list[Use]:
 
 def make_states(books: Bookkeeping, uses: list[Use], states: States, counts: Counts) -> None:
     """Allocate what is missing of their state; it shows the counts from now on."""
-    for use in uses:
-        allocate(books.rule, books.group_options[use.group], states, use.param)
-    books.masks.mark(states, [use.param for use in uses])  # first: it may be all of a state
+    books.allocate(states, [(use.group, use.param) for use in uses])
     for use in uses:
         counts.bind_one(use.row, states)
 

@@ -113,3 +113,21 @@ def test_a_graph_keeps_its_table_when_something_changes(rng, target):
     for run in (made, want):
         step_with(run, problem.gradients[5])
     assert_same_end(made, want)
+
+
+@pytest.mark.parametrize("rule", ["sgd"], indirect=True)
+def test_parameters_may_move_to_the_gpu_and_back(rng, target, rule):
+    """Without state nothing but the parameters themselves shows where they are."""
+    problem = random_problem(rng, SMALL, 6, none=0.0)
+    options = {"lr": LR, "max_grad_norm": 1.0, "momentum": 0.0}
+    want = reference_of(problem, **options)
+    made = start_on(
+        target._replace(backend="auto", device=torch.device("cpu")), problem.values, **options
+    )
+    for step, gradients in enumerate(problem.gradients):
+        device = target.device if step in (2, 3) else torch.device("cpu")
+        for p in made.params:
+            p.grad = None
+            p.data = p.data.to(device)
+        step_with(made, on(device, gradients))
+    assert_same_end(made, want)

@@ -1,7 +1,8 @@
 """Counts the work of a piece of code: the calls of this package's functions."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -9,6 +10,17 @@ from typing import Any
 import lrfused
 
 PACKAGE = str(Path(lrfused.__file__).parent)
+
+
+@contextmanager
+def profiled(function: Callable[[FrameType, str, Any], Any]) -> Iterator[None]:
+    """Call a function at every event of the code in here, as sys.setprofile says."""
+    before = sys.getprofile()
+    sys.setprofile(function)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
 
 
 def calls_in(work: Callable[[], Any]) -> int:
@@ -19,10 +31,6 @@ def calls_in(work: Callable[[], Any]) -> int:
         nonlocal count
         count += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
 
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
+    with profiled(note):
         work()
-    finally:
-        sys.setprofile(before)
     return count

@@ -1,13 +1,11 @@
 """A KeyboardInterrupt at each place of the package where a call can meet one."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lrfused
+from lib.calls import PACKAGE, profiled
 
-PACKAGE = str(Path(lrfused.__file__).parent)
 Event = tuple[str, int, str, str]  # file, line, function, compiled function that returned
 
 
@@ -28,12 +26,8 @@ def watched(call: Callable[[], Any], on_event: Callable[[Event], Any]) -> None:
             name = getattr(function, "__name__", "")
             on_event((Path(code.co_filename).name, frame.f_lineno, code.co_name, name))
 
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
+    with profiled(profile):
         call()
-    finally:
-        sys.setprofile(before)
 
 
 def interrupt_at(chosen: Event) -> Callable[[Event], None]:
