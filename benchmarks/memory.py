@@ -15,8 +15,8 @@ def peak_extra_bytes(call: Callable[[], Any]) -> int | None:
     """The most resident memory during a call, less what was resident before.
 
     Temporaries of earlier calls that the allocator keeps for the next ones are handed back
-    first; otherwise they would count as memory held before. The kernel counts pages in batches by
-    thread: differences below a mebibyte mean nothing.
+    first; otherwise they would count as memory held before. The system counts pages in batches by
+    processor and may give huge ones: differences below some mebibytes mean nothing.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)
