@@ -5,6 +5,7 @@
 
 SHOWN void seed(uint64_t number) { emulated::random.seed(number); }
 SHOWN void drop_barrier(const char* place) { emulated::dropped_barrier = place; }
+SHOWN void run_on(emulated::Machine machine) { emulated::machine = machine; }
 SHOWN void fail(const char* call) { emulated::failing_call = call; }
 
 static const char* joined(std::string text) {

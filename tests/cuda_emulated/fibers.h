@@ -6,20 +6,17 @@
 #pragma once
 
 #include <algorithm>
-#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <map>
-#include <memory>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <ucontext.h>
+#include "fiber.h"
 
 extern "C" char __start_cuda_shared[], __stop_cuda_shared[];
 
@@ -29,14 +26,10 @@ enum State { READY, AT_WARP_BARRIER, AT_BLOCK_BARRIER, DONE };
 constexpr unsigned WARP = 32, LARGEST_BLOCK = 1024, RESIDENT = 3;
 constexpr size_t STACK = 64 * 1024;
 
-struct Fiber {
+struct Fiber : FiberContext {
     State state = DONE;
-    bool started = false;
     unsigned shuffles = 0, votes = 0;
     int line = 0;  // of the barrier that it waits at
-    jmp_buf here;
-    ucontext_t context;
-    std::unique_ptr<char[]> stack;
 };
 
 // A resident block; of several, one has its shared memory in the section.
@@ -50,8 +43,6 @@ struct Block {
 };
 
 inline Block resident[RESIDENT], *block = resident;
-inline std::function<void()> body;
-inline jmp_buf scheduler;
 inline std::mt19937_64 random;
 inline std::vector<std::string> launches, settings;  // for tests (controls.cpp)
 inline std::map<std::string, int> barriers;          // how often each was reached by a thread
@@ -66,26 +57,7 @@ inline Fiber& fiber() { return block->fibers[threadIdx.x]; }
 
 inline void pause(State state) {
     fiber().state = state;
-    if (!_setjmp(fiber().here)) _longjmp(scheduler, 1);
-}
-
-inline void live() {
-    for (;;) {
-        body();
-        pause(DONE);
-    }
-}
-
-[[gnu::noinline]] inline void resume(Fiber& fiber) {
-    if (_setjmp(scheduler)) return;
-    if (fiber.started) _longjmp(fiber.here, 1);
-    fiber.started = true;
-    fiber.stack.reset(new char[STACK]);
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = STACK;
-    makecontext(&fiber.context, live, 0);
-    setcontext(&fiber.context);
+    give_way(fiber());
 }
 
 inline std::vector<unsigned> any_order(unsigned count) {
@@ -114,7 +86,7 @@ inline void run_warp(unsigned first, unsigned end) {
     do {
         for (unsigned i : order) {
             threadIdx.x = first + i;
-            if (fiber().state == READY) resume(fiber());
+            if (fiber().state == READY) resume(fiber(), STACK);
         }
     } while (release(first, end, AT_WARP_BARRIER));
 }

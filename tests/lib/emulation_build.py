@@ -16,7 +16,8 @@ HERE = Path(__file__).parents[1] / "cuda_emulated"
 CSRC = HERE.parents[1] / "csrc"
 # As the real compilers are told to: every operation rounds once and by itself.
 EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS = ["-O1", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-U_FORTIFY_SOURCE", "-w", *EXACT]
+# Kernels are found by their names, and no variable is another module's.
+FLAGS = ["-O1", "-std=c++17", "-fPIC", "-fno-gnu-unique", "-U_FORTIFY_SOURCE", "-w", *EXACT]
 COMPILER = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
 
 
@@ -31,6 +32,11 @@ def _why_not() -> str | None:
 
 
 WHY_NOT = _why_not()
+# (name, parameters, their size, blocks, threads, whether it may begin early) -> whether it was well
+MACHINE = ctypes.CFUNCTYPE(
+    *(ctypes.c_bool, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint64),
+    *(ctypes.c_uint, ctypes.c_uint, ctypes.c_bool),
+)
 
 
 def _key(flags: list[str]) -> str:
@@ -68,7 +74,7 @@ def _compile(folder: Path, target: Path, flags: list[str]) -> None:
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compiled, [*build_cuda.units(CSRC), (HERE / "controls.cpp", "")]))
     unfinished = target.with_suffix(".unfinished")
-    _run([COMPILER, "-shared", *objects, "-o", str(unfinished)])
+    _run([COMPILER, "-shared", *objects, "-ldl", "-o", str(unfinished)])
     unfinished.rename(target)
 
 
@@ -125,6 +131,11 @@ class Emulation:
     def drop_barrier(self, place=""):
         """Nobody waits there any more."""
         self._library.drop_barrier(place.encode())
+
+    def run_on(self, machine=None):
+        """What runs kernels in place of the emulation: a function of their names; see tests/ptx."""
+        self._machine = MACHINE(machine) if machine else MACHINE()  # kept alive
+        self._library.run_on(self._machine)
 
     def fail(self, call=""):
         """This call of CUDA's fails from now on."""

@@ -11,18 +11,22 @@ import pytest
 
 from lib.emulating import emulated
 from lib.interpreting import interpreted
+from lib.on_ptx import cuda_ptx  # noqa: F401 (a fixture)
 from lib.runs import needs_cpp
 
-ONLY = os.environ.get("LRFUSED_TEST_BACKENDS", "reference,cpu,triton,cuda").split(",")
-MARKS = {"cpu": needs_cpp, "triton": interpreted, "cuda": emulated}
+ONLY = os.environ.get("LRFUSED_TEST_BACKENDS", "reference,cpu,triton,cuda,cuda-ptx").split(",")
+MARKS = {"cpu": needs_cpp, "triton": interpreted, "cuda": emulated, "cuda-ptx": emulated}
 KERNELS = [pytest.param(name, marks=mark) for name, mark in MARKS.items() if name in ONLY]
 REFERENCE = ["reference"] if "reference" in ONLY else []
 
 
 def _ready(request):
-    if request.param == "cuda":
+    name, _, form = request.param.partition("-")
+    if name == "cuda":
         request.getfixturevalue("cuda")
-    return request.param
+    if form:
+        request.getfixturevalue(f"{name}_{form}")
+    return name
 
 
 @pytest.fixture(params=[*REFERENCE, *KERNELS])

@@ -1,0 +1,77 @@
+"""Translated PTX, loaded: its entries are launched, and what they executed is counted."""
+
+import ctypes
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from ptx import build
+
+
+class PtxError(RuntimeError):
+    """What a kernel did that it may not."""
+
+
+@cache
+def machine() -> ctypes.CDLL:
+    """The one that all entries of this process run on."""
+    found = ctypes.CDLL(str(build.machine()), mode=ctypes.RTLD_GLOBAL)
+    found.ptx_launch.restype = ctypes.c_char_p
+    return found
+
+
+@dataclass
+class Library:
+    """A module: entries by name, with the size of their parameters."""
+
+    path: Path
+    parameters: dict[str, int]
+    shared: int
+    counters: list[list[int]]
+    loaded: ctypes.CDLL = field(repr=False)
+
+    def address(self, entry: str) -> int:
+        """Of its function."""
+        return ctypes.cast(getattr(self.loaded, entry), ctypes.c_void_p).value or 0
+
+    def launch(
+        self, entry: str, parameters: bytes, blocks: int, threads: int, shared: int = 0
+    ) -> None:
+        """Run a grid.
+
+        Raises:
+            PtxError: the kernel did something that it may not.
+        """
+        if len(parameters) != self.parameters[entry]:
+            raise PtxError(f"{entry}: {len(parameters)} bytes of parameters")
+        failed = machine().ptx_launch(
+            entry.encode(),
+            ctypes.c_void_p(self.address(entry)),
+            parameters,
+            ctypes.c_uint64(len(parameters)),
+            *(blocks, threads, self.shared + shared),
+        )
+        if failed:
+            raise PtxError(failed.decode())
+
+    def seen(self) -> tuple[int, int]:
+        """How many instructions were executed at least once, and of how many."""
+        flags = (ctypes.c_ubyte * len(self.counters)).in_dll(self.loaded, "ptx_seen")
+        done = sum(len(lines) for flag, lines in zip(flags, self.counters, strict=True) if flag)
+        return done, sum(map(len, self.counters))
+
+
+@cache
+def load(ptx: str) -> Library:
+    """Of a text of PTX, compiled where it is new."""
+    machine()
+    path = build.library(ptx)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    loaded = ctypes.CDLL(str(path))
+    return Library(path, facts["parameters"], facts["shared"], facts["counters"], loaded)
+
+
+def seed(number: int) -> None:
+    """The order of blocks and threads from here on."""
+    machine().ptx_seed(ctypes.c_uint64(number))
