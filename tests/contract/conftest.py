@@ -2,7 +2,7 @@
 
 import pytest
 from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
-from lib.every_backend import backend  # noqa: F401 (a fixture)
+from lib.every_backend import backend, cuda_ptx, triton_ptx  # noqa: F401 (a fixture)
 from lib.optimizers import kind  # noqa: F401 (a fixture)
 
 from lrfused import native

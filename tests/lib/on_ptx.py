@@ -5,6 +5,7 @@
 
 import ctypes
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,15 @@ def cuda_ptx(cuda, rng, request) -> Iterator[CudaPtx]:
     cuda.run_on()
     if kernels.errors:
         raise kernels.errors[0]
+
+
+@pytest.fixture
+def triton_ptx(monkeypatch, rng, request) -> Any:
+    """The Triton backend with PTX in the place of its interpreted kernels."""
+    from lrfused.backends.triton import step
+    from ptx import machine, triton_ptx
+
+    kernels = triton_ptx.TritonPtx(getattr(request, "param", ARCHITECTURE))
+    machine.seed(int(rng.numpy.integers(2**63)))
+    monkeypatch.setattr(step, "launch", kernels.launch)
+    return kernels

@@ -34,7 +34,7 @@ NVCC_FLAGS = ["-O3", "-std=c++17", "-fmad=false", "-ftz=false", "-prec-div=true"
 NVCC_FLAGS += ["-prec-sqrt=true", "-diag-suppress=20091", "-lineinfo", "-DLRF_CUDA_CHIPS=\"\""]
 
 
-def _key(*parts: object) -> str:
+def key(*parts: object) -> str:
     """Of texts and files."""
     found = hashlib.sha256()
     for part in parts:
@@ -86,7 +86,7 @@ def cuda_ptx(architecture: str) -> list[Path]:
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
     units = [unit for unit in build_cuda.units(CSRC) if unit[0].suffix == ".cu"]
     sources = sorted(f for f in CSRC.rglob("*") if f.suffix in (".h", ".cuh", ".cu"))
-    key = _key("ptx", version, architecture, NVCC_FLAGS, *map(str, units), *sources)
+    name = key("ptx", version, architecture, NVCC_FLAGS, *map(str, units), *sources)
 
     def make(folder: Path) -> None:
         def compiled(unit: tuple[Path, str]) -> None:
@@ -101,7 +101,7 @@ def cuda_ptx(architecture: str) -> list[Path]:
             list(pool.map(compiled, units))
         (folder / "all").touch()
 
-    folder = kept(key, "all", make).parent
+    folder = kept(name, "all", make).parent
     return [folder / f"{source.stem}{rule}.ptx" for source, rule in units]
 
 
@@ -110,7 +110,7 @@ def machine() -> Path:
     # Nobody may throw through a fiber: its frames are no caller's.
     command = [COMPILER, *FLAGS, "-O2", "-shared", str(MACHINE[0])]
     return kept(
-        _key("machine", FLAGS, *MACHINE),
+        key("machine", FLAGS, *MACHINE),
         "machine.so",
         lambda folder: _compile([*command, "-o"], folder / "machine.so"),
     )
@@ -118,7 +118,7 @@ def machine() -> Path:
 
 def library(ptx: str) -> Path:
     """A module of PTX as a shared library, with a JSON file beside it."""
-    key = _key("library", ptx, FLAGS, *MACHINE, *TRANSLATOR)
+    name = key("library", ptx, FLAGS, *MACHINE, *TRANSLATOR)
 
     def make(folder: Path) -> None:
         found = translate(parse(ptx))
@@ -133,7 +133,14 @@ def library(ptx: str) -> Path:
         command = [COMPILER, *FLAGS, f"-I{HERE}", "-shared", str(folder / "module.cpp"), "-o"]
         _compile(command, folder / "module.so")
 
-    return kept(key, "module.so", make)
+    return kept(name, "module.so", make)
+
+
+def write(target: Path, text: str) -> None:
+    """A file that is whole as soon as it is there."""
+    unfinished = target.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    unfinished.rename(target)
 
 
 def _compile(command: list[str], target: Path) -> None:

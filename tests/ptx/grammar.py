@@ -49,6 +49,7 @@ class Function:
     registers: dict[str, str] = field(default_factory=dict)  # type by name
     variables: list[Variable] = field(default_factory=list)
     body: list[Instruction | Label] = field(default_factory=list)
+    tables: dict[str, list[str]] = field(default_factory=dict)  # labels, for brx.idx
 
 
 @dataclass
@@ -203,6 +204,10 @@ class _Reader:
                 own = name if len(scopes) == 1 else f"{name}_{count}"
                 scopes[-1][name] = own
                 function.registers[own] = kind
+        elif text.startswith(".branchtargets"):
+            label = function.body.pop()
+            assert isinstance(label, Label)
+            function.tables[label.name] = text.removeprefix(".branchtargets").replace(",", " ").split()
         elif text.startswith("."):
             function.variables.append(variable(text, line))
         else:

@@ -9,8 +9,6 @@
 // which has stores wait, loads come from a stale cache, and races be found (memory_model.h).
 #pragma once
 
-#include <algorithm>
-
 #include "values.h"
 
 constexpr u64 SHARED_WINDOW = u64(1) << 60;
@@ -111,12 +109,13 @@ inline void warp_barrier(u32 mask, int line) {
     ptx_warp_barrier(line);
 }
 
-// The lane from whose register a butterfly takes, if that is within the segment.
-inline u32 butterfly(u32 a, u32 change, u32 limits, u32 mask, int line, bool& inside) {
+// A register of another lane, if that is within the segment; else one's own.
+enum Shuffle { BUTTERFLY, INDEXED };
+inline u32 shuffled(Shuffle how, u32 a, u32 given, u32 limits, u32 mask, int line, bool& inside) {
     all_lanes(mask, line);
     const u32 lane = ptx_thread.tid % 32, segment = limits >> 8 & 31;
     const u32 last = (lane & segment) | (limits & 31 & ~segment);
-    u32 other = lane ^ (change & 31);
+    u32 other = how == BUTTERFLY ? lane ^ (given & 31) : (lane & segment) | (given & 31 & ~segment);
     inside = other <= last;
     if (!inside) other = lane;
     return u32(ptx_exchange(a, other, line));

@@ -42,7 +42,7 @@ def translate(module: Module) -> Translation:
     """
     unit = _Unit(module)
     entries = [function for function in module.functions if function.is_entry]
-    first_of: dict[object, str] = {}
+    first_of: dict[str, str] = {}
     bodies = []
     for function in module.functions:
         first = first_of.setdefault(_likeness(function), function.name)
@@ -60,7 +60,7 @@ def translate(module: Module) -> Translation:
     )
 
 
-def _likeness(function: Function) -> object:
+def _likeness(function: Function) -> str:
     """Equal for functions that do the same, whatever the names of labels and parameters."""
     labels = [item.name for item in function.body if isinstance(item, Label)]
     names = {name: f"label{i}" for i, name in enumerate(labels)}
@@ -72,7 +72,8 @@ def _likeness(function: Function) -> object:
         operands = [re.sub(r"[\w$]+", lambda f: names.get(f[0], f[0]), o) for o in item.operands]
         return item.guard, item.opcode, *operands
 
-    return tuple(map(plain, function.body)), tuple(function.registers.items())
+    tables = [[names[label] for label in table] for table in function.tables.values()]
+    return repr((list(map(plain, function.body)), function.registers, tables))
 
 
 def _laid_out(variables: list[Variable]) -> tuple[dict[str, int], int]:
@@ -157,7 +158,7 @@ class _Body:
                 count = self.unit.count() + " "
             self.unit.counters[-1].append(item.line)
             lines.append(self.line(item, count, apart))
-            starts = bool(item.guard) or item.opcode.startswith("bra")
+            starts = bool(item.guard) or item.opcode.startswith("br")
         return "\n".join([*lines, "}\n\n"])
 
     def line(self, item: Instruction, count: str, counts_inside: bool) -> str:
@@ -302,11 +303,11 @@ class _Body:
 
     # Forms whose operands are like no other's.
 
-    def shuffle(self, target: str, *sources: str) -> str:
+    def shuffle(self, how: str, target: str, *sources: str) -> str:
         value, _, inside = target.partition("|")
         a, change, limits, mask = (self.value(s, "u32") for s in sources)
         told = self.put(inside, "pred", "inside") if inside else ""
-        done = f"butterfly({a}, {change}, {limits}, {mask}, LINE, inside)"
+        done = f"shuffled({how}, {a}, {change}, {limits}, {mask}, LINE, inside)"
         return f"{{ bool inside; u32 x = {done}; {self.put(value, 'u32', 'x')} {told} }}"
 
     def vote(self, target: str, number: str, mine: str) -> str:
@@ -316,6 +317,13 @@ class _Body:
     def call(self, callee: str, given: str = "()") -> str:
         names = [_name(name) for name in given.strip("()").split(",") if name]
         return f"{_name(callee)}({', '.join(names)});"
+
+    def branch_by_table(self, index: str, table: str) -> str:
+        cases = "".join(
+            f" case {i}: goto {_name(label)};" for i, label in enumerate(self.own.tables[table])
+        )
+        beyond = 'default: ptx_stop(LINE, "a branch beyond its table");'
+        return f"switch ({self.value(index, 'u32')}) {{{cases} {beyond} }}"
 
     def load_matrices(self, targets: str, place: str, transposed: str = "false") -> str:
         names = targets.strip("{}").split(",")
@@ -331,8 +339,10 @@ class _Body:
 
 
 SPECIAL_FORMS = {
-    "shfl.sync.bfly.b32": _Body.shuffle,
+    "shfl.sync.bfly.b32": lambda body, *operands: body.shuffle("BUTTERFLY", *operands),
+    "shfl.sync.idx.b32": lambda body, *operands: body.shuffle("INDEXED", *operands),
     "bar.red.or.pred": _Body.vote,
+    "brx.idx": _Body.branch_by_table,
     "call.uni": _Body.call,
     "ldmatrix.sync.aligned.m8n8.x4.shared.b16": _Body.load_matrices,
     "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16": _Body.load_transposed,

@@ -6,6 +6,7 @@
 // and the mode that the launch sets have it.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -171,12 +172,6 @@ inline u32 permuted(u32 a, u32 b, u32 choice) {
 
 inline float from_bfloat(u16 x) { return bits<float>(u32(x) << 16); }
 
-inline u16 to_bfloat(float x) {
-    if (x != x) return 0x7FFF;
-    const u32 all = bits<u32>(x);
-    return u16((all + 0x7FFF + (all >> 16 & 1)) >> 16);
-}
-
 inline float from_half(u16 x) {
     const u32 sign = u32(x & 0x8000) << 16, exponent = x >> 10 & 31, fraction = x & 1023;
     if (exponent == 31) return bits<float>(sign | 0x7F800000u | fraction << 13);
@@ -185,18 +180,25 @@ inline float from_half(u16 x) {
     return sign ? -size : size;
 }
 
-// Rounded by adding what leaves no more bits than a half has at that size.
-inline u16 to_half(float x) {
+// As a type of two bytes with so many bits of a fraction: to nearest even, past the largest to
+// infinity.
+template <class F>
+u16 narrowed(F x, int fraction, int bias) {
     if (x != x) return 0x7FFF;
-    const u16 sign = std::signbit(x) ? 0x8000 : 0;
-    const float size = std::fabs(x);
-    if (size >= 65520.0f) return u16(sign | 0x7C00);
-    int exponent = -14;  // of a number in [1, 2), where it is not subnormal
-    if (size >= 0x1p-14f) {
-        std::frexp(size, &exponent);
-        --exponent;
-    }
-    const float unit = std::ldexp(1.0f, exponent - 10);
-    const u32 count = u32(std::nearbyint(size / unit));  // 2048 carries into the exponent
-    return u16(sign | (u32(exponent + 14) * 1024 + count));
+    const u32 sign = std::signbit(x) ? 0x8000 : 0, infinity = (2 * u32(bias) + 1) << fraction;
+    const F size = std::fabs(x);
+    if (std::isinf(size)) return u16(sign | infinity);
+    const int exponent = size == 0 ? 1 - bias : std::max(std::ilogb(size), 1 - bias);
+    // A fraction that is rounded up to its end carries into the exponent.
+    const auto count = u64(std::nearbyint(size / std::ldexp(F(1), exponent - fraction)));
+    const u64 value = (u64(exponent + bias - 1) << fraction) + count;
+    return u16(sign | u32(std::min(value, u64(infinity))));
+}
+template <class F>
+u16 to_half(F x) {
+    return narrowed(x, 10, 15);
+}
+template <class F>
+u16 to_bfloat(F x) {
+    return narrowed(x, 7, 127);
 }

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
-from lib.every_backend import backend  # noqa: F401 (a fixture, which tests take by its name)
+from lib.every_backend import backend, cuda_ptx, triton_ptx  # noqa: F401 (a fixture, which tests take by its name)
 from lib.runs import (
     advance,
     assert_same_bits,
