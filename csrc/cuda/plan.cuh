@@ -91,7 +91,7 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
         return;
     }
     const int places = static_cast<int>(a.table.groups_count) * a.options.slots;
-    for (int i = thread_index(); i < places; i += blockDim.x)
+    for (int i = thread_index(); i < places; i += MEASURE_THREADS)
         a.state.write(FIELDS + i, __ldcg(values + i));
     const Verdict verdict = judge(a.options, overflows, found_inf, threshold, norm.seen);
     if (verdict.is_error) {

@@ -15,14 +15,15 @@ __device__ inline int64_t first_wrong(const Launched& a, int64_t now, int64_t* o
     const double* values = a.workspace.hyperparameters;
     const int slots = a.options.slots, places = static_cast<int>(table.groups_count) * slots;
     int64_t first = NOWHERE;
-    for (int i = thread_index(); i < places && first == NOWHERE; i += blockDim.x) {
+    for (int i = thread_index(); i < places && first == NOWHERE; i += MEASURE_THREADS) {
         const GroupOptions& options = table.groups[i / slots].options;
         const int slot = i % slots;
         if (is_read(slot, options, now) && !is_usable(options.ranges[slot], values[i])) first = i;
     }
-    for (int64_t g = thread_index(); g < table.groups_count; g += blockDim.x)
+    for (int64_t g = thread_index(); g < table.groups_count; g += MEASURE_THREADS)
         a.workspace.groups[g] = group_plan(values + g * slots, table.groups[g].options, now);
-    for (int64_t t = thread_index(); t < table.tensors_count && first == NOWHERE; t += blockDim.x)
+    const int tensors = static_cast<int>(table.tensors_count);
+    for (int t = thread_index(); t < tensors && first == NOWHERE; t += MEASURE_THREADS)
         if (now >= table.groups[table.tensors[t].group].options.start_step &&
             a.gradient(t).dtype >= 0 && !is_count(a.state.steps[t]))
             first = places + t;
@@ -46,7 +47,7 @@ __device__ inline void prepare(const Launched& a, Shared& shared) {
         __syncthreads();
         fill_rows(a, shared);
     }
-    __syncthreads();  // before this block's ticket
+    __syncthreads();  // before this block's ticket, and others use the registers
 }
 
 }  // namespace lrfused

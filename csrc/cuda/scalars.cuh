@@ -44,7 +44,7 @@ __device__ inline void evaluate_rows(const Arguments& a, int tensor, int row, do
 // Of tensors that look for the same row the first one leads.
 template <class Launched>
 __device__ inline void choose_leaders(const Launched& a, int* leaders) {
-    for (int64_t t = thread_index(); t < a.table.tensors_count; t += blockDim.x) {
+    for (int64_t t = thread_index(); t < a.table.tensors_count; t += MEASURE_THREADS) {
         const int group = a.table.tensors[t].group;
         if (is_active(a, group, a.gradient(t)))
             atomicMin(leaders + shared_row(group, next_count(a.state, t)), static_cast<int>(t));
