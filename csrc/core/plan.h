@@ -118,14 +118,23 @@ LRF_HD inline void latch(const State& state, ErrorCode error, int64_t place, int
 // True if the value of state["step"] is a possible count, exact in float64 after one more.
 LRF_HD inline bool is_count(float shown) { return shown >= 0.0f && shown < 0x1p53f; }
 
-// Counts an update of parameter t and returns the new count.
-LRF_HD inline int64_t count_update(const State& state, int64_t t) {
+// The count of parameter t after another update.
+LRF_HD inline int64_t next_count(const State& state, int64_t t) {
     float shown = state.steps[t];
     int64_t count = state.counts[t];
     if (shown != static_cast<float>(count)) count = static_cast<int64_t>(shown);  // caller's
-    ++count;
+    return count + 1;
+}
+
+LRF_HD inline void set_count(const State& state, int64_t t, int64_t count) {
     state.counts[t] = count;
     state.steps[t] = static_cast<float>(count);
+}
+
+// Counts an update of parameter t and returns the new count.
+LRF_HD inline int64_t count_update(const State& state, int64_t t) {
+    const int64_t count = next_count(state, t);
+    set_count(state, t, count);
     return count;
 }
 

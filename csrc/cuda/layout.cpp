@@ -164,9 +164,9 @@ int64_t lay_out_workspace(const Table& table, int slots, uint64_t address, Works
     workspace.elements = layout.room_for<double>(quarters);
     workspace.tiny = layout.room_for<double>(quarters);
     workspace.factors = layout.room_for<double>(table.units_count);
+    workspace.thresholds = layout.room_for<double>(2 * table.groups_count);
     workspace.hyperparameters = layout.room_for<double>(table.groups_count * slots);
     workspace.groups = layout.room_for<GroupPlan>(table.groups_count);
-    workspace.shared_inputs = layout.room_for<ScalarInputs>(SHARED_ROWS);
     workspace.rows = layout.room_for<ScalarRow>(SHARED_ROWS + table.tensors_count);
     workspace.row_of = layout.room_for<int>(table.tensors_count);
     workspace.decision = layout.room_for<Decision>(1);

@@ -3,6 +3,7 @@
 // blocks of plan first combine what was measured.
 #include "cuda/launch.h"
 #include "cuda/plan.cuh"
+#include "cuda/prepare.cuh"
 
 namespace lrfused {
 
@@ -26,8 +27,9 @@ __global__ void __launch_bounds__(MEASURE_THREADS, MEASURE_BLOCKS)
     // apply may start where multiprocessors become free; it waits before it reads what is planned.
     asm volatile("griddepcontrol.launch_dependents;");
 #endif
-    if (a.measures) measure_part(a, a.table.parts[blockIdx.x], shared.registers, shared.found);
-    if (a.plans && comes_to_plan(a, shared.registers, shared.of_warps)) plan(a, shared);
+    if (a.plans && blockIdx.x == 0) prepare(a, shared);
+    if (a.measures) measure_part(a, a.table.parts[same_block()], shared.registers, shared.found);
+    if (a.plans && comes_to_plan(a, shared)) plan(a, shared);
 }
 
 void prefer_measure_carveout(int percent) {

@@ -1,56 +1,60 @@
-// Plan, by one block: groups, programs, tensors and spans side by side. The formulas are
-// those of core/plan.h, their order that of lrfused/backends/reference/.
+// Plan, by one block: what was prepared and what was measured decide about the step. The formulas
+// are those of core/plan.h, their order that of lrfused/backends/reference/.
 #pragma once
 
-#include "cuda/scalars.cuh"
 #include "cuda/tickets.cuh"
 
 namespace lrfused {
 
-constexpr int64_t NOWHERE = INT64_MAX;
-
-// The first place whose hyperparameter no step can use, or else (counted on from the places) the
-// first tensor whose count is none; also fills the groups' plans.
-template <class Launched>
-__device__ inline int64_t first_wrong(const Launched& a, int64_t now, int64_t* of_warps) {
-    const Table& table = a.table;
-    const double* values = a.workspace.hyperparameters;
-    const int slots = a.options.slots;
-    const int64_t places = table.groups_count * slots;
-    int64_t first = NOWHERE;
-    for (int64_t i = thread_index(); i < places && first == NOWHERE; i += blockDim.x) {
-        const GroupOptions& options = table.groups[i / slots].options;
-        const int slot = static_cast<int>(i % slots);
-        if (is_read(slot, options, now) && !is_usable(options.ranges[slot], values[i])) first = i;
-    }
-    for (int64_t g = thread_index(); g < table.groups_count; g += blockDim.x)
-        a.workspace.groups[g] = group_plan(values + g * slots, table.groups[g].options, now);
-    for (int64_t t = thread_index(); t < table.tensors_count && first == NOWHERE; t += blockDim.x)
-        if (now >= table.groups[table.tensors[t].group].options.start_step &&
-            a.gradient(t).dtype >= 0 && !is_count(a.state.steps[t]))
-            first = places + t;
-    first = over_warp(first, [](int64_t x, int64_t y) { return x < y ? x : y; });
-    if (leads_warp()) of_warps[warp_index()] = first;
-    __syncthreads();
-    for (int i = 0; i < WARPS; ++i) first = of_warps[i] < first ? of_warps[i] : first;
-    return first;
-}
-
-__device__ inline void latch_wrong(const Arguments& a, int64_t wrong, int64_t now) {
-    const int slots = a.options.slots;
-    const int64_t places = a.table.groups_count * slots;
+__device__ inline void latch_wrong(const Arguments& a) {
+    const int64_t wrong = __ldcg(&a.workspace.decision->wrong), now = a.state.words[STEP];
+    const int64_t slots = a.options.slots, places = a.table.groups_count * slots;
     if (wrong < places)
         latch(a.state, ERROR_HYPERPARAMETER, wrong / slots, static_cast<int>(wrong % slots), now,
-              a.workspace.hyperparameters[wrong]);
+              __ldcg(a.workspace.hyperparameters + wrong));
     else
         latch(a.state, ERROR_COUNT, wrong - places, 0, now, a.state.steps[wrong - places]);
 }
 
-// Before the tensors are planned, so that it does not wait in registers.
 __device__ inline void write_metrics(const State& state, const Norm& norm) {
     state.write(GRAD_NORM, norm.before);
     state.write(LARGEST_GRADIENT, norm.largest);
     state.write(TINY_GRADIENTS, norm.tiny);
+}
+
+// The updates, and the numbers that are carried to the next ones; of a few tensors at a time, so
+// that they wait for memory together.
+__device__ inline void count_updates(const Arguments& a) {
+    constexpr int few = 2;
+    const int tensors = static_cast<int>(a.table.tensors_count), carried = a.options.carried;
+    const State& state = a.state;
+#pragma unroll 1
+    for (int first = thread_index(); first < tensors; first += few * MEASURE_THREADS) {
+        int row[few];
+        int64_t count[few];
+        double after[few][MAX_CARRIED];
+#pragma unroll
+        for (int k = 0; k < few; ++k) {
+            const int t = first + k * MEASURE_THREADS;
+            row[k] = t < tensors ? __ldcg(a.workspace.row_of + t) : STAYS;
+            if (t < tensors) count[k] = next_count(state, t);
+        }
+#pragma unroll
+        for (int k = 0; k < few; ++k)
+#pragma unroll
+            for (int i = 0; i < MAX_CARRIED; ++i)
+                if (row[k] != STAYS && i < carried)
+                    after[k][i] = __ldcg(a.workspace.rows[row[k]].carried + i);
+#pragma unroll
+        for (int k = 0; k < few; ++k) {
+            if (row[k] == STAYS) continue;
+            const int t = first + k * MEASURE_THREADS;
+            set_count(state, t, count[k]);
+#pragma unroll
+            for (int i = 0; i < MAX_CARRIED; ++i)
+                if (i < carried) state.carried[int64_t(carried) * t + i] = after[k][i];
+        }
+    }
 }
 
 // Counters and the next loss scale, by one thread.
@@ -66,38 +70,39 @@ __device__ inline void conclude(const Arguments& a, const Verdict& verdict, doub
 
 template <class Launched>
 __device__ inline void plan(const Launched& a, Shared& shared) {
-    const bool leads = thread_index() == 0;
-    const int64_t now = a.state.words[STEP];
+    const bool leads = thread_index() == MEASURE_THREADS - 1;  // its warp counts the fewest tensors
+    Decision& decision = *a.workspace.decision;
+    const double* values = a.workspace.hyperparameters;
+    const bool overflows = __ldcg(&decision.overflows) != 0;
     const double inverse = inverse_scale(a);
-    const bool found_inf = a.call.found_inf ? *a.call.found_inf != 0.0f : a.call.found_inf_number;
-    const bool overflows = __ldcg(&a.workspace.decision->overflows) != 0;
-    evaluate_hyperparameters(a, now, shared.registers);
-    shared.leaders[thread_index()] = NOBODY;
-    __syncthreads();
-    if (leads) {
-        a.workspace.decision->decided = REFUSED;
-        a.workspace.decision->overflows = false;
-    }
-    const int64_t wrong = first_wrong(a, now, shared.first_wrong);
-    if (wrong != NOWHERE) {
-        if (leads) latch_wrong(a, wrong, now);
-        return;
-    }
-    for (int64_t i = thread_index(); i < a.table.groups_count * a.options.slots; i += blockDim.x)
-        a.state.write(FIELDS + static_cast<int>(i), a.workspace.hyperparameters[i]);
     Norm norm = {};
     if (a.options.measures)
         norm = norm_of(sums_of_spans(a.table, a.workspace, shared.of_warps), inverse,
                        a.options.infinity_norm, a.table.clips_before_norm);
-    const double threshold = a.workspace.hyperparameters[MAX_GRAD_NORM];
-    const Verdict verdict = judge(a.options, overflows, found_inf, threshold, norm.seen);
-    if (verdict.is_error) {
-        if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, now, 0.0);
+    const bool refused = __ldcg(&decision.wrong) != NOWHERE;
+    const double threshold = __ldcg(values + MAX_GRAD_NORM);
+    const bool found_inf = a.call.found_inf ? *a.call.found_inf != 0.0f : a.call.found_inf_number;
+    if (leads) {  // who measures has a barrier behind what was read of it
+        decision.decided = REFUSED;
+        decision.overflows = false;
+    }
+    if (refused) {
+        if (leads) latch_wrong(a);
         return;
     }
-    if (leads && a.options.measures) write_metrics(a.state, norm);
-    if (!verdict.skip) plan_tensors(a, shared);
-    if (leads) conclude(a, verdict, inverse);
+    const int places = static_cast<int>(a.table.groups_count) * a.options.slots;
+    for (int i = thread_index(); i < places; i += MEASURE_THREADS)
+        a.state.write(FIELDS + i, __ldcg(values + i));
+    const Verdict verdict = judge(a.options, overflows, found_inf, threshold, norm.seen);
+    if (verdict.is_error) {
+        if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, a.state.words[STEP], 0.0);
+        return;
+    }
+    if (leads) {
+        if (a.options.measures) write_metrics(a.state, norm);
+        conclude(a, verdict, inverse);
+    }
+    if (!verdict.skip) count_updates(a);
 }
 
 }  // namespace lrfused

@@ -36,7 +36,7 @@ __device__ inline int program_stride(const Table& table) { return table.register
 
 __device__ inline int program_lanes(const Table& table) {
     const int lanes = REGISTERS / program_stride(table);
-    return lanes < static_cast<int>(blockDim.x) ? lanes : static_cast<int>(blockDim.x);
+    return lanes < MEASURE_THREADS ? lanes : MEASURE_THREADS;
 }
 
 // Programs side by side, as many as there are registers for.
@@ -44,7 +44,7 @@ __device__ inline void evaluate_hyperparameters(const Arguments& a, int64_t now,
                                                 double* registers) {
     const Table& table = a.table;
     double* values = a.workspace.hyperparameters;
-    for (int64_t i = thread_index(); i < table.groups_count * a.options.slots; i += blockDim.x)
+    for (int64_t i = thread_index(); i < table.groups_count * a.options.slots; i += MEASURE_THREADS)
         if (a.call.is_override[i] != 0.0) values[i] = a.call.values[i];
     const int lanes = program_lanes(table);
     if (thread_index() >= lanes) return;

@@ -1,21 +1,13 @@
 // The rows of scalars, by one block. A row takes an interpreted program, so tensors whose inputs
 // are equal share one: each offers itself at the place of its inputs, and the first of them leads.
+// Counts and carried numbers stay what they are until plan knows that the step proceeds.
 #pragma once
 
-#include "cuda/norms.cuh"
+#include "cuda/shared.cuh"
 
 namespace lrfused {
 
 constexpr int NOBODY = INT32_MAX;
-
-// What a block of measure and plan shares.
-struct Shared {
-    double registers[REGISTERS];
-    Found found;
-    double of_warps[WARPS];
-    int64_t first_wrong[WARPS];
-    int leaders[SHARED_ROWS];  // the tensors whose inputs the shared rows are for
-};
 
 __device__ inline bool is_active(const Arguments& a, int group, TypedPointer gradient) {
     return gradient.dtype >= 0 && a.workspace.groups[group].active;
@@ -27,7 +19,7 @@ __device__ inline int shared_row(int group, int64_t count) {
 }
 
 __device__ inline ScalarInputs inputs_of(const Arguments& a, int64_t t) {
-    return scalar_inputs(a.state, t, a.table.tensors[t].group, a.state.counts[t],
+    return scalar_inputs(a.state, t, a.table.tensors[t].group, next_count(a.state, t),
                          a.options.carried);
 }
 
@@ -49,56 +41,39 @@ __device__ inline void evaluate_rows(const Arguments& a, int tensor, int row, do
     }
 }
 
-// Counts the updates; of tensors that look for the same row the first one leads.
+// Of tensors that look for the same row the first one leads.
 template <class Launched>
 __device__ inline void choose_leaders(const Launched& a, int* leaders) {
-    for (int64_t t = thread_index(); t < a.table.tensors_count; t += blockDim.x) {
+    for (int64_t t = thread_index(); t < a.table.tensors_count; t += MEASURE_THREADS) {
         const int group = a.table.tensors[t].group;
-        if (!is_active(a, group, a.gradient(t))) continue;
-        const int64_t count = count_update(a.state, t);
-        atomicMin(leaders + shared_row(group, count), static_cast<int>(t));
+        if (is_active(a, group, a.gradient(t)))
+            atomicMin(leaders + shared_row(group, next_count(a.state, t)), static_cast<int>(t));
     }
 }
 
-__device__ inline void fill_shared_rows(const Arguments& a, Shared& shared) {
-    const int row = thread_index(), leader = shared.leaders[row];
-    if (leader != NOBODY) a.workspace.shared_inputs[row] = inputs_of(a, leader);
-    evaluate_rows(a, leader, row, shared.registers);
-}
-
-// That of the leader, if its inputs are those of this tensor.
-__device__ inline int row_to_share(const Arguments& a, int t, const int* leaders) {
+// That of the leader, if its inputs are those of this tensor, or else its own.
+__device__ inline int row_for(const Arguments& a, int t, const int* leaders) {
     const ScalarInputs inputs = inputs_of(a, t);
-    const int row = shared_row(inputs.group, inputs.count);
-    return leaders[row] == t || a.workspace.shared_inputs[row] == inputs ? row : NOBODY;
+    const int row = shared_row(inputs.group, inputs.count), leader = leaders[row];
+    return leader == t || inputs_of(a, leader) == inputs ? row : SHARED_ROWS + t;
 }
 
-// A row for each tensor: that of its leader, if their inputs are equal, or else its own.
+// A row for each tensor that moves: those that are shared in the first turn, of their leaders.
 template <class Launched>
-__device__ inline void take_rows(const Launched& a, Shared& shared) {
+__device__ inline void fill_rows(const Launched& a, Shared& shared) {
     const int count = static_cast<int>(a.table.tensors_count);
 #pragma unroll 1
-    for (int first = 0; first < count; first += MEASURE_THREADS) {
-        const int t = first + thread_index();
-        const bool moves = t < count && is_active(a, a.table.tensors[t].group, a.gradient(t));
-        int row = moves ? row_to_share(a, t, shared.leaders) : NOBODY;
-        const bool is_alone = moves && row == NOBODY;
-        if (is_alone) row = SHARED_ROWS + t;
-        evaluate_rows(a, is_alone ? t : NOBODY, row, shared.registers);
-        if (!moves) continue;
-        a.workspace.row_of[t] = row;
-        store_carried(a.state, t, a.workspace.rows[row], a.options.carried);
+    for (int first = -SHARED_ROWS; first < count; first += MEASURE_THREADS) {
+        int row = thread_index(), tensor = NOBODY;
+        if (first < 0) {
+            tensor = shared.leaders[row];
+        } else if (const int t = first + thread_index(); t < count) {
+            const bool moves = is_active(a, a.table.tensors[t].group, a.gradient(t));
+            a.workspace.row_of[t] = row = moves ? row_for(a, t, shared.leaders) : STAYS;
+            if (row >= SHARED_ROWS) tensor = t;
+        }
+        evaluate_rows(a, tensor, row, shared.registers);
     }
-}
-
-// By the whole block; where plan began every shared row was nobody's.
-template <class Launched>
-__device__ inline void plan_tensors(const Launched& a, Shared& shared) {
-    choose_leaders(a, shared.leaders);
-    __syncthreads();
-    fill_shared_rows(a, shared);
-    __syncthreads();
-    take_rows(a, shared);
 }
 
 }  // namespace lrfused

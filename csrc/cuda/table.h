@@ -72,6 +72,7 @@ struct Table {
 // What was decided about a step.
 struct Decision {
     double inverse, coefficient;
+    int64_t wrong;  // the first thing that refuses the step whatever was measured, or NOWHERE
     int decided;    // a Decided
     int overflows;  // measure found a gradient that is not finite
     unsigned ticket;
@@ -80,11 +81,11 @@ struct Decision {
 struct Workspace {
     double *raw, *clipped, *param, *largest, *elements, *tiny;  // of each part: QUARTERS a chunk
     double* factors;          // of adaptive clipping, by unit
+    double* thresholds;       // of each group that clips before the norm: CLIP_VALUE, AGC
     double* hyperparameters;  // by place
     GroupPlan* groups;
-    ScalarInputs* shared_inputs;  // of the shared rows
-    ScalarRow* rows;              // SHARED_ROWS, then one of each tensor for itself
-    int* row_of;                  // of each tensor that moves
+    ScalarRow* rows;  // SHARED_ROWS, then one of each tensor for itself
+    int* row_of;      // of each tensor; STAYS: of one that does not move
     Decision* decision;
     Sums* spans;
     unsigned *span_tickets, *unit_tickets;
@@ -107,6 +108,8 @@ constexpr int MEASURE_THREADS = 128, APPLY_THREADS = 256;
 constexpr int WARP = 32, WARPS = MEASURE_THREADS / WARP;
 constexpr int WARP_REGISTERS = REGISTERS / WARPS;
 constexpr int SHARED_ROWS = MEASURE_THREADS;  // of scalars
+constexpr int STAYS = -1;
+constexpr int64_t NOWHERE = INT64_MAX;
 
 // What a launch does of a step; parameters on several devices take one after the other.
 enum Phase { MEASURE = 1, PLAN = 2, APPLY = 4, WHOLE_STEP = 7 };

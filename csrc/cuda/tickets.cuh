@@ -6,7 +6,7 @@
 // through a kernel there is a barrier between what the threads read and their block's ticket.
 #pragma once
 
-#include "cuda/norms.cuh"
+#include "cuda/shared.cuh"
 
 namespace lrfused {
 
@@ -22,42 +22,37 @@ __device__ inline bool is_last(unsigned* ticket, unsigned count) {
     return __syncthreads_or(last);
 }
 
-// What a block finishes: a unit of several chunks (or -1) and spans.
-struct Finished {
-    int64_t unit, first_span, end_span;
-};
-
-__device__ inline Finished finished_by(const Table& table, int64_t unit, int64_t span) {
-    if (unit < 0) return {unit, span, span + 1};
-    const LongUnit& row = table.long_units[unit];
-    return {unit, row.first_chunk / SPAN, (row.first_chunk + row.chunks - 1) / SPAN + 1};
-}
-
-// Whether this block is the one that plans, after all that has to come before.
+// Whether this block is the one that plans, after all that has to come before. What it finishes: a
+// unit of several chunks (or -1), and the spans of that, or one.
 template <class Launched>
-__device__ inline bool comes_to_plan(const Launched& a, double* registers, double* of_warps) {
+__device__ inline bool comes_to_plan(const Launched& a, Shared& shared) {
     const Table& table = a.table;
-    Finished done;
+    int unit, span = static_cast<int>(same_block()), end = span + 1;
     if (a.measures) {
-        const Part& part = table.parts[blockIdx.x];
-        done = finished_by(table, part.long_unit, part.chunk / SPAN);
-        if (done.unit >= 0 &&
-            !is_last(a.workspace.unit_tickets + done.unit, table.long_units[done.unit].parts))
+        const Part& part = table.parts[same_block()];
+        unit = part.long_unit;
+        span = static_cast<int>(part.chunk / SPAN);
+        end = span + 1;
+        if (unit >= 0 && !is_last(a.workspace.unit_tickets + unit, table.long_units[unit].parts))
             return false;
     } else if (a.combines) {  // measured before, on several devices: a block for each span and unit
-        const int64_t index = blockIdx.x;
-        done = finished_by(table, index - table.spans_count, index);
+        unit = span - static_cast<int>(table.spans_count);
     } else {
         return true;
     }
-    if (done.unit >= 0) plan_unit(a, table.long_units[done.unit], registers, of_warps);
+    if (unit >= 0) {
+        const LongUnit& row = table.long_units[unit];
+        plan_unit(a, row, shared.registers, shared.of_warps);
+        span = static_cast<int>(row.first_chunk / SPAN);
+        end = static_cast<int>((row.first_chunk + row.chunks - 1) / SPAN) + 1;
+    }
     bool last = false;
-    for (int64_t s = done.first_span; s < done.end_span; ++s) {
-        const Span& span = table.spans[s];
-        const unsigned own = a.measures ? span.parts : 1;
-        const unsigned units = a.measures ? span.units_here : span.units;
-        if (!is_last(a.workspace.span_tickets + s, own + units)) continue;
-        plan_span(a, s, registers, of_warps);
+    for (; span < end; ++span) {
+        const Span& row = table.spans[span];
+        const unsigned own = a.measures ? row.parts : 1;
+        const unsigned units = a.measures ? row.units_here : row.units;
+        if (!is_last(a.workspace.span_tickets + span, own + units)) continue;
+        plan_span(a, span, shared.registers, shared.of_warps);
         last = is_last(&a.workspace.decision->ticket,
                        static_cast<unsigned>(a.measures ? table.spans_here : table.spans_count));
     }

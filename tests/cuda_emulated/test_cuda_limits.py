@@ -88,7 +88,7 @@ def test_programs_of_which_one_fits_in_shared_memory(rng, rule):
 
 def test_tensors_of_equal_inputs_share_a_row_of_scalars(rng):
     """What stands before the decision: rows of tensors for themselves, of 80 bytes, and indices."""
-    tensors, indices, decision = 32, 32 * 4, 32
+    tensors, indices, decision = 32, 32 * 4, 48
     problem = random_problem(rng, [(3,)] * tensors, 3, none=0.0)
     problem.gradients[1][0] = None  # a count of its own: another row, which nobody else looks for
     step = assert_as_reference(problem, "cuda", groups=({}, {"lr": 0.1})).opt._engine.table.run

@@ -1,0 +1,16 @@
+// What a block of measure and plan shares.
+#pragma once
+
+#include "cuda/norms.cuh"
+
+namespace lrfused {
+
+struct Shared {
+    double registers[REGISTERS];
+    Found found;
+    Sums of_warps[WARPS];  // and any other sums
+    int64_t wrong_of_warps[WARPS];
+    int leaders[SHARED_ROWS];  // the tensors whose inputs the shared rows are for
+};
+
+}  // namespace lrfused
