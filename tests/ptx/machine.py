@@ -17,7 +17,7 @@ class PtxError(RuntimeError):
 def machine() -> ctypes.CDLL:
     """The one that all entries of this process run on."""
     found = ctypes.CDLL(str(build.machine()), mode=ctypes.RTLD_GLOBAL)
-    found.ptx_launch.restype = ctypes.c_char_p
+    found.ptx_run.restype = ctypes.c_char_p
     return found
 
 
@@ -43,17 +43,24 @@ class Library:
         Raises:
             PtxError: the kernel did something that it may not.
         """
+        self.add(entry, parameters, blocks, threads, shared)
+        run()
+
+    def add(
+        self, entry: str, parameters: bytes, blocks: int, threads: int, shared: int = 0
+    ) -> None:
+        """A grid that runs with the next ``run``; a second one may begin while the first runs."""
         if len(parameters) != self.parameters[entry]:
             raise PtxError(f"{entry}: {len(parameters)} bytes of parameters")
-        failed = machine().ptx_launch(
+        if not blocks or not 0 < threads <= 1024:
+            raise PtxError(f"{entry}: {blocks} blocks of {threads} threads")
+        machine().ptx_add(
             entry.encode(),
             ctypes.c_void_p(self.address(entry)),
             parameters,
             ctypes.c_uint64(len(parameters)),
             *(blocks, threads, self.shared + shared),
         )
-        if failed:
-            raise PtxError(failed.decode())
 
     def seen(self) -> tuple[int, int]:
         """How many instructions were executed at least once, and of how many."""
@@ -70,6 +77,17 @@ def load(ptx: str) -> Library:
     facts = json.loads(path.with_suffix(".json").read_text())
     loaded = ctypes.CDLL(str(path))
     return Library(path, facts["parameters"], facts["shared"], facts["counters"], loaded)
+
+
+def run() -> None:
+    """All grids that were added.
+
+    Raises:
+        PtxError: a kernel did something that it may not.
+    """
+    failed = machine().ptx_run()
+    if failed:
+        raise PtxError(failed.decode())
 
 
 def seed(number: int) -> None:
