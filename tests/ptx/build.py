@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lib.emulation_build import COMPILER, CSRC, EXACT
+
 from ptx.grammar import parse
 from ptx.translate import translate
 

@@ -149,11 +149,11 @@ bool run_warp(u32 first, u32 end) {
 bool run_block() {
     const u32 threads = block->grid->threads;
     for (u32 warp : any_order((threads + WARP - 1) / WARP)) {
-        bool ran = false;
         const u32 end = std::min((warp + 1) * WARP, threads);
-        while (run_warp(warp * WARP, end) && !is_checked()) ran = true;
-        if (!error.empty()) return false;
-        if (ran || any_in(warp * WARP, end, READY)) return true;
+        bool ran = run_warp(warp * WARP, end);
+        if (!ran && error.empty()) continue;
+        while (ran && !is_checked()) ran = run_warp(warp * WARP, end);
+        return error.empty();
     }
     if (release(0, threads, AT_BLOCK_BARRIER)) return true;
     if (any_in(0, threads, AT_GRIDS)) return true;
@@ -399,7 +399,10 @@ SHOWN const char* ptx_run() {
     const unsigned mode = _mm_getcsr();
     _mm_setcsr(0x1F80);  // subnormal numbers are kept, whatever the caller's mode
 #endif
-    emulated::ended = [] { give_way(DONE, 0); };
+    emulated::ended = [] {
+        while (is_checked() && any(4)) give_way(READY, 0);  // what it stored may be late
+        give_way(DONE, 0);
+    };
     run();
 #if defined(__SSE__)
     _mm_setcsr(mode);

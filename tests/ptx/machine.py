@@ -1,10 +1,14 @@
 """Translated PTX, loaded: its entries are launched, and what they executed is counted."""
 
+import contextlib
 import ctypes
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+
+from torch import Tensor
 
 from ptx import build
 
@@ -93,3 +97,34 @@ def run() -> None:
 def seed(number: int) -> None:
     """The order of blocks and threads from here on."""
     machine().ptx_seed(ctypes.c_uint64(number))
+
+
+POISON = 0xA5
+
+
+@contextlib.contextmanager
+def checked(*, weakened: Iterable[int] = (), meant: Iterable[tuple[int, int]] = ()) -> Iterator[None]:
+    """Within it memory is weak, and races and wrong accesses are errors.
+
+    ``weakened``: lines of PTX whose fence, barrier or way around the first cache is ignored;
+    ``meant``: pairs of lines whose races are none.
+    """
+    machine().ptx_check(True)
+    for line in weakened:
+        machine().ptx_weaken(line)
+    for pair in meant:
+        machine().ptx_mean(*pair)
+    try:
+        yield
+    finally:
+        machine().ptx_check(False)
+
+
+def allocations(tensors: Iterable[Tensor], fresh: Iterable[Tensor] = ()) -> None:
+    """All the memory that the next launches may touch; of fresh ones, poison was never written."""
+    machine().ptx_forget_allocations()
+    unwritten = {tensor.untyped_storage().data_ptr() for tensor in fresh}
+    for storage in {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}.values():
+        start = ctypes.c_uint64(storage.data_ptr())
+        size = ctypes.c_uint64(storage.nbytes())
+        machine().ptx_allocation(start, size, storage.data_ptr() in unwritten, POISON)
