@@ -14,8 +14,16 @@ from lib.interpreting import interpreted
 from lib.on_ptx import cuda_ptx, triton_ptx  # noqa: F401 (fixtures)
 from lib.runs import needs_cpp
 
-ONLY = os.environ.get("LRFUSED_TEST_BACKENDS", "reference,cpu,triton,cuda,cuda-ptx,triton-ptx").split(",")
-MARKS = {"cpu": needs_cpp, "triton": interpreted, "cuda": emulated, "cuda-ptx": emulated, "triton-ptx": interpreted}
+ONLY = os.environ.get(
+    "LRFUSED_TEST_BACKENDS", "reference,cpu,triton,cuda,cuda-ptx,triton-ptx"
+).split(",")
+MARKS = {
+    "cpu": needs_cpp,
+    "triton": interpreted,
+    "cuda": emulated,
+    "cuda-ptx": emulated,
+    "triton-ptx": interpreted,
+}
 KERNELS = [pytest.param(name, marks=mark) for name, mark in MARKS.items() if name in ONLY]
 REFERENCE = ["reference"] if "reference" in ONLY else []
 

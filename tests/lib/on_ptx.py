@@ -4,23 +4,47 @@
 """
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 ARCHITECTURE = "90"  # where no test says otherwise
 
 
-class CudaPtx:
-    """All kernels of csrc/cuda for one architecture, by their names."""
+class Kernels:
+    """Translated kernels, and what is known of the memory that they may touch.
+
+    Where races are looked for (``lib.weak_memory``), ``memory`` says which tensors there are.
+    """
+
+    def __init__(self) -> None:
+        self.memory: Callable[[], Iterable[Tensor]] | None = None
+
+    def told(self) -> None:
+        """Before a launch."""
+        from ptx import machine
+
+        if self.memory is not None:
+            machine.allocations(self.memory())
+
+
+class CudaPtx(Kernels):
+    """All kernels of csrc/cuda for one architecture, by their names.
+
+    Where ``overlaps`` is set, a launch waits for the one that may begin before it has ended, or
+    for ``flush``.
+    """
 
     def __init__(self, architecture: str):
         from ptx import build, machine
 
+        super().__init__()
         self.libraries = [machine.load(p.read_text()) for p in build.cuda_ptx(architecture)]
         self._of = {name: one for one in self.libraries for name in one.parameters}
         self.errors: list[Exception] = []
+        self.overlaps = False
 
     def launch(
         self, name: bytes, parameters: int, size: int, blocks: int, threads: int, dependent: bool
@@ -29,11 +53,22 @@ class CudaPtx:
         try:
             entry = name.decode()
             given = ctypes.string_at(parameters, size)
-            self._of[entry].launch(entry, given, blocks, threads)
+            if not dependent:
+                self.flush()
+            self._of[entry].add(entry, given, blocks, threads)
+            if dependent or not self.overlaps:
+                self.flush()
         except Exception as error:
             self.errors.append(error)
             return False
         return True
+
+    def flush(self) -> None:
+        """What waits, runs."""
+        from ptx import machine
+
+        self.told()
+        machine.run()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ MACHINE += [HERE.parent / "cuda_emulated" / "fiber.h"]
 TRANSLATOR = [HERE / name for name in ("grammar.py", "opcodes.py", "translate.py")]
 # As csrc/build_cuda.py compiles, with the lines of the sources.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-fmad=false", "-ftz=false", "-prec-div=true"]
-NVCC_FLAGS += ["-prec-sqrt=true", "-diag-suppress=20091", "-lineinfo", "-DLRF_CUDA_CHIPS=\"\""]
+NVCC_FLAGS += ["-prec-sqrt=true", "-diag-suppress=20091", "-lineinfo", '-DLRF_CUDA_CHIPS=""']
 
 
 def key(*parts: object) -> str:
@@ -129,6 +129,7 @@ def library(ptx: str) -> Path:
             "counters": found.counters,
             "parameters": found.parameter_sizes,
             "shared": found.shared_size,
+            "sources": found.sources,
         }
         (folder / "module.json").write_text(json.dumps(facts))
         command = [COMPILER, *FLAGS, f"-I{HERE}", "-shared", str(folder / "module.cpp"), "-o"]

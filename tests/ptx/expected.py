@@ -182,7 +182,9 @@ def _to_integer(a: float, mode: str, kind: str) -> Any:
         low, high = 0, 2 ** width(kind) - 1
     if math.isnan(a):
         return 0
-    return low if a == -math.inf else high if a == math.inf else min(max(ROUNDED[mode](a), low), high)
+    return (
+        low if a == -math.inf else high if a == math.inf else min(max(ROUNDED[mode](a), low), high)
+    )
 
 
 def _bit_field(a: int, place: int, length: int, kind: str) -> int:
@@ -218,7 +220,10 @@ def _halves(f: Callable[[float, float], Any]) -> Callable[[int, int], int]:
     """On each half of 64 bits."""
 
     def both(a: int, b: int) -> int:
-        parts = [(decoded(a >> s & 0xFFFFFFFF, "f32"), decoded(b >> s & 0xFFFFFFFF, "f32")) for s in (0, 32)]
+        parts = [
+            (decoded(a >> s & 0xFFFFFFFF, "f32"), decoded(b >> s & 0xFFFFFFFF, "f32"))
+            for s in (0, 32)
+        ]
         low, high = (encoded(f(x, y), "f32") for x, y in parts)
         return high << 32 | low
 

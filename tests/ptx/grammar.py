@@ -3,6 +3,7 @@
 Source: Parallel Thread Execution ISA, sections 4 (syntax), 5 (state spaces), 7 (functions).
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Instruction:
     opcode: str
     operands: tuple[str, ...]
     source: tuple[tuple[int, int], ...] = ()
+    used: int = -1  # of a load, the bytes that anybody looks at, a bit for each
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,15 @@ LOCATION = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+\d+(?:.*inlined_at\s+(\d+)\s+(\d
 LINE_DIRECTIVES = (".version", ".target", ".address_size", ".file", ".loc", ".section")
 # What tells ptxas how to allocate, and nothing about the result.
 HINTS = re.compile(r"\.(?:maxntid|minnctapersm|reqntid|maxnreg)\s+[\d, ]+")
-HEADER = re.compile(r"(?:\.visible\s+|\.weak\s+|\.extern\s+)*\.(entry|func)\s+([\w$]+)\s*", re.DOTALL)
+HEADER = re.compile(
+    r"(?:\.visible\s+|\.weak\s+|\.extern\s+)*\.(entry|func)\s+([\w$]+)\s*", re.DOTALL
+)
 VARIABLE = re.compile(
     r"(?:\.visible\s+|\.extern\s+|\.weak\s+)*\.(param|shared|const|local|global)"
     r"(?:\s+\.align\s+(\d+))?\s+\.(\w+)(?:\s+\.ptr(?:\s+\.global)?(?:\s+\.align\s+\d+)?)?"
     r"\s+([\w$]+)(?:\[(\d*)\])?(?:\s*=\s*\{([^}]*)\})?\s*"
 )
+USED_BYTES = re.compile(r'"used_bytes_mask\s+(\w+)"')
 REGISTER = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.DOTALL)
 INSTRUCTION = re.compile(r"(?:@(!?%[\w$]+)\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
 SIZES = {"pred": 1, "8": 1, "16": 2, "32": 4, "64": 8}
@@ -112,6 +117,7 @@ class _Reader:
     def __init__(self, text: str):
         self.text, self.at, self.line = text, 0, 1
         self.module = Module()
+        self.used = -1
 
     def module_level(self) -> None:
         while self.skip_space():
@@ -196,7 +202,11 @@ class _Reader:
 
     def one(self, function: Function, scopes: list[dict[str, str]], count: int) -> None:
         line, text = self.line, self.statement().strip()
-        if not text or text.startswith(".pragma"):
+        if not text:
+            return
+        if text.startswith(".pragma"):
+            if found := USED_BYTES.search(text):
+                self.used = int(found[1], 0)
             return
         if text.startswith(".reg"):
             kind, names = REGISTER.fullmatch(text).groups()  # type: ignore[union-attr]
@@ -207,11 +217,15 @@ class _Reader:
         elif text.startswith(".branchtargets"):
             label = function.body.pop()
             assert isinstance(label, Label)
-            function.tables[label.name] = text.removeprefix(".branchtargets").replace(",", " ").split()
+            function.tables[label.name] = (
+                text.removeprefix(".branchtargets").replace(",", " ").split()
+            )
         elif text.startswith("."):
             function.variables.append(variable(text, line))
         else:
-            function.body.append(instruction(text, line, scopes, self.source))
+            found = instruction(text, line, scopes, self.source)
+            function.body.append(dataclasses.replace(found, used=self.used))
+            self.used = -1
 
     def statement(self) -> str:
         """To the next semicolon."""
@@ -239,7 +253,9 @@ def registers(names: str) -> Iterator[str]:
         found = re.fullmatch(r"(%[\w$]+)(?:<(\d+)>)?", name.strip())
         if found is None:
             raise UnknownPtx(f"a register: {name.strip()!r}")
-        yield from [found[1]] if found[2] is None else (f"{found[1]}{i}" for i in range(int(found[2])))
+        yield from (
+            [found[1]] if found[2] is None else (f"{found[1]}{i}" for i in range(int(found[2])))
+        )
 
 
 def instruction(

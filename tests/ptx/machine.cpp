@@ -226,8 +226,9 @@ void run() {
         if (running.empty()) return;
         const size_t chosen = any(3) ? 0 : any(u32(running.size()));
         at(*running[chosen]);
-        if (any_in(0, block->grid->threads, AT_GRIDS) && grids[0]->ended == grids[0]->blocks)
-            release(0, block->grid->threads, AT_GRIDS);
+        if (grids[0]->ended == grids[0]->blocks)
+            for (Thread& thread : block->threads)
+                if (thread.state == AT_GRIDS) thread.state = READY;
         bool goes_on = true;
         for (u32 steps = 1 + any(chosen ? 4 : 64); goes_on && steps; --steps) goes_on = run_block();
         if (!error.empty()) return;
@@ -262,9 +263,10 @@ u64 checked_place(Space space, u64 address, u32 size, int line) {
 
 void note(u64 place, u32 size, bool stores, bool is_atomic, int line) {
     stop_if(line, weak::wrong(block->seen, place, size, stores));
-    const weak::Access mine = {block->seen.number, me, seen().now, block->seen.grid, line, is_atomic};
+    weak::Access mine = {block->seen.number, me, seen().now, block->seen.grid, line, is_atomic, 15};
+    if (size < 4) mine.bytes = ((1u << size) - 1) << place % 4;
     for (u64 granule = place / 4; granule <= (place + size - 1) / 4; ++granule)
-        stop_if(line, weak::race(block->seen, seen(), 4 * granule, mine, stores));
+        stop_if(line, weak::race(block->seen, seen(), granule, mine, stores));
 }
 
 void may_give_way(int line) {

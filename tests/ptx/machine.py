@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,6 +34,7 @@ class Library:
     parameters: dict[str, int]
     shared: int
     counters: list[list[int]]
+    sources: dict[str, str] = field(repr=False)
     loaded: ctypes.CDLL = field(repr=False)
 
     def address(self, entry: str) -> int:
@@ -58,6 +60,7 @@ class Library:
             raise PtxError(f"{entry}: {len(parameters)} bytes of parameters")
         if not blocks or not 0 < threads <= 1024:
             raise PtxError(f"{entry}: {blocks} blocks of {threads} threads")
+        _libraries[:] = [self, *(one for one in _libraries if one is not self)][:8]
         machine().ptx_add(
             entry.encode(),
             ctypes.c_void_p(self.address(entry)),
@@ -80,7 +83,9 @@ def load(ptx: str) -> Library:
     path = build.library(ptx)
     facts = json.loads(path.with_suffix(".json").read_text())
     loaded = ctypes.CDLL(str(path))
-    return Library(path, facts["parameters"], facts["shared"], facts["counters"], loaded)
+    return Library(
+        path, facts["parameters"], facts["shared"], facts["counters"], facts["sources"], loaded
+    )
 
 
 def run() -> None:
@@ -91,7 +96,24 @@ def run() -> None:
     """
     failed = machine().ptx_run()
     if failed:
-        raise PtxError(failed.decode())
+        raise PtxError(explained(failed.decode()))
+
+
+_libraries: list["Library"] = []
+
+
+def explained(message: str) -> str:
+    """With the lines of the sources beside those of PTX."""
+    entry = message.split(",")[0].split(":")[0]
+    library = next((one for one in _libraries if entry in one.parameters), None)
+    if library is None:
+        return message
+    sources = library.sources
+
+    def told(line: re.Match[str]) -> str:
+        return f"{line[0]} [{sources[line[1]]}]" if line[1] in sources else line[0]
+
+    return re.sub(r"line (\d+)", told, message)
 
 
 def seed(number: int) -> None:
@@ -103,7 +125,9 @@ POISON = 0xA5
 
 
 @contextlib.contextmanager
-def checked(*, weakened: Iterable[int] = (), meant: Iterable[tuple[int, int]] = ()) -> Iterator[None]:
+def checked(
+    *, weakened: Iterable[int] = (), meant: Iterable[tuple[int, int]] = ()
+) -> Iterator[None]:
     """Within it memory is weak, and races and wrong accesses are errors.
 
     ``weakened``: lines of PTX whose fence, barrier or way around the first cache is ignored;

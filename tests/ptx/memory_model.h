@@ -74,15 +74,15 @@ struct Block {
     std::vector<bool> unwritten;  // of shared memory
 };
 
-// Who has accessed four bytes.
+// Who has accessed which of four bytes.
 struct Access {
     u32 block, thread, time, grid;
     int line;
     bool is_atomic;
+    u32 bytes;  // a bit for each
 };
 struct Shadow {
-    Access stored{};
-    std::vector<Access> loaded;
+    std::vector<Access> stored, loaded;
 };
 
 struct Allocation {
@@ -262,27 +262,26 @@ inline bool is_meant(int line, int other) {
 }
 
 // Of a load or store: the access that it races with, if there is one.
-inline std::string race(const Block& block, const Thread& thread, u64 address, const Access& mine,
+inline std::string race(const Block& block, const Thread& thread, u64 granule, const Access& mine,
                         bool stores) {
-    Shadow& shadow = memory.shadows[address / 4];
+    Shadow& shadow = memory.shadows[granule];
     auto collides = [&](const Access& other) {
-        return other.line && !(other.is_atomic && mine.is_atomic) &&
+        return (other.bytes & mine.bytes) && !(other.is_atomic && mine.is_atomic) &&
                !knows(block, thread, mine.thread, other) && !is_meant(mine.line, other.line);
     };
-    if (collides(shadow.stored)) return "a race with the store of " + where(shadow.stored);
-    if (!stores) {
-        for (Access& other : shadow.loaded)
-            if (other.block == mine.block && other.thread == mine.thread) {
-                other = mine;
-                return "";
-            }
-        shadow.loaded.push_back(mine);
-        return "";
-    }
+    for (const Access& other : shadow.stored)
+        if (collides(other)) return "a race with the store of " + where(other);
     for (const Access& other : shadow.loaded)
-        if (collides(other)) return "a race with the load of " + where(other);
-    shadow.stored = mine;
-    shadow.loaded.clear();
+        if (stores && collides(other)) return "a race with the load of " + where(other);
+    // What comes after this one comes after those that it takes the place of.
+    auto is_replaced = [&](const Access& other) {
+        const bool own = other.block == mine.block && other.thread == mine.thread;
+        return !(other.bytes & ~mine.bytes) && (stores || own);
+    };
+    for (std::vector<Access>* before : {&shadow.stored, &shadow.loaded})
+        if (stores || before == &shadow.loaded)
+            before->erase(std::remove_if(before->begin(), before->end(), is_replaced), before->end());
+    (stores ? shadow.stored : shadow.loaded).push_back(mine);
     return "";
 }
 

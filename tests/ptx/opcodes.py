@@ -164,7 +164,9 @@ class Row:
 def expanded(forms: str) -> Iterator[str]:
     """Every text that braces allow."""
     parts = re.split(r"\{([^}]*)\}", forms)
-    for choice in itertools.product(*(part.split(",") if i % 2 else [part] for i, part in enumerate(parts))):
+    for choice in itertools.product(
+        *(part.split(",") if i % 2 else [part] for i, part in enumerate(parts))
+    ):
         yield "".join(choice)
 
 

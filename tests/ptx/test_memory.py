@@ -164,12 +164,16 @@ def test_lanes_that_talk_through_memory_need_a_barrier_of_their_warp(data, out, 
 
 
 def test_a_barrier_of_a_warp_is_none_of_the_block(data, out):
-    errors, _ = outcomes(kernel(TURNED.replace("bar.sync 0", "bar.warp.sync -1"), 256), data, out, 1, 64)
+    errors, _ = outcomes(
+        kernel(TURNED.replace("bar.sync 0", "bar.warp.sync -1"), 256), data, out, 1, 64
+    )
     assert errors
 
 
 def test_a_shuffle_orders_no_memory(data, out):
-    text = TURNED.replace("bar.sync 0;", "shfl.sync.bfly.b32 %c, %t, 1, 31, -1;").replace("128", "4")
+    text = TURNED.replace("bar.sync 0;", "shfl.sync.bfly.b32 %c, %t, 1, 31, -1;").replace(
+        "128", "4"
+    )
     errors, _ = outcomes(kernel(text, 256), data, out, 1, 32)
     assert errors
 
@@ -255,7 +259,9 @@ def test_a_dependent_grid_waits(data, out, waits):
 
 def test_an_error_names_where_it_was(data, out):
     library = kernel("ld.global.u32 %a, [%data+2];")
-    with pytest.raises(machine.PtxError, match=rf"f, line {line_of(library, 'data+2')}: .*thread 0"):
+    with pytest.raises(
+        machine.PtxError, match=rf"f, line {line_of(library, 'data+2')}: .*thread 0"
+    ):
         launch(library, data, out, 1, 1)
 
 

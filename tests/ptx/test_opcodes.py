@@ -13,10 +13,29 @@ from ptx.expected import decoded, encoded, is_float, width
 CASES = 96  # threads of a block, each with values of its own
 SLOT = 32  # bytes of a thread's arguments
 EDGES = {
-    "f32": [0.0, -0.0, 1.0, -1.5, 2.0**-149, -(2.0**-126), 3.4028234663852886e38, math.inf, -math.inf]
+    "f32": [
+        0.0,
+        -0.0,
+        1.0,
+        -1.5,
+        2.0**-149,
+        -(2.0**-126),
+        3.4028234663852886e38,
+        math.inf,
+        -math.inf,
+    ]
     + [math.nan, 16777217.0, 0.1, 65520.0, 65519.99, 2.0**-24, 2.0**-25, 3.0 * 2.0**-26, 2.5, -2.5]
     + [2.0**31, -(2.0**31), 2.0**63, 2.0**64, 3.3895313892515355e38, 1.00390625, 1.01171875],
-    "f64": [0.0, -0.0, 1.0, -1.5, 5e-324, -2.2250738585072014e-308, 1.7976931348623157e308, math.inf]
+    "f64": [
+        0.0,
+        -0.0,
+        1.0,
+        -1.5,
+        5e-324,
+        -2.2250738585072014e-308,
+        1.7976931348623157e308,
+        math.inf,
+    ]
     + [-math.inf, math.nan, 2.0**53 + 2, 0.1, 3.4028235677973366e38, 2.0**-150, 0.5, 1.5, -2.5]
     + [2.0**63, -(2.0**63), 2.0**31 - 0.5, 65520.0, 65519.999, 1.0009765625, 1.00048828125],
 }
@@ -120,7 +139,9 @@ def has_result(a: int, b: int, kind: str) -> bool:
 def test_a_form(library, rng, form):
     row = BY_TABLE[form]
     cases = arguments(form, row, rng.numpy)
-    given = b"".join(b"".join(x.to_bytes(8, "little") for x in case).ljust(SLOT, b"\0") for case in cases)
+    given = b"".join(
+        b"".join(x.to_bytes(8, "little") for x in case).ljust(SLOT, b"\0") for case in cases
+    )
     inputs = ctypes.create_string_buffer(given, len(given) + 16)
     results = ctypes.create_string_buffer(b"\xa5" * 8 * CASES, 8 * CASES)
     parameters = struct.pack("QQ", ctypes.addressof(inputs), ctypes.addressof(results))
@@ -149,7 +170,9 @@ def keeps_nan(form: str) -> bool:
     return form.split(".")[0] in ("neg", "abs", "cvt", "min", "max")
 
 
-@pytest.mark.parametrize("form", ["add.f32", "fma.rz.f32", "mul.f32x2", "ld.weak.b32", "bar.arrive"])
+@pytest.mark.parametrize(
+    "form", ["add.f32", "fma.rz.f32", "mul.f32x2", "ld.weak.b32", "bar.arrive"]
+)
 def test_unknown_forms_are_errors_that_name_them(form):
     text = f".version 8.7\n.target sm_90\n.visible .entry f()\n{{\n.reg .f32 %a;\n{form} %a, %a, %a;\n}}"
     with pytest.raises(ValueError, match=rf"line 6.*{form.rpartition('.')[0]}"):

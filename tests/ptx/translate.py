@@ -7,6 +7,7 @@ its own number for messages. What an instruction does stands in opcodes.py.
 import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from ptx import opcodes
 from ptx.grammar import Function, Instruction, Label, Module, UnknownPtx, Variable, size_of
@@ -20,7 +21,12 @@ SPECIAL = {
     "WARP_SZ": "32u",
 }
 UNUSED_AXES = re.compile(r"%(tid|ctaid)\.[yz]")
-POISON = {"pred": "true", "f32": "bits<float>(0xFFB5A5A5u)", "f64": "bits<double>(0xFFF5A5A5A5A5A5A5ull)"}
+POISON = {
+    "pred": "true",
+    "f32": "bits<float>(0xFFB5A5A5u)",
+    "f64": "bits<double>(0xFFF5A5A5A5A5A5A5ull)",
+}
+TELLING = ("ld", "st", "atom", "bar", "membar", "fence", "griddep", "shfl", "redux", "trap", "div")
 HEAD = '#include "machine.h"\n\n'
 
 
@@ -32,6 +38,7 @@ class Translation:
     counters: list[list[int]]
     parameter_sizes: dict[str, int]
     shared_size: int  # what is declared with a size
+    sources: dict[int, str]  # by line of PTX: the lines that it was compiled from, innermost first
 
 
 def translate(module: Module) -> Translation:
@@ -50,14 +57,26 @@ def translate(module: Module) -> Translation:
             bodies.append(unit.function(function))
         else:  # told apart by the size of its parameters alone
             bodies.append(f"{unit.signature(function)} {{ {_name(first)}(); }}\n")
-    counters = f"extern \"C\" {{ __attribute__((visibility(\"default\"))) unsigned char ptx_seen[{max(1, len(unit.counters))}]; }}\n"
+    counters = f'extern "C" {{ __attribute__((visibility("default"))) unsigned char ptx_seen[{max(1, len(unit.counters))}]; }}\n'
     declared = [unit.signature(f) + ";\n" for f in module.functions if not f.is_entry]
     return Translation(
         "".join([HEAD, counters, *unit.constants(), *declared, "\n", *bodies]),
         unit.counters,
         {entry.name: _laid_out(entry.parameters)[1] for entry in entries},
         unit.shared_size,
+        _sources(module),
     )
+
+
+def _sources(module: Module) -> dict[int, str]:
+    """Of what touches memory or waits."""
+    names = {number: PurePath(name).name for number, name in module.files.items()}
+    return {
+        item.line: " < ".join(f"{names.get(file, file)}:{line}" for file, line in item.source)
+        for function in module.functions
+        for item in function.body
+        if isinstance(item, Instruction) and item.source and item.opcode.startswith(TELLING)
+    }
 
 
 def _likeness(function: Function) -> str:
@@ -106,7 +125,9 @@ class _Unit:
 
     def signature(self, function: Function) -> str:
         if function.is_entry:
-            return f'extern "C" __attribute__((visibility("default"))) void {_name(function.name)}()'
+            return (
+                f'extern "C" __attribute__((visibility("default"))) void {_name(function.name)}()'
+            )
         names = ", ".join(f"char* {_name(p.name)}" for p in function.parameters)
         return f"static void {_name(function.name)}({names})"
 
@@ -140,8 +161,7 @@ class _Body:
     def text(self) -> str:
         lines = [self.unit.signature(self.own), "{"]
         for name, kind in self.own.registers.items():
-            poison = POISON.get(kind, f"{kind}(0xA5A5A5A5A5A5A5A5ull)")
-            lines.append(f"    {kind} {_variable(name)} = {poison};")
+            lines.append(f"    {kind} {_variable(name)} = {poison(kind)};")
         for v in {v.name: v for v in self.own.variables}.values():
             if v.space != "param":
                 raise UnknownPtx(f"a variable in {v.space} memory: {v.name}")
@@ -240,7 +260,9 @@ class _Body:
             at = f"at + {size * i}"
             if is_load:
                 # All of a vector is read before its address may be overwritten.
-                done += f" {kind} x{i} = load<{kind}>({how}, {at}, LINE);"
+                is_used = item.used >> (size * i) & (2**size - 1)
+                loaded = f"load<{kind}>({how}, {at}, LINE)" if is_used else poison(kind)
+                done += f" {kind} x{i} = {loaded};"
             else:
                 done += f" store<{kind}>({how}, {at}, {self.value(name, kind)}, LINE);"
         if is_load:
@@ -260,7 +282,9 @@ class _Body:
         names = (source if source.startswith("{") else target).strip("{}").split(",")
         part = whole // len(names)
         if source.startswith("{"):
-            values = [f"u64({self.value(n, f'b{part}')}) << {part * i}" for i, n in enumerate(names)]
+            values = [
+                f"u64({self.value(n, f'b{part}')}) << {part * i}" for i, n in enumerate(names)
+            ]
             return self.put(target, f"b{whole}", " | ".join(values))
         parts = [self.put(n, f"b{part}", f"whole >> {part * i}") for i, n in enumerate(names)]
         return f"{{ u64 whole = {self.value(source, f'b{whole}')}; {' '.join(parts)} }}"
@@ -335,7 +359,9 @@ class _Body:
 
     def store_matrices(self, place: str, sources: str) -> str:
         values = ", ".join(self.value(n, "u32") for n in sources.strip("{}").split(","))
-        return f"{{ u32 held[4] = {{{values}}}; store_matrices(held, {self.address(place)}, LINE); }}"
+        return (
+            f"{{ u32 held[4] = {{{values}}}; store_matrices(held, {self.address(place)}, LINE); }}"
+        )
 
 
 SPECIAL_FORMS = {
@@ -353,6 +379,11 @@ SPECIAL_FORMS = {
 def unsigned(kind: str) -> str:
     """The integer with as many bits."""
     return f"b{8 * size_of(kind)}"
+
+
+def poison(kind: str) -> str:
+    """What nobody should look at."""
+    return POISON.get(kind, f"{kind}(0xA5A5A5A5A5A5A5A5ull)")
 
 
 def _variable(register: str) -> str:

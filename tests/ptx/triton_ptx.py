@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import lrfused
+from lib.on_ptx import Kernels
 from lrfused import versions
 from ptx import build, machine
 
@@ -67,7 +68,9 @@ def compiled(request: str) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def flat(arguments: tuple[Any, ...], path: tuple[int, ...] = ()) -> list[tuple[tuple[int, ...], Tensor]]:
+def flat(
+    arguments: tuple[Any, ...], path: tuple[int, ...] = ()
+) -> list[tuple[tuple[int, ...], Tensor]]:
     """The tensors among arguments and tuples of them, with where they stand."""
     found = []
     for index, argument in enumerate(arguments):
@@ -76,10 +79,11 @@ def flat(arguments: tuple[Any, ...], path: tuple[int, ...] = ()) -> list[tuple[t
     return found
 
 
-class TritonPtx:
+class TritonPtx(Kernels):
     """Takes the place of ``lrfused.backends.triton.launch.launch`` for one architecture."""
 
     def __init__(self, architecture: str):
+        super().__init__()
         self.architecture = architecture
         self.libraries: dict[str, machine.Library] = {}
 
@@ -114,9 +118,8 @@ class TritonPtx:
         parameters = struct.pack(f"{len(pointers)}Q", *pointers).ljust(size, b"\0")
         if not 0 <= size - SCRATCH * len(pointers) <= 2 * SCRATCH:
             raise RuntimeError(f"{kernel.__name__}: {size} bytes for {len(pointers)} pointers")
-        library.launch(
-            kernel.__name__, parameters, programs, 32 * found["warps"], found["shared"]
-        )
+        self.told()
+        library.launch(kernel.__name__, parameters, programs, 32 * found["warps"], found["shared"])
 
 
 # Of measure_kernel and plan_kernel, as their decorators say.
