@@ -73,7 +73,7 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     const bool leads = thread_index() == MEASURE_THREADS - 1;  // its warp counts the fewest tensors
     Decision& decision = *a.workspace.decision;
     const double* values = a.workspace.hyperparameters;
-    const bool overflows = __ldcg(&decision.overflows) != 0;
+    const bool overflows = a.options.measures && __ldcg(&decision.overflows) != 0;
     const double inverse = inverse_scale(a);
     Norm norm = {};
     if (a.options.measures)
@@ -82,9 +82,9 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     const bool refused = __ldcg(&decision.wrong) != NOWHERE;
     const double threshold = __ldcg(values + MAX_GRAD_NORM);
     const bool found_inf = a.call.found_inf ? *a.call.found_inf != 0.0f : a.call.found_inf_number;
-    if (leads) {  // who measures has a barrier behind what was read of it
+    if (leads) {
         decision.decided = REFUSED;
-        decision.overflows = false;
+        if (a.options.measures) decision.overflows = false;  // read before norm_of's barriers
     }
     if (refused) {
         if (leads) latch_wrong(a);
