@@ -9,47 +9,47 @@ namespace lrfused {
 
 static_assert(SPAN == 2 * MEASURE_THREADS && SPAN_LANES == SPAN, "two numbers a thread");
 
+using Turns = double[2][WARPS];
+
 // The sum of 256 numbers, of which each thread has two neighbours; every thread gets it. Calls take
 // turns with two places: before one is written anew, the barrier of the other was passed.
-__device__ inline double block_sum(double even, double odd, Sums* of_warps, bool& turn) {
-    auto place = [&](int warp) -> double& {
-        return turn ? of_warps[warp].raw : of_warps[warp].seen;
-    };
-    turn = !turn;
-    double x = warp_sum(even + odd);
-    if (leads_warp()) place(warp_index()) = x;
+__device__ inline double block_sum(double even, double odd, Turns& turns, int& turn) {
+    turn = 1 - turn;
+    const double x = warp_sum(even + odd);
+    double* of_warps = turns[turn];
+    if (leads_warp()) of_warps[warp_index()] = x;
     __syncthreads();
     static_assert(WARPS == 4, "a tree over four");
-    return (place(0) + place(1)) + (place(2) + place(3));
+    return (of_warps[0] + of_warps[1]) + (of_warps[2] + of_warps[3]);
 }
 
 // Chunk sums in the order of core/norm.h, by a block: value(i) for i in [0, count).
 template <class Value>
-__device__ inline double combine_by_block(int64_t count, Sums* of_warps, bool& turn, Value value) {
+__device__ inline double combine_by_block(int64_t count, Turns& turns, int& turn, Value value) {
     const int mine = 2 * thread_index();
     double lanes[2] = {};
     for (int64_t first = 0; first < count; first += SPAN) {
         double x[2] = {};
         for (int k = 0; k < 2; ++k)
             if (first + mine + k < count) x[k] = value(first + mine + k);
-        const double span = block_sum(x[0], x[1], of_warps, turn);
+        const double span = block_sum(x[0], x[1], turns, turn);
         for (int k = 0; k < 2; ++k)
             if (first / SPAN % SPAN_LANES == mine + k) lanes[k] += span;
     }
-    return block_sum(lanes[0], lanes[1], of_warps, turn);
+    return block_sum(lanes[0], lanes[1], turns, turn);
 }
 
 // The sum of a chunk from those of its quarters.
 __device__ inline double chunk_sum(const double* sums, int64_t chunk) {
     const double* x = sums + chunk * QUARTERS;
     static_assert(QUARTERS == 4, "a tree over four");
-    return (__ldcg(x) + __ldcg(x + 1)) + (__ldcg(x + 2) + __ldcg(x + 3));
+    return (x[0] + x[1]) + (x[2] + x[3]);
 }
 
 __device__ inline double chunk_largest(const double* magnitudes, int64_t chunk) {
     double largest = 0.0;
     for (int i = 0; i < QUARTERS; ++i)
-        largest = propagating_maximum(largest, __ldcg(magnitudes + chunk * QUARTERS + i));
+        largest = propagating_maximum(largest, magnitudes[chunk * QUARTERS + i]);
     return largest;
 }
 
@@ -62,16 +62,16 @@ __device__ inline double unscaled_sum(const Workspace& workspace, int64_t chunk,
 
 // The factor of a unit of several chunks, all of which were measured; by a block.
 __device__ inline void plan_unit(const Arguments& a, const LongUnit& unit, double* registers,
-                                 Sums* of_warps) {
+                                 Turns& turns) {
     const Piece& chunk = a.table.chunks[unit.first_chunk];
     const int group = a.table.tensors[chunk.tensor].group;
     const bool value_clip = a.table.groups[group].options.value_clip;
     const double inverse = inverse_scale(a);
-    bool turn = false;
-    const double gradient = combine_by_block(unit.chunks, of_warps, turn, [&](int64_t i) {
+    int turn = 0;
+    const double gradient = combine_by_block(unit.chunks, turns, turn, [&](int64_t i) {
         return unscaled_sum(a.workspace, unit.first_chunk + i, value_clip, inverse);
     });
-    const double weight = combine_by_block(unit.chunks, of_warps, turn, [&](int64_t i) {
+    const double weight = combine_by_block(unit.chunks, turns, turn, [&](int64_t i) {
         return chunk_sum(a.workspace.param, unit.first_chunk + i);
     });
     if (thread_index() != 0) return;
@@ -115,7 +115,7 @@ __device__ inline Sums sums_of_chunk(const Launched& a, int64_t c, int64_t now,
         factor = agc_coefficient(thresholds[1], unscaled, chunk_sum(workspace.param, c));
         workspace.factors[chunk.unit] = factor;
     } else if (options.agc) {
-        factor = __ldcg(workspace.factors + chunk.unit);
+        factor = workspace.factors[chunk.unit];
     }
     if (options.value_clip && scaled > thresholds[0]) scaled = thresholds[0];
     sums.seen = unscaled * (factor * factor);
@@ -177,13 +177,13 @@ __device__ inline Sums sums_of_spans(const Table& table, const Workspace& worksp
 #pragma unroll 1
         for (int s = 2 * thread_index() + k; s < count; s += SPAN_LANES) {
             const Sums* span = workspace.spans + s;
-            lanes[k].raw += __ldcg(&span->raw);
-            lanes[k].seen += __ldcg(&span->seen);
-            lanes[k].elements += __ldcg(&span->elements);
-            lanes[k].tiny += __ldcg(&span->tiny);
-            lanes[k].largest = propagating_maximum(lanes[k].largest, __ldcg(&span->largest));
+            lanes[k].raw += span->raw;
+            lanes[k].seen += span->seen;
+            lanes[k].elements += span->elements;
+            lanes[k].tiny += span->tiny;
+            lanes[k].largest = propagating_maximum(lanes[k].largest, span->largest);
             lanes[k].largest_seen =
-                propagating_maximum(lanes[k].largest_seen, __ldcg(&span->largest_seen));
+                propagating_maximum(lanes[k].largest_seen, span->largest_seen);
         }
     return combine(lanes, of_warps);
 }

@@ -7,11 +7,11 @@
 namespace lrfused {
 
 __device__ inline void latch_wrong(const Arguments& a) {
-    const int64_t wrong = __ldcg(&a.workspace.decision->wrong), now = a.state.words[STEP];
+    const int64_t wrong = a.workspace.decision->wrong, now = a.state.words[STEP];
     const int64_t slots = a.options.slots, places = a.table.groups_count * slots;
     if (wrong < places)
         latch(a.state, ERROR_HYPERPARAMETER, wrong / slots, static_cast<int>(wrong % slots), now,
-              __ldcg(a.workspace.hyperparameters + wrong));
+              a.workspace.hyperparameters[wrong]);
     else
         latch(a.state, ERROR_COUNT, wrong - places, 0, now, a.state.steps[wrong - places]);
 }
@@ -36,7 +36,7 @@ __device__ inline void count_updates(const Arguments& a) {
 #pragma unroll
         for (int k = 0; k < few; ++k) {
             const int t = first + k * MEASURE_THREADS;
-            row[k] = t < tensors ? __ldcg(a.workspace.row_of + t) : STAYS;
+            row[k] = t < tensors ? a.workspace.row_of[t] : STAYS;
             if (t < tensors) count[k] = next_count(state, t);
         }
 #pragma unroll
@@ -44,7 +44,7 @@ __device__ inline void count_updates(const Arguments& a) {
 #pragma unroll
             for (int i = 0; i < MAX_CARRIED; ++i)
                 if (row[k] != STAYS && i < carried)
-                    after[k][i] = __ldcg(a.workspace.rows[row[k]].carried + i);
+                    after[k][i] = a.workspace.rows[row[k]].carried[i];
 #pragma unroll
         for (int k = 0; k < few; ++k) {
             if (row[k] == STAYS) continue;
@@ -73,14 +73,14 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     const bool leads = thread_index() == MEASURE_THREADS - 1;  // its warp counts the fewest tensors
     Decision& decision = *a.workspace.decision;
     const double* values = a.workspace.hyperparameters;
-    const bool overflows = a.options.measures && __ldcg(&decision.overflows) != 0;
+    const bool overflows = a.options.measures && decision.overflows != 0;
     const double inverse = inverse_scale(a);
     Norm norm = {};
     if (a.options.measures)
         norm = norm_of(sums_of_spans(a.table, a.workspace, shared.of_warps), inverse,
                        a.options.infinity_norm, a.table.clips_before_norm);
-    const bool refused = __ldcg(&decision.wrong) != NOWHERE;
-    const double threshold = __ldcg(values + MAX_GRAD_NORM);
+    const bool refused = decision.wrong != NOWHERE;
+    const double threshold = values[MAX_GRAD_NORM];
     const bool found_inf = a.call.found_inf ? *a.call.found_inf != 0.0f : a.call.found_inf_number;
     if (leads) {
         decision.decided = REFUSED;
@@ -92,7 +92,7 @@ __device__ inline void plan(const Launched& a, Shared& shared) {
     }
     const int places = static_cast<int>(a.table.groups_count) * a.options.slots;
     for (int i = thread_index(); i < places; i += MEASURE_THREADS)
-        a.state.write(FIELDS + i, __ldcg(values + i));
+        a.state.write(FIELDS + i, values[i]);
     const Verdict verdict = judge(a.options, overflows, found_inf, threshold, norm.seen);
     if (verdict.is_error) {
         if (leads) latch(a.state, ERROR_GRADIENT, 0, 0, a.state.words[STEP], 0.0);

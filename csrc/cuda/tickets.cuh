@@ -42,7 +42,7 @@ __device__ inline bool comes_to_plan(const Launched& a, Shared& shared) {
     }
     if (unit >= 0) {
         const LongUnit& row = table.long_units[unit];
-        plan_unit(a, row, shared.registers, shared.of_warps);
+        plan_unit(a, row, shared.registers, shared.turns);
         span = static_cast<int>(row.first_chunk / SPAN);
         end = static_cast<int>((row.first_chunk + row.chunks - 1) / SPAN) + 1;
     }
