@@ -127,12 +127,14 @@ class Sources:
     """The lines that instructions were made of."""
 
     module: Module
-    lines: dict[int, list[str]] = field(default_factory=dict)
+    files: dict[int, tuple[str, list[str]]] = field(default_factory=dict)  # name and lines
 
     def texts(self, one: Instruction) -> Iterator[tuple[str, str]]:
         """File and line, of the place itself and of its callers, that first."""
-        for file, line in one.source:
-            if file not in self.lines:
-                text = Path(self.module.files[file]).read_text(encoding="utf-8", errors="replace")
-                self.lines[file] = text.splitlines()
-            yield Path(self.module.files[file]).name, self.lines[file][line - 1].strip()
+        for number, line in one.source:
+            if number not in self.files:
+                path = Path(self.module.files[number])
+                text = path.read_text(encoding="utf-8", errors="replace")
+                self.files[number] = path.name, [part.strip() for part in text.splitlines()]
+            name, lines = self.files[number]
+            yield name, lines[line - 1]
