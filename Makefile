@@ -9,7 +9,7 @@ BUILT := .venv/.built
 NATIVE := $(shell find csrc -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-all tests compat facts executed demo studies bench changes gpu lint types build clean
+.PHONY: help test test-all tests compat facts executed counts demo studies bench changes gpu lint types build clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -33,6 +33,9 @@ facts: $(INSTALLED)  ## write docs/facts.md and differences.md, the tables of wh
 
 executed: $(BUILT)  ## write docs/executed.md, what was executed on a GPU, interpreted or compiled
 	$(BIN)/python tests/executed.py
+
+counts: $(BUILT)  ## write docs/counts.md, what the compiled kernels cost (a minute)
+	$(BIN)/python tests/counts.py
 
 demo: $(BUILT)  ## train a small GPT with torch's pipeline and with lrfused, draw both
 	$(BIN)/python benchmarks/demo.py $(ARGS)

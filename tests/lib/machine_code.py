@@ -25,8 +25,9 @@ class Loop:
         return sum(bool(re.search(pattern, text)) for text in self.texts)
 
     @cached_property
-    def shortest(self) -> int:
-        """The fewest instructions that a turn can take: no rare case of anything."""
+    def way(self) -> list[str]:
+        """The shortest that a turn can take: no rare case of anything."""
+        before: dict[int, int] = {}
         steps = {0: 1}  # how many are executed until this one is
         for place, text in enumerate(self.texts[:-1]):
             if place not in steps:
@@ -35,9 +36,19 @@ class Loop:
             if not re.match(r"(BRA|EXIT|RET)\b", text):
                 following.append(place + 1)
             for other in following:
-                if place < other < len(self.texts):
-                    steps[other] = min(steps.get(other, steps[place] + 1), steps[place] + 1)
-        return steps[len(self.texts) - 1]
+                if not place < other < len(self.texts):
+                    continue
+                if other not in steps or steps[place] + 1 < steps[other]:
+                    steps[other], before[other] = steps[place] + 1, place
+        places = [len(self.texts) - 1]
+        while places[-1]:
+            places.append(before[places[-1]])
+        return [self.texts[place] for place in reversed(places)]
+
+    @property
+    def shortest(self) -> int:
+        """The fewest instructions of a turn."""
+        return len(self.way)
 
 
 @dataclass
@@ -49,6 +60,7 @@ class Function:
     chip: str  # as sm_90a
     registers: int
     stack: int
+    shared: int
     local: int  # bytes that registers are spilled to
 
     @property
@@ -119,7 +131,7 @@ def loops_of(sass: str) -> list[Loop]:
 def functions(binary: Path) -> list[Function]:
     """The kernels of an object or a module."""
     found = re.finditer(
-        r"arch = (sm_\w+)|Function (\S+):\s+REG:(\d+) STACK:(\d+) \S+ LOCAL:(\d+)",
+        r"arch = (sm_\w+)|Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)",
         _dump(binary, "-res-usage"),
     )
     kernels, chip = [], ""
@@ -127,7 +139,7 @@ def functions(binary: Path) -> list[Function]:
         if match[1]:
             chip = match[1]
         else:
-            kernels.append(Function(binary, match[2], chip, *map(int, match.group(3, 4, 5))))
+            kernels.append(Function(binary, match[2], chip, *map(int, match.group(3, 4, 5, 6))))
     return kernels
 
 

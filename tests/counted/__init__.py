@@ -1,0 +1,1 @@
+"""What tests/counts.py counts in machine code and PTX."""
