@@ -105,8 +105,8 @@ def instructions(sass: str) -> list[tuple[int, str]]:
     return [(int(address, 16), text) for address, text in code]
 
 
-def loops_of(sass: str) -> list[Loop]:
-    """The innermost loops of a listing."""
+def loops_of(sass: str, around: str = "") -> list[Loop]:
+    """The innermost loops of a listing, or of those with an instruction that matches."""
     code = instructions(sass)
     places = {address: i for i, (address, _) in enumerate(code)}
     texts = [text for _, text in code]
@@ -116,6 +116,7 @@ def loops_of(sass: str) -> list[Loop]:
         if target and int(target[1], 16) in places:
             targets[i] = places[int(target[1], 16)]
     ranges = [(to, i + 1) for i, to in targets.items() if to < i]
+    ranges = [(a, b) for a, b in ranges if any(re.search(around, text) for text in texts[a:b])]
     inner = [
         (a, b)
         for a, b in ranges

@@ -27,6 +27,7 @@ from lrfused.backends.triton import shapes  # noqa: E402
 from lrfused.backends.triton import words as w  # noqa: E402
 from lrfused.backends.triton.apply import apply_kernel  # noqa: E402
 from lrfused.backends.triton.kinds import kind  # noqa: E402
+from lrfused.backends.triton.launch import REGISTERS  # noqa: E402
 from lrfused.backends.triton.measure import measure_kernel  # noqa: E402
 from lrfused.backends.triton.plan import plan_kernel  # noqa: E402
 from lrfused.rules import ADAMW  # noqa: E402
@@ -90,6 +91,7 @@ def build(kernel, target, fusion=False, **constants):
     signature = {name: argument_type(name, constants) for name in kernel.arg_names}
     gpu = target_of(target)
     options = {"enable_fp_fusion": fusion, "num_warps": 128 // gpu.warp_size}
+    options |= REGISTERS.get(kernel.__name__, {}) if gpu.backend == "cuda" else {}
     return triton.compile(ASTSource(kernel, signature, constants, {}), target=gpu, options=options)
 
 
@@ -105,9 +107,14 @@ def disassembled(cubin):
     return outputs
 
 
+def wide_loops(sass, around=""):
+    return [loop for loop in loops_of(sass, around) if loop.count(r"LDG\.E\S*\.128")]
+
+
 def nvidia_facts(compiled):
     sass, usage = disassembled(compiled.asm["cubin"])
-    wide = [loop for loop in loops_of(sass) if loop.count(r"LDG\.E\S*\.128")]
+    # A turn of measure asks all threads something; where the answer is rare, it has loops inside.
+    turns = wide_loops(sass, r"\bBAR\b") or wide_loops(sass)
     stack = re.search(r"STACK:(\d+)", usage)
     return {
         "registers": int(re.search(r"REG:(\d+)", usage)[1]),
@@ -123,7 +130,7 @@ def nvidia_facts(compiled):
                 "narrow_stores": loop.count(r"STG\.E(?!\S*\.128)"),
                 "ffma": loop.count(r"\bFFMA"),
             }
-            for loop in wide
+            for loop in turns
         ],
     }
 

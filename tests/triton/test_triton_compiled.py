@@ -26,6 +26,8 @@ SIZES = {"float32": 4, "bfloat16": 2, "float64": 8}
 # Of those that are executed for ordinary numbers. DESIGN: about 34 in IEEE float32; the rest are
 # addresses and conversions.
 PER_ELEMENT = {"float32": 42, "bfloat16": 48}
+MEASURED = {"float32": 5.6, "bfloat16": 6.4}  # at most: 64 of a thread in a turn
+RESIDENT = 168  # registers of a thread: three programs of measure on a multiprocessor
 
 
 def process(cache, script, *arguments):
@@ -73,6 +75,11 @@ def test_instructions_an_element(cache, target, name):
     (apply,) = facts(cache, target)[f"apply {name}"]["loops"]
     elements = max(4, 16 // SIZES[name])
     assert apply["instructions"] / elements <= PER_ELEMENT[name]
+    measure = facts(cache, target)[f"measure {name}"]
+    (turn,) = measure["loops"]
+    assert measure["registers"] <= RESIDENT
+    if target != "80":  # which has no maximum of three
+        assert turn["instructions"] / 64 <= MEASURED[name]
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -28,6 +28,24 @@ def largest_bits(x, COUNT: tl.constexpr, DOUBLE: tl.constexpr):
 
 
 @triton.jit
+def largest_of_fours(x):
+    """Of each four neighbours, which a thread has."""
+    return tl.max(tl.reshape(x, (x.shape[0] // 4, 4)), 1)
+
+
+@triton.jit
+def smallest_of_fours(x):
+    """Of each four neighbours, which a thread has."""
+    return tl.min(tl.reshape(x, (x.shape[0] // 4, 4)), 1)
+
+
+@triton.jit
+def sum_of_fours(x):
+    """Of each four neighbours, which a thread has."""
+    return tl.sum(tl.reshape(x, (x.shape[0] // 4, 4)), 1)
+
+
+@triton.jit
 def smallest_normal(DTYPE: tl.constexpr, DOUBLE: tl.constexpr):
     """The bits of the smallest magnitude that is normal in DTYPE and in the compute type."""
     if DOUBLE:

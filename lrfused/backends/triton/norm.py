@@ -4,19 +4,22 @@
 import triton
 import triton.language as tl
 
-from lrfused.backends.triton.magnitudes import largest_bits, normal_count
-from lrfused.backends.triton.memory import pointer, read
-from lrfused.backends.triton.riders import keeps
-from lrfused.backends.triton.scalars import clip_value
-from lrfused.backends.triton.words import (
-    BLOCK,
-    COLUMNS,
-    HALF,
-    LANE_LEVELS,
-    LANES,
-    LARGEST_SUM,
-    SMALLEST_SUM,
+from lrfused.backends.triton.magnitudes import (
+    largest_bits,
+    largest_of_fours,
+    normal_count,
+    sum_of_fours,
 )
+from lrfused.backends.triton.memory import pointer
+from lrfused.backends.triton.rows import (
+    FOURS,
+    clip_rows,
+    exact_squares,
+    in_doubt,
+    look_at,
+    read_rows,
+)
+from lrfused.backends.triton.words import HALF, LANE_LEVELS, LANES, LARGEST_SUM, SMALLEST_SUM
 
 TURN = tl.constexpr(2 * HALF.value)
 
@@ -39,42 +42,28 @@ def pairwise_sum(x, LEVELS: tl.constexpr):
 
 
 @triton.jit
-def read_rows(
+def exact_rows(
     start,
     mask,
     offset,
     last,
+    inverse,
+    bound,
     first,
     COUNT: tl.constexpr,
     DTYPE: tl.constexpr,
     DOUBLE: tl.constexpr,
+    CLIP: tl.constexpr,
     MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """Rows of 16 blocks: COUNT vectors, in which a lane is a column of a block.
-
-    MASKED elements are 0, whatever they are in memory.
-    """
-    lane = tl.arange(0, LANES)
-    column = offset + lane // COLUMNS * BLOCK + lane % COLUMNS
-    rows = ()
-    for row in tl.static_range(COUNT):
-        place = column + (first + row) * COLUMNS
-        present = None if WHOLE else place < last
-        x = read(start, place, present, DTYPE, DOUBLE)
-        if MASKED:
-            x = tl.where(keeps(mask, place, present), x, 0.0)
-        rows = rows + (x,)
-    return rows
-
-
-@triton.jit
-def clip_rows(x, inverse, bound, COUNT: tl.constexpr):
-    """Rows of the unscaled gradient, clipped by value."""
-    rows = ()
-    for row in tl.static_range(COUNT):
-        rows = rows + (clip_value(x[row] * inverse, bound),)
-    return rows
+    """What exact_sums returns, of some rows."""
+    x = read_rows(start, mask, offset, last, first, COUNT, DTYPE, DOUBLE, MASKED, WHOLE)
+    if CLIP:
+        x = clip_rows(x, inverse, bound, COUNT)
+    largest = largest_bits(x, COUNT, DOUBLE)
+    normal = sum_of_fours(normal_count(x, COUNT, DTYPE, DOUBLE))
+    return exact_squares(x, COUNT), largest, normal
 
 
 @triton.jit
@@ -91,33 +80,57 @@ def exact_sums(
     MASKED: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """(column sums of squares in float64, bits of the largest magnitudes, how many are normal).
+    """(column sums of squares in float64, bits of the largest magnitudes, normal numbers of fours).
 
-    From memory, half the rows at a time: all of them in float64 would not fit in the registers.
+    From memory, a few rows at a time: all of them in float64 would not fit in the registers.
     """
     sums = tl.full((LANES,), 0.0, tl.float64)
-    normal = tl.full((LANES,), 0, tl.int32)
     largest = tl.full((LANES,), 0, tl.int64 if DOUBLE else tl.int32)
-    for half in range(0, 2):
-        x = read_rows(start, mask, offset, last, half * 4, 4, DTYPE, DOUBLE, MASKED, WHOLE)
-        if CLIP:
-            x = clip_rows(x, inverse, bound, 4)
-        bits = largest_bits(x, 4, DOUBLE)
-        largest = tl.where(bits > largest, bits, largest)
-        normal += normal_count(x, 4, DTYPE, DOUBLE)
-        a = x[0].to(tl.float64)
-        b = x[1].to(tl.float64)
-        c = x[2].to(tl.float64)
-        d = x[3].to(tl.float64)
-        sums += (a * a + b * b) + (c * c + d * d)
+    normal = tl.full((FOURS,), 0, tl.int32)
+    if DOUBLE:
+        for half in tl.static_range(2):
+            part, bits, count = exact_rows(
+                start,
+                mask,
+                offset,
+                last,
+                inverse,
+                bound,
+                4 * half,
+                4,
+                DTYPE,
+                DOUBLE,
+                CLIP,
+                MASKED,
+                WHOLE,
+            )
+            largest = tl.where(bits > largest, bits, largest)
+            normal += count
+            sums += part
+    else:  # a rare case, which must not set the number of registers: loops with ends unknown
+        for half in range(0, 2):
+            part = tl.full((LANES,), 0.0, tl.float64)
+            for first in range(half * 4, half * 4 + 4, 2):
+                pair, bits, count = exact_rows(
+                    start,
+                    mask,
+                    offset,
+                    last,
+                    inverse,
+                    bound,
+                    first,
+                    2,
+                    DTYPE,
+                    DOUBLE,
+                    CLIP,
+                    MASKED,
+                    WHOLE,
+                )
+                largest = tl.where(bits > largest, bits, largest)
+                normal += count
+                part += pair
+            sums += part
     return sums, largest, normal
-
-
-@triton.jit
-def column_sums(x):
-    """Sums of eight squares."""
-    a, b, c, d, e, f, g, h = x
-    return ((a * a + b * b) + (c * c + d * d)) + ((e * e + f * f) + (g * g + h * h))
 
 
 @triton.jit
@@ -128,8 +141,7 @@ def unsafe(sums, largest):
 
 
 @triton.jit
-def safe_sums(
-    x,
+def single_sums(
     start,
     mask,
     offset,
@@ -139,17 +151,40 @@ def safe_sums(
     DTYPE: tl.constexpr,
     CLIP: tl.constexpr,
     MASKED: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
-    """Column sums of eight float32 rows: what enters the lanes."""
-    sums = column_sums(x)
-    redo = unsafe(sums, largest_bits(x, 8, False))
-    result = sums.to(tl.float64)
-    if tl.max(redo.to(tl.int32), 0) > 0:
-        exact, _largest, _normal = exact_sums(
-            start, mask, offset, last, inverse, bound, DTYPE, False, CLIP, MASKED, False
+    """What exact_sums returns, but sums in float32 where these are safe.
+
+    Magnitudes are looked at one by one only where some number is tiny or some sum is not safe.
+    """
+    if WHOLE:
+        x = read_rows(start, mask, offset, last, 0, 8, DTYPE, False, MASKED, True)
+        if CLIP:
+            x = clip_rows(x, inverse, bound, 8)
+        single, smallest, largest = look_at(x, 8)
+    else:  # two by two: masks and addresses take registers, too
+        single = tl.full((LANES,), 0.0, tl.float32)
+        smallest = tl.full((FOURS,), 0x7FFFFFFF, tl.int32)
+        largest = tl.full((FOURS,), 0, tl.int32)
+        for half in range(0, 2):
+            part = tl.full((LANES,), 0.0, tl.float32)
+            for first in range(half * 4, half * 4 + 4, 2):
+                x = read_rows(start, mask, offset, last, first, 2, DTYPE, False, MASKED, False)
+                if CLIP:
+                    x = clip_rows(x, inverse, bound, 2)
+                sums, least, bits = look_at(x, 2)
+                part += sums
+                smallest = tl.where(least < smallest, least, smallest)
+                largest = tl.where(bits > largest, bits, largest)
+            single += part
+    result = single.to(tl.float64)
+    normal = tl.full((FOURS,), 4 * 8, tl.int32)
+    if in_doubt(single, smallest, largest, DTYPE, CLIP):
+        exact, bits, normal = exact_sums(
+            start, mask, offset, last, inverse, bound, DTYPE, False, CLIP, MASKED, WHOLE
         )
-        result = tl.where(redo, exact, result)
-    return result
+        result = tl.where(unsafe(single, bits), exact, result)
+    return result, largest, normal
 
 
 @triton.jit
@@ -177,21 +212,21 @@ def add_turns(
             sums, bits, count = exact_sums(
                 start, mask, offset, last, inverse, bound, DTYPE, True, False, MASKED, WHOLE
             )
-            if CLIP:
-                again, _largest, _normal = exact_sums(
-                    start, mask, offset, last, inverse, bound, DTYPE, True, True, MASKED, WHOLE
-                )
-                clipped += again
+            bits = largest_of_fours(bits)
         else:
-            x = read_rows(start, mask, offset, last, 0, 8, DTYPE, False, MASKED, WHOLE)
-            bits = largest_bits(x, 8, False)
-            count = normal_count(x, 8, DTYPE, False)
-            sums = safe_sums(x, start, mask, offset, last, inverse, bound, DTYPE, False, MASKED)
-            if CLIP:
-                x = clip_rows(x, inverse, bound, 8)
-                clipped += safe_sums(
-                    x, start, mask, offset, last, inverse, bound, DTYPE, True, MASKED
-                )
+            sums, bits, count = single_sums(
+                start, mask, offset, last, inverse, bound, DTYPE, False, MASKED, WHOLE
+            )
+        if CLIP and DOUBLE:
+            again, _largest, _normal = exact_sums(
+                start, mask, offset, last, inverse, bound, DTYPE, True, True, MASKED, WHOLE
+            )
+            clipped += again
+        elif CLIP:
+            again, _largest, _normal = single_sums(
+                start, mask, offset, last, inverse, bound, DTYPE, True, MASKED, WHOLE
+            )
+            clipped += again
         lanes += sums
         normal += count
         largest = tl.where(bits > largest, bits, largest)
@@ -217,8 +252,8 @@ def half_sums(
     """
     lanes = tl.full((LANES,), 0.0, tl.float64)
     clipped = tl.full((LANES,), 0.0, tl.float64)
-    largest = tl.full((LANES,), 0, tl.int64 if DOUBLE else tl.int32)
-    normal = tl.full((LANES,), 0, tl.int32)
+    largest = tl.full((FOURS,), 0, tl.int64 if DOUBLE else tl.int32)
+    normal = tl.full((FOURS,), 0, tl.int32)
     first = second * HALF
     whole = tl.where((address & 15) == 0, (count - first + HALF) // TURN * TURN, 0)
     ends = (first, first + whole, count)
