@@ -148,11 +148,13 @@ def advance(run: Run, gradients) -> None:
     run.metrics.append(run.opt.metrics())
 
 
-def run(problem: Problem, backend="reference", **options) -> Run:
-    """All steps of a problem."""
+def run(problem: Problem, backend="reference", between=None, **options) -> Run:
+    """All steps of a problem; ``between`` is called with the run after each."""
     started = start(problem.values, backend, **options)
     for gradients in problem.gradients:
         advance(started, gradients)
+        if between is not None:
+            between(started)
     return started
 
 

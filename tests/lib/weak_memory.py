@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -82,12 +82,20 @@ def _memory(runs: Iterable[Run]) -> Iterator[Tensor]:
 
 
 def run_weak(
-    problem: Problem, kernels: Kernels, backend: str, seed: int, how: Any, **options: Any
+    problem: Problem,
+    kernels: Kernels,
+    backend: str,
+    seed: int,
+    how: Any,
+    between: Callable[[Run], None] | None = None,
+    **options: Any,
 ) -> Run:
-    """All steps of a problem."""
+    """All steps of a problem; what is done ``between`` them the host does."""
     with weak(kernels, seed, **how) as runs:
         made = start(problem.values, backend, **options)
         runs.append(made)
         for gradients in problem.gradients:
             advance(made, gradients)
+            if between is not None:
+                between(made)
     return made

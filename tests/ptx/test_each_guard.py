@@ -4,29 +4,33 @@ Each is taken out by the line of the source that it comes from; some run must th
 what nobody wrote, stand still or end with other bits than the reference.
 """
 
-import itertools
 from collections import defaultdict
 
 import pytest
-from lib.options import random_options
+from lib.options import random_options, two_of_three
 from lib.runs import DTYPES, assert_same_run, random_problem, run
 from lib.weak_memory import run_weak
 
 # By what their PTX says. Of a barrier at which threads vote, and of fences, the callers count, too.
 GUARDS = ("membar", "fence", "bar.", "ld.global.cg", "ld.volatile")
 BY_CALLER = ("bar.red", "membar")
-MOST = 12  # runs with random options before something must have been found
 
 # What takes others' sums together: chunks of a unit, spans of 256 chunks; what takes turns: rows of
 # tensors with counts of their own. Without a norm to measure a single block prepares and plans.
 SMALL = [(5,), (65,), (3, 7)]
+NOTHING = {"max_grad_norm": None, "agc": None, "nonfinite": "propagate", "loss_scale": None}
+RIDERS = {"masks": two_of_three, "ema_decay": 0.5, "groups": ({},), "agc": None}
+# The shapes, options that are not random, and how often it is tried to find something.
 RUNS = {
-    "small": (SMALL, {}),
-    "plans alone": (SMALL, {"max_grad_norm": None, "agc": None}),
-    "a unit of two chunks": ([(66000,), (9,)], {"agc": 0.01}),
-    "many rows": ([(1,)] * 40, {"max_grad_norm": 1.0}),
-    "two spans": ([(1,)] * 257, {"max_grad_norm": 1.0}),
+    "small": (SMALL, {}, 12),
+    "plans alone": (SMALL, {**NOTHING, "groups": ({},)}, 8),
+    "many rows": ([(1,)] * 64, {**NOTHING, "groups": ({},), "masks": None}, 6),
+    "riders": (SMALL, RIDERS, 20),
+    "a unit of two chunks": ([(66000,), (9,)], {"agc": 0.01, "agc_by": "tensor", "masks": None}, 4),
 }
+# Half a minute each, with the slow tests: what takes sums of spans together.
+SPANS = ([(1,)] * 257, {"max_grad_norm": 1.0, "groups": ({},), "masks": None}, 2)
+OF_SPANS = ("membar tickets.cuh:18 < tickets.cuh:56", "membar tickets.cuh:20 < tickets.cuh:56")
 # No result depends on these; benchmarks/results/notes.md has what they are worth.
 FOR_SPEED = {"memory.cuh": "what a step reads once need not push other things out of the cache"}
 
@@ -45,39 +49,52 @@ def guards(kernels) -> dict[str, list[int]]:
     return dict(found)
 
 
-def fails(kernels, rng, lines, shapes, fixed) -> bool:
-    """Whether a run without what stands at these lines is found to be wrong."""
+def own_counts(made) -> None:
+    """Every tensor has a count of its own, and so a row of scalars."""
+    for i, p in enumerate(made.params):
+        if "step" in made.opt.state[p]:
+            made.opt.state[p]["step"].fill_(3 + 5 * i)
+
+
+def fails(kernels, rng, lines, how) -> str:
+    """What is wrong with a run without what stands at these lines, if that is found."""
+    shapes, fixed, _ = how
+    between = own_counts if how is RUNS["many rows"] else None
     options = {**random_options(rng), **fixed}
     problem = random_problem(rng, shapes, 2, DTYPES, DTYPES, none=0.4)
     seed = int(rng.numpy.integers(2**63))
     try:
-        got = run_weak(problem, kernels, "cuda", seed, {"weakened": lines}, **options)
-        assert_same_run(got, run(problem, **options))
-    except (RuntimeError, AssertionError, pytest.fail.Exception) as e:
-        print("WHY", str(e)[:200], [str(x)[:600] for x in kernels.errors])
+        want = run(problem, between=between, **options)
+        weakened = {"weakened": lines}
+        got = run_weak(problem, kernels, "cuda", seed, weakened, between=between, **options)
+        assert_same_run(got, want)
+    except (RuntimeError, AssertionError, pytest.fail.Exception) as error:
+        reason = str(kernels.errors[0] if kernels.errors else error)
         kernels.errors.clear()
-        return True
-    return False
+        return reason or "other bits"
+    return ""
 
 
 def is_needed(kernels, rng, lines) -> bool:
-    for _, (shapes, fixed) in itertools.product(range(MOST), RUNS.values()):
-        if fails(kernels, rng, lines, shapes, fixed):
-            return True
-    return False
+    return any(fails(kernels, rng, lines, how) for how in RUNS.values() for _ in range(how[2]))
 
 
 def test_each_is_needed(rng, cuda_ptx):
     found = guards(cuda_ptx)
-    assert len(found) > 15
-    idle = [
-        place
-        for place, lines in found.items()
-        if not any(name in place for name in FOR_SPEED) and not is_needed(cuda_ptx, rng, lines)
-    ]
-    assert not idle
+    assert len(found) > 15 and set(OF_SPANS) < set(found)
+    exempt = (*FOR_SPEED, *OF_SPANS)
+    found = {p: lines for p, lines in found.items() if not any(name in p for name in exempt)}
+    assert not [place for place, lines in found.items() if not is_needed(cuda_ptx, rng, lines)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", OF_SPANS)
+def test_what_takes_spans_together_is_needed(rng, cuda_ptx, place):
+    assert not fails(cuda_ptx, rng, [], SPANS)
+    lines = guards(cuda_ptx)[place]
+    assert any(fails(cuda_ptx, rng, lines, SPANS) for _ in range(SPANS[2]))
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_is_found_with_all_of_them(rng, cuda_ptx, name):
-    assert not fails(cuda_ptx, rng, [], *RUNS[name])
+    assert not fails(cuda_ptx, rng, [], RUNS[name])

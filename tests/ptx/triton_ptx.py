@@ -94,6 +94,7 @@ class TritonPtx(Kernels):
         device: torch.device,
         arguments: tuple[Any, ...],
         *constants: Any,
+        most_registers: int = 0,
     ) -> None:
         """Compile for the constants that are new, and run."""
         tensors = flat(arguments)

@@ -40,9 +40,9 @@ def launches(request, monkeypatch, backend):
 
         launch = triton_step.launch
 
-        def seen_launch(kernel, programs, device, *arguments):
+        def seen_launch(kernel, programs, device, *arguments, **how):
             seen.append((device, kernel is triton_step.apply_kernel))
-            launch(kernel, programs, device, *arguments)
+            launch(kernel, programs, device, *arguments, **how)
 
         monkeypatch.setattr(triton_step, "launch", seen_launch)
         return seen

@@ -26,8 +26,7 @@ from lrfused import schedules as S  # noqa: E402
 from lrfused.backends.triton import shapes  # noqa: E402
 from lrfused.backends.triton import words as w  # noqa: E402
 from lrfused.backends.triton.apply import apply_kernel  # noqa: E402
-from lrfused.backends.triton.kinds import kind  # noqa: E402
-from lrfused.backends.triton.launch import REGISTERS  # noqa: E402
+from lrfused.backends.triton.kinds import kind, registers_of_measure  # noqa: E402
 from lrfused.backends.triton.measure import measure_kernel  # noqa: E402
 from lrfused.backends.triton.plan import plan_kernel  # noqa: E402
 from lrfused.rules import ADAMW  # noqa: E402
@@ -91,7 +90,8 @@ def build(kernel, target, fusion=False, **constants):
     signature = {name: argument_type(name, constants) for name in kernel.arg_names}
     gpu = target_of(target)
     options = {"enable_fp_fusion": fusion, "num_warps": 128 // gpu.warp_size}
-    options |= REGISTERS.get(kernel.__name__, {}) if gpu.backend == "cuda" else {}
+    if kernel is measure_kernel and gpu.backend == "cuda":
+        options["maxnreg"] = registers_of_measure([constants["KINDS"]]) or None
     return triton.compile(ASTSource(kernel, signature, constants, {}), target=gpu, options=options)
 
 

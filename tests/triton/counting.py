@@ -37,7 +37,7 @@ class Driver:
         return torch.device("cpu")
 
 
-def warm_up(kernel, programs, device, arguments, *constants):
+def warm_up(kernel, programs, device, arguments, *constants, most_registers):
     kernel.warmup(*arguments, *constants, grid=(programs,), num_warps=4, enable_fp_fusion=False)
 
 

@@ -31,9 +31,9 @@ def launches(monkeypatch):
     """The names of the kernels that are launched, with their compile-time constants."""
     seen = []
 
-    def launch(kernel, programs, device, arguments, *constants):
+    def launch(kernel, programs, device, arguments, *constants, **how):
         seen.append((kernel.fn.__name__, constants))
-        original(kernel, programs, device, arguments, *constants)
+        original(kernel, programs, device, arguments, *constants, **how)
 
     original = triton_step.launch
     monkeypatch.setattr(triton_step, "launch", launch)

@@ -1,6 +1,6 @@
 """Kinds of tensors: for each of them kernels are compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -9,6 +9,10 @@ from lrfused.backends.work import Work
 from lrfused.memory.formats import CODES, DTYPES
 
 Kind = tuple[int, ...]  # words.KIND_P and what follows it
+
+# Of a thread of measure on NVIDIA's chips: three programs share a multiprocessor. What the compiler
+# takes by itself varies with the order of what is rare.
+REGISTERS = 168
 
 
 def kind(
@@ -42,3 +46,12 @@ def kind_of(work: Work, index: int) -> Kind:
     state = [CODES[operand.flat.dtype] for operand in operands if operand is not None]
     g = int(work.addresses[index, 1])
     return kind(p, g, state, bool(group.agc), group.value_clip, mask, average)
+
+
+def registers_of_measure(kinds: Iterable[Kind]) -> int:
+    """The most that a thread may have; 0 leaves it to the compiler.
+
+    What adaptive and value clip need would be spilled.
+    """
+    clips = any(kind[int(w.KIND_AGC)] or kind[int(w.KIND_CLIP)] for kind in kinds)
+    return 0 if clips else REGISTERS

@@ -10,10 +10,6 @@ from lrfused.device.graph_capture import is_capturing
 
 WARPS = 2 if torch.version.hip else 4  # 128 threads either way
 
-# Of a thread on NVIDIA's chips: three programs of measure share a multiprocessor. What the compiler
-# takes by itself varies with the order of what is rare.
-REGISTERS = {"measure_kernel": {"maxnreg": 168}}
-
 _compiled: set[tuple[Any, ...]] = set()
 
 
@@ -42,12 +38,17 @@ def check_compiled(device: torch.device, *kernels: tuple[Any, ...]) -> None:
 
 
 def launch(
-    kernel: Any, programs: int, device: torch.device, arguments: tuple[Any, ...], *constants: Any
+    kernel: Any,
+    programs: int,
+    device: torch.device,
+    arguments: tuple[Any, ...],
+    *constants: Any,
+    most_registers: int = 0,
 ) -> None:
     """Run ``programs`` programs of a kernel on the current stream of the device."""
     _compiled.add((kernel, device, *constants))
-    is_nvidia = torch.version.cuda and device.type == "cuda"
-    registers = REGISTERS.get(kernel.__name__, {}) if is_nvidia else {}
+    is_limited = most_registers and torch.version.cuda and device.type == "cuda"
+    registers = {"maxnreg": most_registers} if is_limited else {}
     # The interpreter computes in NumPy, which warns of infinities and nan: here they are values.
     with _on(device), np.errstate(all="ignore"):
         kernel[(programs,)](

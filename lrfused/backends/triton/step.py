@@ -11,7 +11,7 @@ from lrfused.backends.rows import Column
 from lrfused.backends.triton import layout, shapes
 from lrfused.backends.triton import words as w
 from lrfused.backends.triton.apply import apply_kernel
-from lrfused.backends.triton.kinds import Kind, kind_of
+from lrfused.backends.triton.kinds import Kind, kind_of, registers_of_measure
 from lrfused.backends.triton.launch import check_compiled, launch
 from lrfused.backends.triton.measure import measure_kernel
 from lrfused.backends.triton.plan import plan_kernel
@@ -25,11 +25,12 @@ from lrfused.state.device_state import Field
 
 
 class Launch(NamedTuple):
-    """A kernel, its programs and its constants."""
+    """A kernel, its programs, its constants, and registers of a thread (0: the compiler's choice)."""
 
     kernel: Any
     programs: int
     constants: tuple[Any, ...]
+    most_registers: int = 0
 
 
 class TritonStep:
@@ -115,7 +116,8 @@ class TritonStep:
         if phases & MEASURE and self._flags & int(w.MEASURES) and self._halves:
             flags = self._flags if phases & PLAN else self._flags | int(w.ONLY_MEASURES)
             measured = (kinds, self._shapes, flags)
-            launches.append(Launch(measure_kernel, self._halves, measured))
+            registers = registers_of_measure(self._kinds)
+            launches.append(Launch(measure_kernel, self._halves, measured, registers))
         elif phases & PLAN:
             programs = self._spans if self._flags & int(w.MEASURES) else 1
             launches.append(Launch(plan_kernel, programs, (self._shapes, self._flags)))
@@ -127,9 +129,9 @@ class TritonStep:
     def _launch(self, launches: list[Launch], call: w.Call) -> None:
         everything = (self._table, *call, self._state, self._measured, self._decided)
         applied = (self._table, call.gradients, self._decided)
-        for kernel, programs, constants in launches:
+        for kernel, programs, constants, most in launches:
             arguments = applied if kernel is apply_kernel else everything
-            launch(kernel, programs, self.device, arguments, *constants)
+            launch(kernel, programs, self.device, arguments, *constants, most_registers=most)
 
     def push(self, work: Work) -> None:
         """The caller's numbers, where kernels and captured graphs read them; room for captures."""
