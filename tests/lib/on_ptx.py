@@ -89,8 +89,9 @@ def cuda_ptx(cuda, rng, request) -> Iterator[CudaPtx]:
 @pytest.fixture
 def triton_ptx(monkeypatch, rng, request) -> Any:
     """The Triton backend with PTX in the place of its interpreted kernels."""
-    from lrfused.backends.triton import step
     from ptx import machine, triton_ptx
+
+    from lrfused.backends.triton import step
 
     kernels = triton_ptx.TritonPtx(getattr(request, "param", ARCHITECTURE))
     machine.seed(int(rng.numpy.integers(2**63)))

@@ -11,7 +11,6 @@ from lib.emulation_build import CSRC
 from lib.on_ptx import CudaPtx, Kernels
 from lib.runs import Problem, Run, advance, start
 
-
 # Races that are meant: what stands in the lines of csrc/cuda on both sides, and why it is well.
 THRESHOLDS_ARE_STORED = ("norms.cuh", "a.workspace.thresholds[2 * group + i % 2] =")
 MEANT = {
@@ -44,8 +43,9 @@ def weak(kernels: Kernels, seed: int, **how: Any) -> Iterator[list[Run]]:
     Raises:
         ptx.machine.PtxError: a kernel did something that it may not.
     """
-    from lrfused.backends.cuda.step import CudaStep
     from ptx import machine
+
+    from lrfused.backends.cuda.step import CudaStep
 
     runs: list[Run] = []
     kernels.memory = lambda: _memory(runs)

@@ -17,9 +17,7 @@
 #include <xmmintrin.h>
 #endif
 
-#define SHOWN extern "C" __attribute__((visibility("default")))
-
-SHOWN PtxThread ptx_thread;
+PTX_SHOWN PtxThread ptx_thread;
 PtxThread ptx_thread = {};
 
 namespace {
@@ -238,7 +236,7 @@ void run() {
 
 }  // namespace
 
-SHOWN void ptx_stop(int line, const char* reason) {
+PTX_SHOWN void ptx_stop(int line, const char* reason) {
     error = block->grid->name + ", line " + std::to_string(line) + ": " + reason + " (thread " +
             std::to_string(me) + " of block " + std::to_string(block->index) + ")";
     give_way(DONE, line);
@@ -276,14 +274,14 @@ void may_give_way(int line) {
 
 }  // namespace
 
-SHOWN void ptx_block_barrier(int line) {
+PTX_SHOWN void ptx_block_barrier(int line) {
     if (!is_weakened(line)) give_way(AT_BLOCK_BARRIER, line);
 }
-SHOWN void ptx_warp_barrier(int line) {
+PTX_SHOWN void ptx_warp_barrier(int line) {
     if (!is_weakened(line)) give_way(AT_WARP_BARRIER, line);
 }
 
-SHOWN bool ptx_block_vote(bool mine, int line) {
+PTX_SHOWN bool ptx_block_vote(bool mine, int line) {
     if (is_weakened(line)) return mine;
     bool* voted = block->voted[thread().votes++ % 2];
     voted[me] = mine;
@@ -292,7 +290,7 @@ SHOWN bool ptx_block_vote(bool mine, int line) {
 }
 
 // It orders no memory.
-SHOWN u64 ptx_exchange(u64 mine, u32 lane, int line) {
+PTX_SHOWN u64 ptx_exchange(u64 mine, u32 lane, int line) {
     u64* exchanged = block->exchanged[thread().exchanges++ % 2];
     exchanged[me] = mine;
     give_way(AT_EXCHANGE, line);
@@ -302,20 +300,20 @@ SHOWN u64 ptx_exchange(u64 mine, u32 lane, int line) {
     return exchanged[other];
 }
 
-SHOWN void ptx_fence(int line) {
+PTX_SHOWN void ptx_fence(int line) {
     if (is_checked() && !is_weakened(line)) weak::fence(block->seen, seen(), me);
 }
 
-SHOWN void ptx_wait_for_grids(int line) {
+PTX_SHOWN void ptx_wait_for_grids(int line) {
     if (!is_checked() || !block->seen.grid || is_weakened(line)) return;
     if (grids[0]->ended < grids[0]->blocks) give_way(AT_GRIDS, line);
     seen().waited = true;
     weak::acquire(seen());
 }
 
-SHOWN void ptx_launch_dependents(int) { invite(*block); }
+PTX_SHOWN void ptx_launch_dependents(int) { invite(*block); }
 
-SHOWN void ptx_load(Space space, u64 address, void* value, u32 size, Caching caching, int line) {
+PTX_SHOWN void ptx_load(Space space, u64 address, void* value, u32 size, Caching caching, int line) {
     if (space == param || space == constant) {
         if (space == param && (address < u64(ptx_thread.parameters) ||
                                address + size > u64(ptx_thread.parameters) + ptx_thread.parameter_size))
@@ -331,7 +329,7 @@ SHOWN void ptx_load(Space space, u64 address, void* value, u32 size, Caching cac
         static_cast<unsigned char*>(value)[i] = weak::read_byte(block->seen, seen(), place + i, cached);
 }
 
-SHOWN void ptx_store(Space space, u64 address, const void* value, u32 size, int line) {
+PTX_SHOWN void ptx_store(Space space, u64 address, const void* value, u32 size, int line) {
     may_give_way(line);
     weak::Store store = {checked_place(space, address, size, line), size, {}};
     std::memcpy(store.bytes, value, size);
@@ -339,7 +337,7 @@ SHOWN void ptx_store(Space space, u64 address, const void* value, u32 size, int 
     seen().waiting.push_back(store);
 }
 
-SHOWN void ptx_atomic(Space space, u64 address, u32 size, Order order, bool done, int line) {
+PTX_SHOWN void ptx_atomic(Space space, u64 address, u32 size, Order order, bool done, int line) {
     const bool ordered = order == ACQUIRE_RELEASE && !is_weakened(line);
     if (!done) {
         may_give_way(line);
@@ -357,20 +355,20 @@ SHOWN void ptx_atomic(Space space, u64 address, u32 size, Order order, bool done
 
 // For the host.
 
-SHOWN void ptx_seed(u64 seed) { random_bits.seed(seed); }
+PTX_SHOWN void ptx_seed(u64 seed) { random_bits.seed(seed); }
 
 // Whether memory is weak and races are looked for, from the next launch on.
-SHOWN void ptx_check(bool checked) {
+PTX_SHOWN void ptx_check(bool checked) {
     ptx_thread.checked = checked;
     weak::memory = weak::Memory();
     weak::memory.random = &random_bits;
 }
-SHOWN void ptx_weaken(int line) { weak::memory.weakened[line] = true; }
-SHOWN void ptx_mean(int line, int other) { weak::memory.meant[{line, other}] = true; }
+PTX_SHOWN void ptx_weaken(int line) { weak::memory.weakened[line] = true; }
+PTX_SHOWN void ptx_mean(int line, int other) { weak::memory.meant[{line, other}] = true; }
 
-SHOWN void ptx_forget_allocations() { weak::memory.allocations.clear(); }
+PTX_SHOWN void ptx_forget_allocations() { weak::memory.allocations.clear(); }
 // Bytes that hold the poison were not written, where somebody asks for that.
-SHOWN void ptx_allocation(u64 start, u64 size, bool is_fresh, unsigned char poison) {
+PTX_SHOWN void ptx_allocation(u64 start, u64 size, bool is_fresh, unsigned char poison) {
     weak::Allocation found = {start, size, {}};
     if (is_fresh)
         for (u64 i = 0; i < size; ++i)
@@ -379,7 +377,7 @@ SHOWN void ptx_allocation(u64 start, u64 size, bool is_fresh, unsigned char pois
 }
 
 // A grid that runs at ptx_run, together with those that wait for that already.
-SHOWN void ptx_add(const char* name, void (*entry)(), const void* parameters, u64 size, u32 blocks,
+PTX_SHOWN void ptx_add(const char* name, void (*entry)(), const void* parameters, u64 size, u32 blocks,
                    u32 threads, u32 shared) {
     auto grid = std::make_unique<Grid>();
     grid->entry = entry;
@@ -393,7 +391,7 @@ SHOWN void ptx_add(const char* name, void (*entry)(), const void* parameters, u6
 }
 
 // The text of an error, or nothing where there was none.
-SHOWN const char* ptx_run() {
+PTX_SHOWN const char* ptx_run() {
     error.clear();
     weak::memory.shadows.clear();
     weak::memory.told.clear();

@@ -11,6 +11,8 @@
 
 #include "values.h"
 
+#define PTX_SHOWN extern "C" __attribute__((visibility("default")))
+
 constexpr u64 SHARED_WINDOW = u64(1) << 60;
 
 // The thread that runs; machine.cpp sets it at every switch.
@@ -119,6 +121,19 @@ inline u32 shuffled(Shuffle how, u32 a, u32 given, u32 limits, u32 mask, int lin
     inside = other <= last;
     if (!inside) other = lane;
     return u32(ptx_exchange(a, other, line));
+}
+
+template <class T>
+T added(T x, T y) {
+    return T(x + y);
+}
+template <class T>
+T larger(T x, T y) {
+    return std::max(x, y);
+}
+template <class T>
+T smaller(T x, T y) {
+    return std::min(x, y);
 }
 
 template <class T, class F>

@@ -105,9 +105,9 @@ ROWS = [
     ("atom.{global,shared}.min.{s32,u32}", "T", "T", "a < old ? a : old"),
     ("atom.{global,shared}.max.{s32,u32}", "T", "T", "old < a ? a : old"),
     # What the lanes of a warp do together; every lane takes part.
-    ("redux.sync.add.{s32,u32}", "T", "T u32", "reduced(a, b, LINE, [](T x, T y) { return T(x + y); })"),
-    ("redux.sync.max.{s32,u32}", "T", "T u32", "reduced(a, b, LINE, [](T x, T y) { return x < y ? y : x; })"),
-    ("redux.sync.min.{s32,u32}", "T", "T u32", "reduced(a, b, LINE, [](T x, T y) { return y < x ? y : x; })"),
+    ("redux.sync.add.{s32,u32}", "T", "T u32", "reduced(a, b, LINE, added<T>)"),
+    ("redux.sync.max.{s32,u32}", "T", "T u32", "reduced(a, b, LINE, larger<T>)"),
+    ("redux.sync.min.{s32,u32}", "T", "T u32", "reduced(a, b, LINE, smaller<T>)"),
 ]  # fmt: skip
 ROUNDINGS = {"rzi": "std::trunc", "rmi": "std::floor", "rpi": "std::ceil", "rni": "std::nearbyint"}
 

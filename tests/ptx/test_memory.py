@@ -223,7 +223,7 @@ def test_what_was_stored_may_be_loaded(data, out):
 
 
 def test_a_barrier_that_not_all_reach(data, out):
-    body = "setp.eq.u32 %p, %t, 0;\n@%p bra END;\nEND2:\nbar.sync 0;\nbra END2;\nEND:\nbar.warp.sync -1;"
+    body = "setp.eq.u32 %p, %t, 0;\n@%p bra END;\nbar.sync 0;\nret;\nEND:\nbar.warp.sync -1;"
     errors, _ = outcomes(kernel(body), data, out, 1, 64)
     assert errors
 

@@ -1,4 +1,4 @@
-"""Each instruction form, run from PTX, against expected.py on values at the edges and random ones."""
+"""Each instruction form, run from PTX, against expected.py at the edges and on random values."""
 
 import ctypes
 import math
@@ -174,6 +174,7 @@ def keeps_nan(form: str) -> bool:
     "form", ["add.f32", "fma.rz.f32", "mul.f32x2", "ld.weak.b32", "bar.arrive"]
 )
 def test_unknown_forms_are_errors_that_name_them(form):
-    text = f".version 8.7\n.target sm_90\n.visible .entry f()\n{{\n.reg .f32 %a;\n{form} %a, %a, %a;\n}}"
+    body = f".reg .f32 %a;\n{form} %a, %a, %a;"
+    text = f".version 8.7\n.target sm_90\n.visible .entry f()\n{{\n{body}\n}}"
     with pytest.raises(ValueError, match=rf"line 6.*{form.rpartition('.')[0]}"):
         machine.load(text)

@@ -15,7 +15,7 @@ BATCHES, SEEDS = 8, 25
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_any_options_in_any_order(rng, cuda_ptx, rule, batch):
-    for trial in range(SEEDS):
+    for _ in range(SEEDS):
         options = random_options(rng)
         chosen = [SHAPES[i] for i in rng.numpy.permutation(len(SHAPES))[:3]]
         problem = random_problem(rng, chosen, 2, DTYPES, DTYPES)

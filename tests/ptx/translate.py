@@ -57,7 +57,8 @@ def translate(module: Module) -> Translation:
             bodies.append(unit.function(function))
         else:  # told apart by the size of its parameters alone
             bodies.append(f"{unit.signature(function)} {{ {_name(first)}(); }}\n")
-    counters = f'extern "C" {{ __attribute__((visibility("default"))) unsigned char ptx_seen[{max(1, len(unit.counters))}]; }}\n'
+    size = max(1, len(unit.counters))
+    counters = f"PTX_SHOWN unsigned char ptx_seen[];\nunsigned char ptx_seen[{size}];\n"
     declared = [unit.signature(f) + ";\n" for f in module.functions if not f.is_entry]
     return Translation(
         "".join([HEAD, counters, *unit.constants(), *declared, "\n", *bodies]),
@@ -96,7 +97,7 @@ def _likeness(function: Function) -> str:
 
 
 def _laid_out(variables: list[Variable]) -> tuple[dict[str, int], int]:
-    """The offset of each, one behind the other; and the size of all. Those without one come last."""
+    """The offset of each, one behind the other, those without a size last; and the size of all."""
     offsets, size = {}, 0
     for variable in sorted(variables, key=lambda v: not v.size):
         size = -(-size // variable.alignment) * variable.alignment
@@ -352,7 +353,8 @@ class _Body:
     def load_matrices(self, targets: str, place: str, transposed: str = "false") -> str:
         names = targets.strip("{}").split(",")
         puts = " ".join(self.put(n, "u32", f"held[{i}]") for i, n in enumerate(names))
-        return f"{{ u32 held[4]; load_matrices(held, {transposed}, {self.address(place)}, LINE); {puts} }}"
+        done = f"load_matrices(held, {transposed}, {self.address(place)}, LINE);"
+        return f"{{ u32 held[4]; {done} {puts} }}"
 
     def load_transposed(self, targets: str, place: str) -> str:
         return self.load_matrices(targets, place, "true")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lib.on_ptx import Kernels
 from torch import Tensor
 
 import lrfused
-from lib.on_ptx import Kernels
 from lrfused import versions
 from ptx import build, machine
 

@@ -25,7 +25,7 @@ from lrfused.state.device_state import Field
 
 
 class Launch(NamedTuple):
-    """A kernel, its programs, its constants, and registers of a thread (0: the compiler's choice)."""
+    """A kernel, its programs and constants, and registers of a thread (0: the compiler's)."""
 
     kernel: Any
     programs: int
