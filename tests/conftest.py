@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import secrets
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,9 @@ from lib.selection import (
     SHORT,
     TRIALS,
     is_of_another_rule_later,
+    is_translated,
 )
+from ptx import executed_lines
 
 INTERPRETING = ("triton", "cuda_emulated")
 os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported, by whomever
@@ -38,8 +41,21 @@ TORCH_2_8 = "ignore:The epoch parameter in .scheduler.step:UserWarning:torch.opt
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", TORCH_2_8)
     os.environ.setdefault(SEED, str(secrets.randbits(32)))  # the workers of xdist inherit it
+    if executed_lines.FOLDER not in os.environ:
+        os.environ[executed_lines.FOLDER] = tempfile.mkdtemp(prefix="lrfused-ptx-")
     if _on_gpu(config):
         del os.environ["TRITON_INTERPRET"]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    executed_lines.leave()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Of the process that started the others: what they have executed."""
+    folder = Path(os.environ[executed_lines.FOLDER])
+    for line in executed_lines.report(executed_lines.summed(folder)):
+        terminalreporter.write_line(line)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -59,6 +75,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_late = "triton" in backends and (
             _is_later(item.path, name) or given.get("trial", 0) >= TRIALS.get(name, math.inf)
         )
+        is_late |= "cuda-ptx" in backends and _is_later(item.path, name)
+        is_late |= "triton-ptx" in backends and not is_translated(name, given)
         is_late |= is_other and any(backend != SHORT for backend in backends)
         is_late |= name in IN_PROCESSES and (is_other or backends != [SHORT])
         if is_late:

@@ -1,8 +1,10 @@
-"""The backends that a test runs over: on a CPU, Triton's interpreted and CUDA's emulated.
+"""The backends that a test runs over: on a CPU, Triton's interpreted and CUDA's emulated; and
+`cuda-ptx` and `triton-ptx`, whose kernels are the PTX that nvcc and Triton make of them, run by
+tests/ptx under the host code of the backends cuda and triton.
 
-A step takes the emulation less time than the reference, the interpreter 30 ms to 1 s. The variable
-LRFUSED_TEST_BACKENDS="reference,cpu" leaves the others out: what a test shows of another stack
-than the usual one is mostly host Python.
+A step takes the emulation less time than the reference, the interpreter 30 ms to 1 s; Triton takes
+seconds to compile for what it has not seen. The variable LRFUSED_TEST_BACKENDS="reference,cpu"
+leaves the others out: what a test shows of another stack than the usual one is mostly host Python.
 """
 
 import os
@@ -24,7 +26,11 @@ MARKS = {
     "cuda-ptx": emulated,
     "triton-ptx": interpreted,
 }
-KERNELS = [pytest.param(name, marks=mark) for name, mark in MARKS.items() if name in ONLY]
+KERNELS = [
+    pytest.param(name, marks=mark, id=name.replace("-", "_"))  # dashes stand between parameters
+    for name, mark in MARKS.items()
+    if name in ONLY
+]
 REFERENCE = ["reference"] if "reference" in ONLY else []
 
 

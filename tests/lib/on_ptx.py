@@ -41,7 +41,10 @@ class CudaPtx(Kernels):
         from ptx import build, machine
 
         super().__init__()
-        self.libraries = [machine.load(p.read_text()) for p in build.cuda_ptx(architecture)]
+        self.libraries = [
+            machine.load(path.read_text(), f"cuda-ptx sm_{architecture} {path.stem}")
+            for path in build.cuda_ptx(architecture)
+        ]
         self._of = {name: one for one in self.libraries for name in one.parameters}
         self.errors: list[Exception] = []
         self.overlaps = False

@@ -25,6 +25,8 @@ OTHER_RULES = ("sgd", "lion")
 OVER_KERNELS = ("test_every_option", "test_random_combinations", "test_every_pair_of_dtypes")
 OVER_KERNELS += ("test_random_combinations_on_several_devices", "test_any_riders_with_any_options")
 OVER_TRITON = "scheduled"  # the option with which the interpreter takes them
+# Of Triton's PTX: seconds to compile each.
+OPTIONS_OF_PTX = ("default", "max_grad_norm", "agc by unit", "averages", "dynamic scale")
 
 
 def is_of_another_rule_later(path: Path, name: str, given: Mapping[str, Any]) -> bool:
@@ -32,6 +34,15 @@ def is_of_another_rule_later(path: Path, name: str, given: Mapping[str, Any]) ->
     if given.get("rule") not in OTHER_RULES or path.parent.name == "gpu":
         return False
     backend = given.get("backend", given.get("kernels"))
+    if backend == "triton-ptx":
+        return not is_translated(name, given)
     if backend == "triton":
         return name != "test_every_option" or given["name"] != OVER_TRITON
-    return name not in OVER_KERNELS or backend not in ("cpu", "cuda")
+    return name not in OVER_KERNELS or backend not in ("cpu", "cuda", "cuda-ptx")
+
+
+def is_translated(name: str, given: Mapping[str, Any]) -> bool:
+    """A test that runs Triton's PTX by default."""
+    if given.get("rule", "adamw") != "adamw":
+        return name == "test_every_option" and given["name"] == OVER_TRITON
+    return name == "test_every_option" and given["name"] in OPTIONS_OF_PTX

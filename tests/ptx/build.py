@@ -130,6 +130,7 @@ def library(ptx: str) -> Path:
             "parameters": found.parameter_sizes,
             "shared": found.shared_size,
             "sources": found.sources,
+            "places": found.places,
         }
         (folder / "module.json").write_text(json.dumps(facts))
         command = [COMPILER, *FLAGS, f"-I{HERE}", "-shared", str(folder / "module.cpp"), "-o"]

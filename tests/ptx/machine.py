@@ -36,6 +36,7 @@ class Library:
     counters: list[list[int]]
     sources: dict[str, str] = field(repr=False)
     loaded: ctypes.CDLL = field(repr=False)
+    label: str = ""  # what is counted together
 
     def address(self, entry: str) -> int:
         """Of its function."""
@@ -69,23 +70,36 @@ class Library:
             *(blocks, threads, self.shared + shared),
         )
 
-    def seen(self) -> tuple[int, int]:
-        """How many instructions were executed at least once, and of how many."""
-        flags = (ctypes.c_ubyte * len(self.counters)).in_dll(self.loaded, "ptx_seen")
-        done = sum(len(lines) for flag, lines in zip(flags, self.counters, strict=True) if flag)
-        return done, sum(map(len, self.counters))
+    def flags(self) -> list[int]:
+        """Of each counter, whether its lines were executed."""
+        return list((ctypes.c_ubyte * len(self.counters)).in_dll(self.loaded, "ptx_seen"))
+
+
+_all: list[Library] = []
+
+
+def loaded() -> list[Library]:
+    """Of this process."""
+    return _all
 
 
 @cache
-def load(ptx: str) -> Library:
+def load(ptx: str, label: str = "") -> Library:
     """Of a text of PTX, compiled where it is new."""
     machine()
     path = build.library(ptx)
     facts = json.loads(path.with_suffix(".json").read_text())
-    loaded = ctypes.CDLL(str(path))
-    return Library(
-        path, facts["parameters"], facts["shared"], facts["counters"], facts["sources"], loaded
+    library = Library(
+        path,
+        facts["parameters"],
+        facts["shared"],
+        facts["counters"],
+        facts["sources"],
+        ctypes.CDLL(str(path)),
+        label,
     )
+    _all.append(library)
+    return library
 
 
 def run() -> None:

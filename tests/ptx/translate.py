@@ -39,6 +39,7 @@ class Translation:
     parameter_sizes: dict[str, int]
     shared_size: int  # what is declared with a size
     sources: dict[int, str]  # by line of PTX: the lines that it was compiled from, innermost first
+    places: dict[int, str]  # the innermost of those of this project, for every line
 
 
 def translate(module: Module) -> Translation:
@@ -66,7 +67,25 @@ def translate(module: Module) -> Translation:
         {entry.name: _laid_out(entry.parameters)[1] for entry in entries},
         unit.shared_size,
         _sources(module),
+        _places(module),
     )
+
+
+def _places(module: Module) -> dict[int, str]:
+    names = {number: PurePath(name) for number, name in module.files.items()}
+    return {
+        item.line: next(
+            (
+                f"{names[file].name}:{line}"
+                for file, line in item.source
+                if file in names and names[file].suffix != ".hpp"
+            ),
+            "",
+        )
+        for function in module.functions
+        for item in function.body
+        if isinstance(item, Instruction)
+    }
 
 
 def _sources(module: Module) -> dict[int, str]:

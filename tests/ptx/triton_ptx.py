@@ -112,7 +112,7 @@ class TritonPtx(Kernels):
         }
         text = json.dumps(request)
         found = compiled(text)
-        library = machine.load(found["ptx"])
+        library = machine.load(found["ptx"], f"triton-ptx sm_{self.architecture} {kernel.__name__}")
         self.libraries[text] = library
         pointers = [tensor.data_ptr() for _, tensor in tensors]
         size = library.parameters[kernel.__name__]
