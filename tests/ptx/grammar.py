@@ -79,6 +79,7 @@ VARIABLE = re.compile(
 USED_BYTES = re.compile(r'"used_bytes_mask\s+(\w+)"')
 REGISTER = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.DOTALL)
 INSTRUCTION = re.compile(r"(?:@(!?%[\w$]+)\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
+NAME = re.compile(r"(?<![\w$%])%?[A-Za-z_$][\w$]*")
 SIZES = {"pred": 1, "8": 1, "16": 2, "32": 4, "64": 8}
 
 
@@ -211,7 +212,7 @@ class _Reader:
         if text.startswith(".reg"):
             kind, names = REGISTER.fullmatch(text).groups()  # type: ignore[union-attr]
             for name in registers(names):
-                own = name if len(scopes) == 1 else f"{name}_{count}"
+                own = name if len(scopes) == 1 else f"%{name.lstrip('%')}_{count}"
                 scopes[-1][name] = own
                 function.registers[own] = kind
         elif text.startswith(".branchtargets"):
@@ -248,9 +249,9 @@ class _Reader:
 
 
 def registers(names: str) -> Iterator[str]:
-    """Of a declaration: %a, or %r<3> for %r0 to %r2."""
+    """Of a declaration: %a, or %r<3> for %r0 to %r2; in an inner scope also without a sign."""
     for name in names.split(","):
-        found = re.fullmatch(r"(%[\w$]+)(?:<(\d+)>)?", name.strip())
+        found = re.fullmatch(r"(%?[\w$]+)(?:<(\d+)>)?", name.strip())
         if found is None:
             raise UnknownPtx(f"a register: {name.strip()!r}")
         yield from (
@@ -270,9 +271,9 @@ def instruction(
         return next((scope[name[0]] for scope in reversed(scopes) if name[0] in scope), name[0])
 
     guard, opcode, operands = found.groups()
-    renamed = re.sub(r"%[\w$]+", own, operands)
+    renamed = NAME.sub(own, operands)
     return Instruction(
-        line, re.sub(r"%[\w$]+", own, guard or ""), opcode, tuple(split(renamed)), source
+        line, NAME.sub(own, guard or ""), opcode, tuple(split(renamed)), source
     )
 
 

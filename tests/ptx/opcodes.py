@@ -187,11 +187,9 @@ def row(form: str, result: str, arguments: str, expression: str) -> Row:
 
 def _table() -> dict[str, Row]:
     rows = {form: row(form, *rest) for forms, *rest in ROWS for form in expanded(forms)}
-    for to, source in itertools.product(INTEGERS.split(","), repeat=2):
+    kinds = [*INTEGERS.split(","), "s8", "u8"]
+    for to, source in itertools.product(kinds, repeat=2):
         rows[f"cvt.{to}.{source}"] = Row(to, (source,), f"{to}(a)", source)
-    for kind in ("s8", "u8"):
-        for other in INTEGERS.split(","):
-            rows[f"cvt.{other}.{kind}"] = Row(other, (kind,), f"{other}(a)", kind)
     return rows
 
 
