@@ -15,6 +15,7 @@ LINES = [
     "tests/triton/test_triton_step.py::test_aligned[3-float32]",
     "tests/cuda_emulated/test_cuda_equality.py::test_other[skip]",
     "tests/step/test_equality.py::test_every_option[cpu-adamw-eps 0]",
+    "tests/step/test_equality.py::test_every_option[triton_ptx-adamw-eps 0]",
     "tests/step/test_norm.py::test_aligned[cuda-5]",
 ]
 
@@ -46,13 +47,16 @@ def test_the_page_is_what_the_generator_gives():
 def test_without_a_gpu_it_says_so_and_what_else_there_is():
     found = evidence()
     said = [found.option(backend, EPS_0) for backend in executed.BACKENDS]
-    assert said == ["CPU", "interpreted", "only compiled"]
-    assert (
-        found.option("cuda", ("adamw", "skip")) == "only compiled"
-    )  # not over the table of options
-    assert found.situation("triton", "test_aligned") == "interpreted"
-    assert found.situation("cuda", "test_aligned") == "emulated"
-    assert found.situation("cuda", "test_streams") == "not run"
+    assert said == [
+        ("CPU",),
+        ("interpreted", "run", "only compiled"),
+        ("–", "–", "only compiled"),
+    ]
+    # Not over the table of options.
+    assert found.option("cuda", ("adamw", "skip")) == ("–", "–", "only compiled")
+    assert found.situation("triton", "test_aligned") == ("interpreted", "–", "only compiled")
+    assert found.situation("cuda", "test_aligned") == ("emulated", "–", "only compiled")
+    assert found.situation("cuda", "test_streams") == ("–", "–", "only compiled")
 
 
 def test_what_ran_on_a_gpu_and_what_was_wrong_there():
@@ -64,11 +68,11 @@ def test_what_ran_on_a_gpu_and_what_was_wrong_there():
         outcome("triton", "passed", option="other"),
     )
     found = evidence(first, second)
-    assert found.option("cuda", EPS_0) == "GPU (1), **wrong on GPU (2)**"
-    assert found.option("triton", EPS_0) == "GPU (2), interpreted"
-    assert found.option("triton", ("adamw", "other")) == "GPU (2)"
-    assert found.option("triton", ("sgd", "other")) == "only compiled"
-    assert found.situation("cuda", "test_every_option") == "GPU (1), **wrong on GPU (2)**"
+    assert found.option("cuda", EPS_0) == ("–", "–", "GPU (1), **wrong on GPU (2)**")
+    assert found.option("triton", EPS_0) == ("interpreted", "run", "GPU (2)")
+    assert found.option("triton", ("adamw", "other")) == ("–", "–", "GPU (2)")
+    assert found.option("triton", ("sgd", "other")) == ("–", "–", "only compiled")
+    assert found.situation("cuda", "test_every_option")[-1] == "GPU (1), **wrong on GPU (2)**"
 
 
 @pytest.mark.parametrize(
@@ -80,9 +84,9 @@ def test_what_ran_on_a_gpu_and_what_was_wrong_there():
 )
 def test_a_kernel_ran_if_the_profiler_saw_it(launched, said):
     ran = run_of(outcome("cuda", "passed", kernels=["void other()", launched]))
-    assert evidence(ran).kernel("cuda", "apply", [EPS_0]) == said
-    assert evidence().kernel("triton", "apply_kernel", [EPS_0]) == "interpreted"
-    assert evidence().kernel("triton", "apply_kernel", [EPS_0, ANOTHER]) == "only compiled"
+    assert evidence(ran).kernel("cuda", "apply", [EPS_0]) == ("–", "–", said)
+    assert evidence().kernel("triton", "apply_kernel", [EPS_0])[:2] == ("interpreted", "run")
+    assert evidence().kernel("triton", "apply_kernel", [EPS_0, ANOTHER])[:2] == ("–", "–")
 
 
 def test_runs_are_read_and_dry_runs_are_not(tmp_path):
@@ -95,7 +99,10 @@ def test_runs_are_read_and_dry_runs_are_not(tmp_path):
     text = executed.page(tmp_path)
     row = "| 1 | a GPU | 2001-02-03 | `0123456789` | torch 9.9, Triton 8.8 | before rules |"
     assert f"{row} 1 passed, 1 failed, 0 skipped |" in text and "Not yet run" not in text
-    assert "| AdamW: eps 0 | CPU | interpreted | GPU (1), emulated |" in text
+    assert (
+        "| AdamW: eps 0 | CPU | interpreted | run | only compiled | emulated | run | GPU (1) |"
+        in text
+    )
     for name in ("equality", "few"):
         (tmp_path / f"gpu-{name}.json").write_text(json.dumps(run_of(dry_run=True)))
     assert "Not yet run on a GPU" in executed.page(tmp_path)
@@ -115,8 +122,8 @@ def test_what_ran_before_rules_says_nothing_of_them(tmp_path):
     before, sgd = run_of(outcome("cuda", "passed", option="default")), ("sgd", "default")
     since = run_of(outcome("cuda", "passed", option="default", rule="sgd"))
     since |= {"rules": ["adamw", "sgd"], "commit": {"hash": "9876543210", "dirty": False}}
-    assert evidence(before).option("cuda", sgd) == "only compiled"
-    assert evidence(before, since).option("cuda", sgd) == "GPU (2)"
+    assert evidence(before).option("cuda", sgd)[-1] == "only compiled"
+    assert evidence(before, since).option("cuda", sgd)[-1] == "GPU (2)"
     (tmp_path / "gpu-a.json").write_text(json.dumps(before))
     assert "**Nothing has run on a GPU since" in executed.page(tmp_path)
     (tmp_path / "gpu-b.json").write_text(json.dumps(since))

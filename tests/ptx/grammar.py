@@ -272,9 +272,7 @@ def instruction(
 
     guard, opcode, operands = found.groups()
     renamed = NAME.sub(own, operands)
-    return Instruction(
-        line, NAME.sub(own, guard or ""), opcode, tuple(split(renamed)), source
-    )
+    return Instruction(line, NAME.sub(own, guard or ""), opcode, tuple(split(renamed)), source)
 
 
 def split(operands: str) -> Iterator[str]:
