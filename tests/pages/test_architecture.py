@@ -86,7 +86,8 @@ def test_every_source_is_drawn(folder):
 
 
 def test_what_is_drawn_is_there():
-    there = {path.name for top in (ROOT / "csrc", ROOT / "benchmarks") for path in top.rglob("*")}
+    tops = (ROOT / "csrc", ROOT / "benchmarks", ROOT / "tests" / "ptx")
+    there = {path.name for top in tops for path in top.rglob("*")}
     assert set(FILES) - {"setup.py", "backend.py"} <= there
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == set(drawn_order()) & folders and len(folders) > 10
