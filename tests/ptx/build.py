@@ -27,9 +27,10 @@ HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrfused-ptx"
 WEEK = 7 * 24 * 3600
 FLAGS = ["-O1", "-std=c++17", "-fwrapv", "-fPIC", "-fvisibility=hidden", "-w", *EXACT]
-MACHINE = [HERE / "machine.cpp", HERE / "machine.h", HERE / "values.h", HERE / "memory_model.h"]
-MACHINE += [HERE.parent / "cuda_emulated" / "fiber.h"]
-TRANSLATOR = [HERE / name for name in ("grammar.py", "opcodes.py", "translate.py")]
+MACHINE = [HERE / name for name in ("machine.h", "values.h")]  # what translated code includes
+RUNTIME = [HERE / name for name in ("machine.cpp", "grid.h", "memory_model.h", "races.h")]
+RUNTIME += [*MACHINE, HERE.parent / "cuda_emulated" / "fiber.h"]
+TRANSLATOR = [HERE / name for name in ("grammar.py", "opcodes.py", "statements.py", "translate.py")]
 # As csrc/build_cuda.py compiles, with the lines of the sources.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-fmad=false", "-ftz=false", "-prec-div=true"]
 NVCC_FLAGS += ["-prec-sqrt=true", "-diag-suppress=20091", "-lineinfo", '-DLRF_CUDA_CHIPS=""']
@@ -109,9 +110,9 @@ def cuda_ptx(architecture: str) -> list[Path]:
 def machine() -> Path:
     """The library that runs what is translated."""
     # Nobody may throw through a fiber: its frames are no caller's.
-    command = [COMPILER, *FLAGS, "-O2", "-shared", str(MACHINE[0])]
+    command = [COMPILER, *FLAGS, "-O2", "-shared", str(RUNTIME[0])]
     return kept(
-        key("machine", FLAGS, *MACHINE),
+        key("machine", FLAGS, *RUNTIME),
         "machine.so",
         lambda folder: _compile([*command, "-o"], folder / "machine.so"),
     )

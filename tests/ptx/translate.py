@@ -4,28 +4,13 @@ The C++ follows the PTX line by line: a register is a variable, a label a label,
 its own number for messages. What an instruction does stands in opcodes.py.
 """
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ptx import opcodes
-from ptx.grammar import Function, Instruction, Label, Module, UnknownPtx, Variable, size_of
+from ptx.grammar import Function, Instruction, Label, Module, UnknownPtx, Variable
+from ptx.statements import Statements, name_of, poison, variable_of
 
-SPECIAL = {
-    "%tid.x": "ptx_thread.tid",
-    "%ctaid.x": "ptx_thread.ctaid",
-    "%ntid.x": "ptx_thread.ntid",
-    "%nctaid.x": "ptx_thread.nctaid",
-    "%laneid": "(ptx_thread.tid % 32)",
-    "WARP_SZ": "32u",
-}
-UNUSED_AXES = re.compile(r"%(tid|ctaid)\.[yz]")
-POISON = {
-    "pred": "true",
-    "f32": "bits<float>(0xFFB5A5A5u)",
-    "f64": "bits<double>(0xFFF5A5A5A5A5A5A5ull)",
-}
 TELLING = ("ld", "st", "atom", "bar", "membar", "fence", "griddep", "shfl", "redux", "trap", "div")
 HEAD = '#include "machine.h"\n\n'
 
@@ -57,7 +42,7 @@ def translate(module: Module) -> Translation:
         if first == function.name or not function.is_entry:
             bodies.append(unit.function(function))
         else:  # told apart by the size of its parameters alone
-            bodies.append(f"{unit.signature(function)} {{ {_name(first)}(); }}\n")
+            bodies.append(f"{unit.signature(function)} {{ {name_of(first)}(); }}\n")
     size = max(1, len(unit.counters))
     counters = f"PTX_SHOWN unsigned char ptx_seen[];\nunsigned char ptx_seen[{size}];\n"
     declared = [unit.signature(f) + ";\n" for f in module.functions if not f.is_entry]
@@ -137,7 +122,7 @@ class _Unit:
 
     def constants(self) -> list[str]:
         return [
-            f"alignas({v.alignment}) static const unsigned char {_name(v.name)}[] = "
+            f"alignas({v.alignment}) static const unsigned char {name_of(v.name)}[] = "
             f"{{{','.join(map(str, v.values))}}};\n"
             for v in self.module.variables
             if v.space == "const"
@@ -146,10 +131,10 @@ class _Unit:
     def signature(self, function: Function) -> str:
         if function.is_entry:
             return (
-                f'extern "C" __attribute__((visibility("default"))) void {_name(function.name)}()'
+                f'extern "C" __attribute__((visibility("default"))) void {name_of(function.name)}()'
             )
-        names = ", ".join(f"char* {_name(p.name)}" for p in function.parameters)
-        return f"static void {_name(function.name)}({names})"
+        names = ", ".join(f"char* {name_of(p.name)}" for p in function.parameters)
+        return f"static void {name_of(function.name)}({names})"
 
     def function(self, function: Function) -> str:
         return _Body(self, function).text()
@@ -165,31 +150,33 @@ class _Body:
 
     def __init__(self, unit: _Unit, function: Function):
         self.unit, self.own = unit, function
-        self.symbols = {name: f"u64({offset})" for name, offset in unit.shared.items()}
-        for v in unit.module.variables:
-            if v.space == "const":
-                self.symbols[v.name] = f"u64({_name(v.name)})"
+        self.statements = Statements(function, self._symbols())
+
+    def _symbols(self) -> dict[str, str]:
+        """The addresses of what has a name, as expressions."""
+        unit, function = self.unit, self.own
+        symbols = {name: f"u64({offset})" for name, offset in unit.shared.items()}
+        named = [v.name for v in unit.module.variables if v.space == "const"]
+        named += [v.name for v in function.variables]  # what is passed to a function
         if function.is_entry:
             for name, offset in _laid_out(function.parameters)[0].items():
-                self.symbols[name] = f"(u64(ptx_thread.parameters) + {offset})"
+                symbols[name] = f"(u64(ptx_thread.parameters) + {offset})"
         else:
-            self.symbols |= {p.name: f"u64({_name(p.name)})" for p in function.parameters}
-        # What is passed to a function that is called.
-        self.passed = {v.name for v in function.variables}
-        self.symbols |= {name: f"u64({_name(name)})" for name in self.passed}
+            named += [parameter.name for parameter in function.parameters]
+        return symbols | {name: f"u64({name_of(name)})" for name in named}
 
     def text(self) -> str:
         lines = [self.unit.signature(self.own), "{"]
         for name, kind in self.own.registers.items():
-            lines.append(f"    {kind} {_variable(name)} = {poison(kind)};")
+            lines.append(f"    {kind} {variable_of(name)} = {poison(kind)};")
         for v in {v.name: v for v in self.own.variables}.values():
             if v.space != "param":
                 raise UnknownPtx(f"a variable in {v.space} memory: {v.name}")
-            lines.append(f"    alignas(8) char {_name(v.name)}[{v.size}];")
+            lines.append(f"    alignas(8) char {name_of(v.name)}[{v.size}];")
         starts = True  # a new counter: after a label, a branch, or something with a guard
         for item in self.own.body:
             if isinstance(item, Label):
-                lines.append(f"{_name(item.name)}:;")
+                lines.append(f"{name_of(item.name)}:;")
                 starts = True
                 continue
             count = ""
@@ -202,219 +189,10 @@ class _Body:
         return "\n".join([*lines, "}\n\n"])
 
     def line(self, item: Instruction, count: str, counts_inside: bool) -> str:
-        done = self.statement(item).replace("LINE", str(item.line))
+        done = self.statements.of(item).replace("LINE", str(item.line))
         if not item.guard:
             return f"    {count}{done}"
-        condition = re.sub(r"%[\w$]+", lambda found: _variable(found[0]), item.guard)
+        condition = re.sub(r"%[\w$]+", lambda found: variable_of(found[0]), item.guard)
         if counts_inside:
             return f"    if ({condition}) {{ {count}{done} }}"
         return f"    {count}if ({condition}) {{ {done} }}"
-
-    def statement(self, item: Instruction) -> str:
-        opcode, operands = item.opcode, item.operands
-        if opcode in opcodes.STATEMENTS:
-            return opcodes.STATEMENTS[opcode].format(*(self.value(o, "u32") for o in operands))
-        if memory := opcodes.MEMORY.fullmatch(opcode):
-            return self.access(item, *memory.groups())
-        if opcode.startswith("mov.") and any(o.startswith("{") for o in operands):
-            return self.packed(item)
-        if opcode in SPECIAL_FORMS:
-            return SPECIAL_FORMS[opcode](self, *operands)
-        row = opcodes.TABLE.get(opcode)
-        if row is None:
-            raise UnknownPtx(f"line {item.line}: no table has {opcode}")
-        if opcode.startswith("atom."):
-            return self.atomic(item, row)
-        return self.by_table(item, row)
-
-    def by_table(self, item: Instruction, row: opcodes.Row) -> str:
-        target, *sources = item.operands
-        if len(sources) != len(row.arguments):
-            raise UnknownPtx(f"line {item.line}: {item.opcode} with {len(sources)} arguments")
-        given = {"T": row.kind}
-        for name, source, kind in zip("abcd", sources, row.arguments, strict=False):
-            given[name] = self.value(source, kind)
-        expression = re.sub(r"\b[abcdT]\b", lambda found: given[found[0]], row.expression)
-        return self.put(target, row.result, expression)
-
-    def put(self, target: str, kind: str, expression: str) -> str:
-        """A result into a register, over all of its bits."""
-        if target == "_":
-            return f"(void)({expression});"
-        register = self.own.registers[target]
-        if size_of(kind) > size_of(register):
-            raise UnknownPtx(f"{kind} into {target}, which has fewer bits")
-        if size_of(kind) == size_of(register) and kind in opcodes.FLOATS.split(","):
-            if kind != register:
-                expression = f"__builtin_bit_cast({register}, {kind}({expression}))"
-        elif register in opcodes.FLOATS.split(","):
-            expression = f"__builtin_bit_cast({register}, {unsigned(register)}({expression}))"
-        elif kind != "pred":  # a narrower integer is extended by its sign
-            expression = f"{kind}({expression})"
-        return f"{_variable(target)} = {expression};"
-
-    def atomic(self, item: Instruction, row: opcodes.Row) -> str:
-        target, place, given = item.operands
-        space = item.opcode.split(".")[1]
-        order = "ACQUIRE_RELEASE" if "acq_rel" in item.opcode else "RELAXED"
-        kind = row.result
-        left = f"[&]({kind} old) {{ return {kind}({row.expression}); }}"
-        done = f"atomic<{kind}>({space}, {order}, {self.address(place)}, LINE, {left})"
-        return f"{{ {kind} a = {self.value(given, kind)}; {self.put(target, kind, done)} }}"
-
-    def access(self, item: Instruction, stem: str, vector: str | None, kind: str) -> str:
-        is_load = stem.startswith("ld")
-        how = (opcodes.LOADS if is_load else opcodes.STORES).get(stem)
-        if how is None:
-            raise UnknownPtx(f"line {item.line}: no table has {stem} (of {item.opcode})")
-        place = next(o for o in item.operands if o.startswith("["))
-        values = next(o for o in item.operands if not o.startswith("["))
-        names = values.strip("{}").split(",")
-        if len(names) != (opcodes.VECTORS[vector] if vector else 1):
-            raise UnknownPtx(f"line {item.line}: {item.opcode} of {len(names)} registers")
-        if self.is_passed(place):
-            how = how.replace("param", "generic")  # this function's own memory
-        size = int(kind[1:]) // 8
-        done = f"u64 at = aligned({self.address(place)}, {size * len(names)}, LINE);"
-        for i, name in enumerate(names):
-            at = f"at + {size * i}"
-            if is_load:
-                # All of a vector is read before its address may be overwritten.
-                is_used = item.used >> (size * i) & (2**size - 1)
-                loaded = f"load<{kind}>({how}, {at}, LINE)" if is_used else poison(kind)
-                done += f" {kind} x{i} = {loaded};"
-            else:
-                done += f" store<{kind}>({how}, {at}, {self.value(name, kind)}, LINE);"
-        if is_load:
-            done += "".join(f" {self.put(n, kind, f'x{i}')}" for i, n in enumerate(names))
-        return f"{{ {done} }}"
-
-    def is_passed(self, place: str) -> bool:
-        """Whether it is a parameter of a function that is called, here or by this one."""
-        name = re.match(r"\[([\w$]+)", place)
-        own = [] if self.own.is_entry else [p.name for p in self.own.parameters]
-        return name is not None and (name[1] in self.passed or name[1] in own)
-
-    def packed(self, item: Instruction) -> str:
-        """A register of several, the first in the low bits; or several of one."""
-        target, source = item.operands
-        whole = int(item.opcode[-2:])
-        names = (source if source.startswith("{") else target).strip("{}").split(",")
-        part = whole // len(names)
-        if source.startswith("{"):
-            values = [
-                f"u64({self.value(n, f'b{part}')}) << {part * i}" for i, n in enumerate(names)
-            ]
-            return self.put(target, f"b{whole}", " | ".join(values))
-        parts = [self.put(n, f"b{part}", f"whole >> {part * i}") for i, n in enumerate(names)]
-        return f"{{ u64 whole = {self.value(source, f'b{whole}')}; {' '.join(parts)} }}"
-
-    def address(self, operand: str) -> str:
-        inside = operand.strip("[]")
-        base, sign, offset = re.fullmatch(r"([%\w$]+)(?:([+-])(-?\w+))?", inside).groups()  # type: ignore[union-attr]
-        start = f"u64({_variable(base)})" if base.startswith("%") else self.symbols[base]
-        return f"({start} {sign} u64({offset}))" if sign else start
-
-    def read(self, register: str, kind: str) -> str:
-        """The low bits of a register, as a type."""
-        own, name = self.own.registers[register], _variable(register)
-        if size_of(kind) > size_of(own):
-            raise UnknownPtx(f"{kind} of {register}, which has fewer bits")
-        if kind == own:
-            return name
-        floats = opcodes.FLOATS.split(",")
-        if kind in floats or own in floats:
-            whole = f"__builtin_bit_cast({unsigned(own)}, {name})" if own in floats else name
-            return f"__builtin_bit_cast({kind}, {unsigned(kind)}({whole}))"
-        return f"{kind}({name})"
-
-    def value(self, operand: str, kind: str) -> str:
-        """An operand as a type."""
-        if operand in SPECIAL:
-            return f"{kind}({SPECIAL[operand]})"
-        if UNUSED_AXES.fullmatch(operand):
-            return f"{kind}(0)"
-        if operand.startswith("%"):
-            return self.read(operand, kind)
-        if operand.startswith("!%"):
-            return f"!{_variable(operand[1:])}"
-        if found := re.fullmatch(r"0[fFdD]((?:[0-9A-Fa-f]{8}){1,2})", operand):
-            return f"__builtin_bit_cast({kind}, b{4 * len(found[1])}(0x{found[1]}ull))"
-        if re.fullmatch(r"-?(0x[0-9A-Fa-f]+|\d+)U?", operand):
-            number = int(operand.rstrip("U"), 0)
-            return f"{kind}({number % 2**64}ull)" if kind != "pred" else str(bool(number)).lower()
-        return f"{kind}({self.symbols[operand]})" if operand in self.symbols else _name(operand)
-
-    # Forms whose operands are like no other's.
-
-    def shuffle(self, how: str, target: str, *sources: str) -> str:
-        value, _, inside = target.partition("|")
-        a, change, limits, mask = (self.value(s, "u32") for s in sources)
-        told = self.put(inside, "pred", "inside") if inside else ""
-        done = f"shuffled({how}, {a}, {change}, {limits}, {mask}, LINE, inside)"
-        return f"{{ bool inside; u32 x = {done}; {self.put(value, 'u32', 'x')} {told} }}"
-
-    def vote(self, target: str, number: str, mine: str) -> str:
-        done = f"ptx_block_vote({self.value(mine, 'pred')}, LINE)"
-        return f"all_lanes(~{self.value(number, 'u32')}, LINE); {self.put(target, 'pred', done)}"
-
-    def call(self, callee: str, given: str = "()") -> str:
-        names = [_name(name) for name in given.strip("()").split(",") if name]
-        return f"{_name(callee)}({', '.join(names)});"
-
-    def branch_by_table(self, index: str, table: str) -> str:
-        cases = "".join(
-            f" case {i}: goto {_name(label)};" for i, label in enumerate(self.own.tables[table])
-        )
-        beyond = 'default: ptx_stop(LINE, "a branch beyond its table");'
-        return f"switch ({self.value(index, 'u32')}) {{{cases} {beyond} }}"
-
-    def load_matrices(self, targets: str, place: str, transposed: str = "false") -> str:
-        names = targets.strip("{}").split(",")
-        puts = " ".join(self.put(n, "u32", f"held[{i}]") for i, n in enumerate(names))
-        done = f"load_matrices(held, {transposed}, {self.address(place)}, LINE);"
-        return f"{{ u32 held[4]; {done} {puts} }}"
-
-    def load_transposed(self, targets: str, place: str) -> str:
-        return self.load_matrices(targets, place, "true")
-
-    def store_matrices(self, place: str, sources: str) -> str:
-        values = ", ".join(self.value(n, "u32") for n in sources.strip("{}").split(","))
-        return (
-            f"{{ u32 held[4] = {{{values}}}; store_matrices(held, {self.address(place)}, LINE); }}"
-        )
-
-
-SPECIAL_FORMS = {
-    "shfl.sync.bfly.b32": lambda body, *operands: body.shuffle("BUTTERFLY", *operands),
-    "shfl.sync.idx.b32": lambda body, *operands: body.shuffle("INDEXED", *operands),
-    "bar.red.or.pred": _Body.vote,
-    "brx.idx": _Body.branch_by_table,
-    "call.uni": _Body.call,
-    "ldmatrix.sync.aligned.m8n8.x4.shared.b16": _Body.load_matrices,
-    "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16": _Body.load_transposed,
-    "stmatrix.sync.aligned.m8n8.x4.shared.b16": _Body.store_matrices,
-}
-
-
-def unsigned(kind: str) -> str:
-    """The integer with as many bits."""
-    return f"b{8 * size_of(kind)}"
-
-
-def poison(kind: str) -> str:
-    """What nobody should look at."""
-    return POISON.get(kind, f"{kind}(0xA5A5A5A5A5A5A5A5ull)")
-
-
-def _variable(register: str) -> str:
-    if not register.startswith("%"):
-        raise UnknownPtx(f"a register was expected, not {register}")
-    return f"R{register[1:]}"
-
-
-def _name(text: str) -> str:
-    """Long ones are cut, with what tells them apart; g++ takes a $ as a letter."""
-    if len(text) <= 200:
-        return text
-    return f"{text[:60]}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
