@@ -30,6 +30,7 @@ class StepRule:
         scheduled: its hyperparameters as schedules, by argument.
         single: options of its own, each with what it needs to act.
         largest: the update that reads, writes and computes the most.
+        least: the one that does so the least, if kernels have a way of its own for it.
         decay: what its runs have beside the options of its kind, so that it decays.
     """
 
@@ -38,6 +39,7 @@ class StepRule:
     scheduled: Options
     single: dict[str, Options]
     largest: Options = field(default_factory=dict)
+    least: Options = field(default_factory=dict)
     decay: Options = field(default_factory=dict)
 
     @property
@@ -143,6 +145,7 @@ SGD = StepRule(
         "decoupled decay": {"weight_decay_mode": "lr", "weight_decay": 0.1},
     },
     largest={"nesterov": True, "dampening": 0.0},
+    least={"momentum": 0.0},
 )
 LION = StepRule(
     optimizers.LION,

@@ -24,6 +24,7 @@ IN_PROCESSES += ("test_a_killed_run_resumes_bit_equal", "test_a_spawned_process_
 OTHER_RULES = ("sgd", "lion")
 OVER_KERNELS = ("test_every_option", "test_random_combinations", "test_every_pair_of_dtypes")
 OVER_KERNELS += ("test_random_combinations_on_several_devices", "test_any_riders_with_any_options")
+OF_EACH_RULE = ("test_whole_tiles", "test_state_of_another_dtype")  # kernels of their own
 OVER_TRITON = "scheduled"  # the option with which the interpreter takes them
 # Of Triton's PTX: seconds to compile each.
 OPTIONS_OF_PTX = ("default", "max_grad_norm", "agc by unit", "averages", "dynamic scale")
@@ -31,7 +32,7 @@ OPTIONS_OF_PTX = ("default", "max_grad_norm", "agc by unit", "averages", "dynami
 
 def is_of_another_rule_later(path: Path, name: str, given: Mapping[str, Any]) -> bool:
     """A test of SGD or Lion that is left to the slow ones: most of them, GPU tests apart."""
-    if given.get("rule") not in OTHER_RULES or path.parent.name == "gpu":
+    if given.get("rule") not in OTHER_RULES or path.parent.name == "gpu" or name in OF_EACH_RULE:
         return False
     backend = given.get("backend", given.get("kernels"))
     if backend == "triton-ptx":

@@ -10,6 +10,8 @@ from lib.selection import (
     INTERPRETED_LATER,
     KEPT,
     NOT_KEPT,
+    OF_EACH_RULE,
+    OPTIONS_OF_PTX,
     OTHER_RULES,
     OVER_KERNELS,
     OVER_TRITON,
@@ -31,6 +33,9 @@ def test_every_name_that_chooses_chooses_something():
     assert {test.function for test in not_kept} == {*NOT_KEPT}
     assert {*TRIALS} <= {test.function for test in interpreted}
     assert {*IN_PROCESSES} <= {test.function for test in others}
+    assert {*OF_EACH_RULE} <= {test.function for test in tests}
+    of_ptx = {test.parts[-1] for test in tests if test.parts[:2] == ("triton_ptx", "adamw")}
+    assert {*OPTIONS_OF_PTX} <= of_ptx
     assert {*OTHER_RULES} == RULES.keys() - {"adamw"}
     for rule in OTHER_RULES:
         of_rule = [

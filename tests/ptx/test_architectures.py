@@ -30,10 +30,10 @@ WAYS = {
 @pytest.mark.parametrize("cuda_ptx", ARCHITECTURES, indirect=True)
 @pytest.mark.parametrize("way", WAYS)
 def test_whole_tiles(rng, cuda_ptx, rule, way):
-    """Of all pairs of dtypes, with the update of the most operands and with another."""
+    """Of all pairs of dtypes, with the update of the most operands, of the fewest and another."""
     for dtypes in itertools.product(DTYPES, DTYPES):
         problem = random_problem(rng, SHAPES, 2, *([dtype] for dtype in dtypes))
-        for more in ({}, rule.largest):
+        for more in [{}, *filter(None, (rule.largest, rule.least))]:
             options = {**WAYS[way], **more}
             assert_same_run(run(problem, "cuda", **options), run(problem, **options))
 
