@@ -21,6 +21,7 @@ class Kernels:
 
     def __init__(self) -> None:
         self.memory: Callable[[], Iterable[Tensor]] | None = None
+        self.libraries: list[Any] = []
 
     def told(self) -> None:
         """Before a launch."""

@@ -1,39 +1,13 @@
 """Runs of translated kernels in a weak memory, in which races are looked for."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
 
-from lib.emulation_build import CSRC
 from lib.on_ptx import CudaPtx, Kernels
 from lib.runs import Problem, Run, advance, start
-
-# Races that are meant: what stands in the lines of csrc/cuda on both sides, and why it is well.
-THRESHOLDS_ARE_STORED = ("norms.cuh", "a.workspace.thresholds[2 * group + i % 2] =")
-MEANT = {
-    (THRESHOLDS_ARE_STORED, THRESHOLDS_ARE_STORED): "spans that share a group store the same",
-    (THRESHOLDS_ARE_STORED, ("norms.cuh", "thresholds[")): "who loads them has stored the same",
-}
-
-
-def meant(kernels: CudaPtx) -> list[tuple[int, int]]:
-    """The lines of PTX of those."""
-    return [
-        pair
-        for first, second in MEANT
-        for library in kernels.libraries
-        for pair in itertools.product(_lines(library, *first), _lines(library, *second))
-    ]
-
-
-def _lines(library: Any, file: str, text: str) -> list[int]:
-    """Where PTX comes from lines that have this text."""
-    source = (CSRC / "cuda" / file).read_text().splitlines()
-    places = {f"{file}:{i}" for i, line in enumerate(source, 1) if text in line}
-    return [int(n) for n, chain in library.sources.items() if places & set(chain.split(" < "))]
 
 
 @contextlib.contextmanager
@@ -43,15 +17,16 @@ def weak(kernels: Kernels, seed: int, **how: Any) -> Iterator[list[Run]]:
     Raises:
         ptx.machine.PtxError: a kernel did something that it may not.
     """
-    from ptx import machine
+    from ptx import machine, meant
 
     from lrfused.backends.cuda.step import CudaStep
 
     runs: list[Run] = []
     kernels.memory = lambda: _memory(runs)
     machine.seed(seed)
-    pairs = meant(kernels) if isinstance(kernels, CudaPtx) else []
-    with machine.checked(meant=pairs, **how), contextlib.ExitStack() as undo:
+    with machine.checked(**how), contextlib.ExitStack() as undo:
+        for library in kernels.libraries:
+            meant.allow(library)
         if isinstance(kernels, CudaPtx):
             undo.callback(setattr, kernels, "overlaps", False)
             kernels.overlaps = True

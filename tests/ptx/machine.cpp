@@ -88,7 +88,7 @@ PTX_SHOWN void ptx_wait_for_grids(int line) {
 PTX_SHOWN void ptx_launch_dependents(int) { invite(*block); }
 
 PTX_SHOWN void ptx_load(Space space, u64 address, void* value, u32 size, Caching caching, int line) {
-    if (space == param || space == constant) {
+    if (space == param || space == constant || space == frame) {
         if (space == param && (address < u64(ptx_thread.parameters) ||
                                address + size > u64(ptx_thread.parameters) + ptx_thread.parameter_size))
             ptx_stop(line, "an access beyond the parameters");
@@ -104,6 +104,10 @@ PTX_SHOWN void ptx_load(Space space, u64 address, void* value, u32 size, Caching
 }
 
 PTX_SHOWN void ptx_store(Space space, u64 address, const void* value, u32 size, int line) {
+    if (space == frame) {
+        std::memcpy(reinterpret_cast<void*>(address), value, size);
+        return;
+    }
     may_give_way(line);
     weak::Store store = {checked_place(space, address, size, line), size, {}};
     std::memcpy(store.bytes, value, size);

@@ -25,7 +25,7 @@ struct PtxThread {
     bool checked;
 };
 
-enum Space { generic, global, shared, param, constant };
+enum Space { generic, global, shared, param, constant, frame };  // of calls, this thread's own
 enum Caching { CACHED, AT_L2 };
 enum Order { RELAXED, ACQUIRE_RELEASE };
 

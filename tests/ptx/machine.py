@@ -70,6 +70,10 @@ class Library:
             *(blocks, threads, self.shared + shared),
         )
 
+    def numbered(self) -> list[tuple[int, str]]:
+        """Its PTX, line by line."""
+        return list(enumerate(self.path.with_suffix(".ptx").read_text().splitlines(), 1))
+
     def flags(self) -> list[int]:
         """Of each counter, whether its lines were executed."""
         return list((ctypes.c_ubyte * len(self.counters)).in_dll(self.loaded, "ptx_seen"))
@@ -139,23 +143,23 @@ POISON = 0xA5
 
 
 @contextlib.contextmanager
-def checked(
-    *, weakened: Iterable[int] = (), meant: Iterable[tuple[int, int]] = ()
-) -> Iterator[None]:
+def checked(weakened: Iterable[int] = ()) -> Iterator[None]:
     """Within it memory is weak, and races and wrong accesses are errors.
 
-    ``weakened``: lines of PTX whose fence, barrier or way around the first cache is ignored;
-    ``meant``: pairs of lines whose races are none.
+    ``weakened``: lines of PTX whose fence, barrier or way around the first cache is ignored.
     """
     machine().ptx_check(True)
     for line in weakened:
         machine().ptx_weaken(line)
-    for pair in meant:
-        machine().ptx_mean(*pair)
     try:
         yield
     finally:
         machine().ptx_check(False)
+
+
+def mean(line: int, other: int) -> None:
+    """No race of these two lines is an error, until checks end."""
+    machine().ptx_mean(line, other)
 
 
 def allocations(tensors: Iterable[Tensor], fresh: Iterable[Tensor] = ()) -> None:

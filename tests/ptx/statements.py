@@ -98,7 +98,7 @@ class Statements:
         if len(names) != (opcodes.VECTORS[vector] if vector else 1):
             raise UnknownPtx(f"line {item.line}: {item.opcode} of {len(names)} registers")
         if self.is_passed(place):
-            how = how.replace("param", "generic")  # this function's own memory
+            how = how.replace("param", "frame")
         size = int(kind[1:]) // 8
         done = f"u64 at = aligned({self.address(place)}, {size * len(names)}, LINE);"
         for i, name in enumerate(names):

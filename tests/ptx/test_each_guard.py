@@ -39,13 +39,13 @@ def guards(kernels) -> dict[str, list[int]]:
     """Lines of PTX by what they come from."""
     found = defaultdict(list)
     for library in kernels.libraries:
-        text = (library.path.parent / "module.ptx").read_text().splitlines()
-        for line, source in library.sources.items():
-            kind = next((kind for kind in GUARDS if kind in text[int(line) - 1]), None)
-            if kind is not None:
-                own = [place for place in source.split(" < ") if ".hpp" not in place]
-                depth = 2 if any(way in text[int(line) - 1] for way in BY_CALLER) else 1
-                found[f"{kind} {' < '.join(own[:depth])}"].append(int(line))
+        for line, text in library.numbered():
+            kind = next((kind for kind in GUARDS if kind in text), None)
+            if kind is not None and str(line) in library.sources:
+                chain = library.sources[str(line)].split(" < ")
+                own = [place for place in chain if ".hpp" not in place]
+                depth = 2 if any(way in text for way in BY_CALLER) else 1
+                found[f"{kind} {' < '.join(own[:depth])}"].append(line)
     return dict(found)
 
 

@@ -46,7 +46,7 @@ def launch(library, data, out, blocks, threads):
     library.launch("f", pointers, blocks, threads)
 
 
-def outcomes(library, data, out, blocks=1, threads=1, fresh=(), **how):
+def outcomes(library, data, out, blocks=1, threads=1, fresh=(), weakened=(), meant=()):
     """Errors and results over seeds."""
     errors, results = [], set()
     for seed in SEEDS:
@@ -55,7 +55,9 @@ def outcomes(library, data, out, blocks=1, threads=1, fresh=(), **how):
         for tensor in fresh:
             tensor.view(torch.uint8).fill_(machine.POISON)
         machine.seed(seed)
-        with machine.checked(**how):
+        with machine.checked(weakened):
+            for pair in meant:
+                machine.mean(*pair)
             machine.allocations([data, out], fresh)
             try:
                 launch(library, data, out, blocks, threads)
@@ -67,8 +69,7 @@ def outcomes(library, data, out, blocks=1, threads=1, fresh=(), **how):
 
 def line_of(library, text, which=0):
     """The line of PTX that has a text."""
-    lines = (library.path.parent / "module.ptx").read_text().splitlines()
-    return [i for i, line in enumerate(lines, 1) if text in line][which]
+    return [number for number, line in library.numbered() if text in line][which]
 
 
 # Block 0 stores 7 and raises the flag by an atomic operation; block 1 loads what is there if the

@@ -9,6 +9,8 @@ from lib.options import random_options
 from lib.runs import DTYPES, assert_same_run, random_problem, run
 from lib.weak_memory import run_weak
 
+from ptx import machine
+
 SHAPES = [(5,), (65,), (3, 7), (200,)]  # some blocks, which all wait for the last
 BATCHES, SEEDS = 8, 25
 
@@ -22,3 +24,33 @@ def test_any_options_in_any_order(rng, cuda_ptx, rule, batch):
         seed = int(rng.numpy.integers(2**63))
         got = run_weak(problem, cuda_ptx, "cuda", seed, {}, **options)
         assert_same_run(got, run(problem, **options))
+
+
+# Each to compile takes seconds.
+TRITON = [{"max_grad_norm": 1.0, "loss_scale": "dynamic"}, {"agc": 0.01, "nonfinite": "skip"}]
+
+
+@pytest.mark.parametrize("options", TRITON, ids=["norm and scale", "by unit"])
+def test_triton_in_any_order(rng, triton_ptx, options):
+    for _ in range(SEEDS):
+        problem = random_problem(rng, SHAPES[:3], 2, none=0.3)
+        seed = int(rng.numpy.integers(2**63))
+        got = run_weak(problem, triton_ptx, "triton", seed, {}, **options)
+        assert_same_run(got, run(problem, **options))
+
+
+def test_triton_tickets_order_memory(rng, triton_ptx):
+    """Without that, who draws the last ticket may not see what others have stored."""
+    problem = random_problem(rng, SHAPES[:3], 2)
+    options = TRITON[0]
+    run(problem, "triton", **options)  # compiled
+    drawn = [
+        int(line)
+        for library in triton_ptx.libraries
+        for line, text in library.numbered()
+        if "acq_rel" in text
+    ]
+    assert drawn
+    with pytest.raises(machine.PtxError, match="a race"):
+        for seed in range(SEEDS):
+            run_weak(problem, triton_ptx, "triton", seed, {"weakened": drawn}, **options)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import lrfused
 from lrfused import versions
-from ptx import build, machine
+from ptx import build, machine, meant
 
 HERE = Path(__file__).parent
 PACKAGE = Path(lrfused.__file__).parent
@@ -85,7 +85,7 @@ class TritonPtx(Kernels):
     def __init__(self, architecture: str):
         super().__init__()
         self.architecture = architecture
-        self.libraries: dict[str, machine.Library] = {}
+        self.libraries: list[machine.Library] = []
 
     def launch(
         self,
@@ -110,10 +110,12 @@ class TritonPtx(Kernels):
             "constants": constants,
             "aligned": aligned,
         }
-        text = json.dumps(request)
-        found = compiled(text)
+        found = compiled(json.dumps(request))
         library = machine.load(found["ptx"], f"triton-ptx sm_{self.architecture} {kernel.__name__}")
-        self.libraries[text] = library
+        if library not in self.libraries:
+            self.libraries.append(library)
+        if self.memory is not None:
+            meant.allow(library)
         pointers = [tensor.data_ptr() for _, tensor in tensors]
         size = library.parameters[kernel.__name__]
         parameters = struct.pack(f"{len(pointers)}Q", *pointers).ljust(size, b"\0")

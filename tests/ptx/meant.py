@@ -1,0 +1,51 @@
+"""Races that are meant: what the lines of the source on both sides have, and why it is well."""
+
+import itertools
+from pathlib import Path
+
+from ptx.machine import Library, mean
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = (ROOT / "csrc" / "cuda", ROOT / "lrfused" / "backends" / "triton")
+Lines = tuple[str, str]  # a file, and what its lines have
+
+THRESHOLDS_ARE_STORED = ("norms.cuh", "a.workspace.thresholds[2 * group + i % 2] =")
+ADDED_TO = ("plan.py", "tl.store(place, tl.load(place) + value)")
+MEANT: dict[tuple[Lines, Lines], str] = {
+    (THRESHOLDS_ARE_STORED, THRESHOLDS_ARE_STORED): "spans that share a group store the same",
+    (THRESHOLDS_ARE_STORED, ("norms.cuh", "thresholds[")): "who loads them has stored the same",
+    (ADDED_TO, ADDED_TO): "every thread loads the number, the one that stores it uses it",
+    **{
+        (("plan.py", f"tl.load({place})"), ("plan.py", f"tl.store({place},")): "every thread loads "
+        "the loss scale and its counts, the one that stores them uses them"
+        for place in ("words + GROWTH_TRACKER", "words + HYSTERESIS_TRACKER", "state.loss_scale")
+    },
+}
+
+
+def allow(library: Library) -> None:
+    """From here on no race of these lines is an error."""
+    if library.path not in _pairs:
+        _pairs[library.path] = _find(library)
+    for pair in _pairs[library.path]:
+        mean(*pair)
+
+
+_pairs: dict[Path, list[tuple[int, int]]] = {}
+
+
+def _find(library: Library) -> list[tuple[int, int]]:
+    """The lines of PTX."""
+    return [
+        pair
+        for first, second in MEANT
+        for pair in itertools.product(_lines(library, *first), _lines(library, *second))
+    ]
+
+
+def _lines(library: Library, file: str, text: str) -> list[int]:
+    """Where PTX comes from lines that have this text."""
+    found = next(folder / file for folder in FOLDERS if (folder / file).exists())
+    numbered = enumerate(found.read_text().splitlines(), 1)
+    places = {f"{file}:{i}" for i, line in numbered if text in line}
+    return [int(n) for n, chain in library.sources.items() if places & set(chain.split(" < "))]
