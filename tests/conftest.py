@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import secrets
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -41,8 +42,10 @@ TORCH_2_8 = "ignore:The epoch parameter in .scheduler.step:UserWarning:torch.opt
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", TORCH_2_8)
     os.environ.setdefault(SEED, str(secrets.randbits(32)))  # the workers of xdist inherit it
-    if executed_lines.FOLDER not in os.environ:
-        os.environ[executed_lines.FOLDER] = tempfile.mkdtemp(prefix="lrfused-ptx-")
+    if executed_lines.FOLDER not in os.environ:  # not in the workers, which inherit it
+        made = tempfile.mkdtemp(prefix="lrfused-ptx-")
+        os.environ[executed_lines.FOLDER] = made
+        config.add_cleanup(lambda: shutil.rmtree(made))
     if _on_gpu(config):
         del os.environ["TRITON_INTERPRET"]
 

@@ -12,6 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = (ROOT / "csrc", ROOT / "lrfused" / "backends" / "triton")
+# By the file and what the line has: why nothing executes it.
+REASONS: dict[tuple[str, str], str] = {}
+SHOWN = 40  # lines of a source; a run of few tests has left out more
 FOLDER = "LRFUSED_TEST_PTX_SEEN"  # the variable that names it
 
 
@@ -58,31 +63,44 @@ def summed(folder: Path) -> dict[str, Seen]:
 
 
 def report(kernels: dict[str, Seen]) -> Iterator[str]:
-    """A line for each kernel."""
+    """A line for each kernel; then what no kernel of a backend has executed at all.
+
+    Compilers make many copies of a line: of those that were idle most were executed in another.
+    """
     for name, kernel in kernels.items():
         done, count = kernel.counts
         yield f"{name}: {done} of {count} instructions of PTX executed ({done / count:.1%})"
+    for backend in dict.fromkeys(name.split()[0] for name in kernels):
+        idle = never([kernel for name, kernel in kernels.items() if name.startswith(backend)])
+        unexplained = [place for place in idle if reason(place) is None]
+        shown = ", ".join(unexplained[:SHOWN]) + (" ..." if len(unexplained) > SHOWN else "")
+        yield (
+            f"{backend}: of {len(idle)} lines of source no copy was executed "
+            f"({sum(idle.values())} instructions); without a reason {len(unexplained)}: {shown}"
+        )
 
 
-def idle(kernel: Seen) -> dict[str, int]:
-    """How many were not, by the place of the source that they come from, the most first."""
-    found: dict[str, int] = defaultdict(int)
-    for path, lines in kernel.lines.items():
-        places = json.loads(Path(path).with_suffix(".json").read_text())["places"]
-        for line in lines - kernel.done[path]:
-            found[places.get(str(line), "?")] += 1
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+def never(kernels: Iterable[Seen]) -> dict[str, int]:
+    """Lines of the source of which no instruction was executed, and how many they have."""
+    executed: set[str] = set()
+    idle: dict[str, int] = defaultdict(int)
+    for kernel in kernels:
+        for path, lines in kernel.lines.items():
+            places = json.loads(Path(path).with_suffix(".json").read_text())["places"]
+            executed |= {places[str(line)] for line in kernel.done[path]}
+            for line in lines - kernel.done[path]:
+                idle[places[str(line)]] += 1
+    return {place: count for place, count in idle.items() if place and place not in executed}
 
 
-def main(folders: Iterable[str]) -> None:
-    for folder in folders:
-        kernels = summed(Path(folder))
-        for line in report(kernels):
-            print(line)
-        for name, kernel in kernels.items():
-            for place, count in list(idle(kernel).items())[:40]:
-                print(f"    {name}: {count} at {place}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def reason(place: str) -> str | None:
+    """Why a line, "file:number", needs not be executed, if there is one."""
+    file, _, number = place.partition(":")
+    path = next((path for root in SOURCES for path in root.rglob(file)), None)
+    if path is None:
+        return "of the compilers' own libraries"
+    lines = path.read_text().splitlines()
+    text = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
+    return next(
+        (why for (name, part), why in REASONS.items() if name == file and part in text), None
+    )
