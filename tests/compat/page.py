@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compat.stacks import STACKS, TRITONS, Stack
+from compat.stacks import PTX, STACKS, TRITONS, Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -107,6 +107,8 @@ def _wheels() -> list[str]:
         part = parts.get(version)
         origin = f" ({_origin({version: part})})" if part else ""
         lines.append(f"- {version}: {_cell(part, 'compiled')}{origin}")
+        if executed := parts.get(f"{version} {PTX}"):
+            lines[-1] += f"; of its PTX, run on the CPU, {_cell(executed, 'passed')} tests"
     return lines
 
 

@@ -83,6 +83,13 @@ def on_cpu(stack: Stack, jobs: int) -> Found:
     return _tests(stack, ON_CPU, jobs, {"LRFUSED_TEST_BACKENDS": "reference,cpu"})
 
 
+def executed(stack: Stack, jobs: int, wheel: Path) -> Found:
+    """The PTX of another Triton, run on the CPU: some options, and orders in a weak memory."""
+    places = ["tests/step/test_equality.py", "tests/ptx/test_weak_steps.py", "-k", "triton"]
+    more = {"LRFUSED_TEST_BACKENDS": "triton-ptx", "PYTHONPATH": f"{wheel}:{tree(stack)}"}
+    return _tests(stack, places, jobs, more)
+
+
 def times(stack: Stack, jobs: int) -> Found:
     """A step of many small tensors, torch's fused pipeline and lrfused in turn."""
     done = run_in(stack, [str(python(stack)), "benchmarks/walk_times.py"], 600)

@@ -23,7 +23,7 @@ import result_files  # noqa: E402
 from compat import page, parts, stacks  # noqa: E402
 from compat.environments import Unavailable, prepare, triton_wheel  # noqa: E402
 from compat.parts import NOT_RUN, PARTS, Found  # noqa: E402
-from compat.stacks import STACKS, TRITONS, Stack  # noqa: E402
+from compat.stacks import EXECUTED, PTX, STACKS, TRITONS, Stack  # noqa: E402
 
 # What CI does beside `make test`, which has the tests of the pinned stack.
 CI_PARTS = ("times", "rehearsal")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if stack.name in options.stacks:
                 bad += run_stack(stack, options.parts, options.jobs, options.results)
         if not options.no_wheels:
-            bad += run_wheels(options.results)
+            bad += run_wheels(options.jobs, options.results)
     if options.results == page.RESULTS:
         page.write()
     print(f"not well: {', '.join(bad)}" if bad else "all is well")
@@ -61,18 +61,22 @@ def run_stack(stack: Stack, names: Sequence[str], jobs: int, results: Path) -> l
     return bad
 
 
-def run_wheels(results: Path) -> list[str]:
-    """The kernels by other Tritons than the pinned one."""
+def run_wheels(jobs: int, results: Path) -> list[str]:
+    """The kernels by other Tritons than the pinned one: compiled, and for some their PTX run."""
     (pinned,) = (stack for stack in STACKS if stack.is_pinned)
     prepare(pinned)
     bad = []
     for version in TRITONS:
         try:
-            found = parts.compile_kernels(pinned, "sm_90", triton_wheel(version))
+            wheel = triton_wheel(version)
+            found = {version: parts.compile_kernels(pinned, "sm_90", wheel)}
+            if version in EXECUTED:
+                found[f"{version} {PTX}"] = parts.executed(pinned, jobs, wheel)
         except Unavailable as error:
-            found = {"status": NOT_RUN, "reason": str(error)}
-        note(results / "triton-wheels.json", version, found, {})
-        bad += told(f"Triton {version}", found)
+            found = {version: {"status": NOT_RUN, "reason": str(error)}}
+        for name, part in found.items():
+            note(results / "triton-wheels.json", name, part, {})
+            bad += told(f"Triton {name}", part)
     return bad
 
 

@@ -34,3 +34,4 @@ STACKS = (
 )
 # Triton's wheels alone, beside the pinned torch: every CI run compiles the kernels for sm_90.
 TRITONS = ("3.4.0", "3.6.0", "3.9.0")
+EXECUTED, PTX = ("3.6.0", "3.9.0"), "executed"  # of these the PTX is run, too, under that name
