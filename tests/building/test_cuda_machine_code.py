@@ -170,9 +170,10 @@ def test_nothing_is_contracted():
 
 
 def test_who_finishes_last_sees_what_the_others_stored():
-    """Barrier, stores, fence, ticket, fence, barrier, loads past the first cache.
+    """Barrier, stores, fence, ticket, fence, barrier.
 
-    The tickets are those of a unit, a span and the step.
+    The tickets are those of a unit, a span and the step. That each is needed, and enough, is seen
+    where the PTX is executed (tests/ptx/test_each_guard.py).
     """
     entries = re.split(r"\.entry ", ptx())
     measures = [entry for entry in entries if re.match(r"\S*measure_and_plan", entry)]
@@ -180,19 +181,11 @@ def test_who_finishes_last_sees_what_the_others_stored():
     for code in measures:
         tickets = [m.start() for m in re.finditer(r"atom\.global\.inc\.u32", code)]
         assert len(tickets) == 3
-        assert "ld.global.cg.f64" not in code[: tickets[0]]
         for ticket in tickets:
             before, after = code[:ticket], code[ticket:]
             fence = before.rindex("membar.gl;")
             assert before.rindex("bar.sync") < before.rindex("st.global") < fence
-            first = after.index("ld.global.cg.f64")
-            assert after.index("membar.gl;") < after.index("bar.red") < first
-        of_units, of_spans, of_step = (
-            part.count("ld.global.cg.f64") for part in re.split(r"atom\.global\.inc\.u32", code)[1:]
-        )
-        assert of_units >= 3 * 4  # raw, clipped, param by quarters
-        assert of_spans >= 4 * 4 + 1  # largest, too, and the factor of a unit
-        assert of_step >= 4  # sums of spans
+            assert after.index("membar.gl;") < after.index("bar.red")
 
 
 @pytest.mark.parametrize("rule", RULES)

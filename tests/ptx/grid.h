@@ -91,6 +91,12 @@ std::vector<u32> any_order(u32 count) {
     return order;
 }
 
+bool any_in(u32 first, u32 end, State state) {
+    for (u32 i = first; i < end; ++i)
+        if (block->threads[i].state == state) return true;
+    return false;
+}
+
 // Lets those go on who waited for others that have all come; an ended thread is not waited for.
 bool release(u32 first, u32 end, State state) {
     bool some = false;
@@ -100,6 +106,10 @@ bool release(u32 first, u32 end, State state) {
         some |= its == state;
     }
     if (!some) return false;
+    if (state == AT_EXCHANGE && any_in(first, end, DONE)) {
+        error = block->grid->name + ": lanes wait for one that has ended";
+        return false;
+    }
     for (u32 i = first; i < end; ++i)
         if (block->threads[i].state == state) block->threads[i].state = READY;
     weak::Block& model = block->seen;
@@ -107,12 +117,6 @@ bool release(u32 first, u32 end, State state) {
     if (is_checked() && (whole || state == AT_WARP_BARRIER))
         weak::meet(model, first, end, whole ? model.at_barrier : model.at_warp_barrier);
     return true;
-}
-
-bool any_in(u32 first, u32 end, State state) {
-    for (u32 i = first; i < end; ++i)
-        if (block->threads[i].state == state) return true;
-    return false;
 }
 
 bool all_in(State state) {

@@ -33,9 +33,9 @@ u64 checked_place(Space space, u64 address, u32 size, int line) {
     return place;
 }
 
-void note(u64 place, u32 size, bool stores, bool is_atomic, int line) {
+void note(u64 place, u32 size, bool stores, bool is_atomic, int line, u64 value = 0) {
     stop_if(line, weak::wrong(block->seen, place, size, stores));
-    weak::Access mine = {block->seen.number, me, seen().now, block->seen.grid, line, is_atomic, 15};
+    weak::Access mine = {block->seen.number, me, seen().now, block->seen.grid, line, is_atomic, 15, value};
     if (size < 4) mine.bytes = ((1u << size) - 1) << place % 4;
     for (u64 granule = place / 4; granule <= (place + size - 1) / 4; ++granule)
         stop_if(line, weak::race(block->seen, seen(), granule, mine, stores));
@@ -69,8 +69,7 @@ PTX_SHOWN u64 ptx_exchange(u64 mine, u32 lane, int line) {
     exchanged[me] = mine;
     give_way(AT_EXCHANGE, line);
     const u32 other = me / WARP * WARP + lane;
-    if (other >= block->grid->threads || block->threads[other].state == DONE)
-        ptx_stop(line, "a lane that has ended");
+    if (other >= block->grid->threads) ptx_stop(line, "a lane that there is not");
     return exchanged[other];
 }
 
@@ -111,7 +110,9 @@ PTX_SHOWN void ptx_store(Space space, u64 address, const void* value, u32 size, 
     may_give_way(line);
     weak::Store store = {checked_place(space, address, size, line), size, {}};
     std::memcpy(store.bytes, value, size);
-    note(store.address, size, true, false, line);
+    u64 stored = 0;
+    std::memcpy(&stored, value, size);
+    note(store.address, size, true, false, line, stored);
     seen().waiting.push_back(store);
 }
 

@@ -76,6 +76,7 @@ struct Access {
     int line;
     bool is_atomic;
     u32 bytes;  // a bit for each
+    u64 value;  // that was stored
 };
 struct Shadow {
     std::vector<Access> stored, loaded;

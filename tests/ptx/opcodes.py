@@ -136,6 +136,7 @@ LOADS = {
     "ld.global.cs": "global, CACHED",
     "ld.volatile.global": "global, AT_L2",
     "ld.shared": "shared, CACHED",
+    "ld.shared::cta": "shared, CACHED",  # of the block itself: there are no clusters here
     "ld.param": "param, CACHED",
     "ld.const": "constant, CACHED",
 }
@@ -145,10 +146,11 @@ STORES = {
     "st.global.cg": "global",
     "st.global.cs": "global",
     "st.shared": "shared",
+    "st.shared::cta": "shared",
     "st.param": "param",
 }
 VECTORS = {"v2": 2, "v4": 4, "v8": 8}
-MEMORY = re.compile(r"((?:ld|st)(?:\.(?!v\d|[busf]\d+$)\w+)*)(?:\.(v\d))?\.([busf]\d+)")
+MEMORY = re.compile(r"((?:ld|st)(?:\.(?!v\d|[busf]\d+$)[\w:]+)*)(?:\.(v\d))?\.([busf]\d+)")
 
 
 @dataclass(frozen=True)

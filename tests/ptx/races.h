@@ -100,12 +100,17 @@ inline bool is_meant(int line, int other) {
 inline std::string race(const Block& block, const Thread& thread, u64 granule, const Access& mine,
                         bool stores) {
     Shadow& shadow = memory.shadows[granule];
+    // Threads of a block may store the same at once, as Triton has them do.
+    auto is_same = [&](const Access& other) {
+        return stores && other.line == mine.line && other.value == mine.value &&
+               other.block == mine.block;
+    };
     auto collides = [&](const Access& other) {
         return (other.bytes & mine.bytes) && !(other.is_atomic && mine.is_atomic) &&
                !knows(block, thread, mine.thread, other) && !is_meant(mine.line, other.line);
     };
     for (const Access& other : shadow.stored)
-        if (collides(other)) return "a race with the store of " + where(other);
+        if (collides(other) && !is_same(other)) return "a race with the store of " + where(other);
     for (const Access& other : shadow.loaded)
         if (stores && collides(other)) return "a race with the load of " + where(other);
     // What comes after this one comes after those that it takes the place of.

@@ -180,9 +180,15 @@ def test_a_shuffle_orders_no_memory(data, out):
 
 
 def test_stores_of_two_threads_race(data, out):
-    errors, _ = outcomes(kernel("st.global.u32 [%out], %t;"), data, out, 1, 2)
+    errors, _ = outcomes(kernel("st.global.u32 [%out], %block;"), data, out, 2, 1)
     assert all("a race with the store of line" in error for error in errors)
     assert len(errors) == len(SEEDS)
+
+
+@pytest.mark.parametrize(("value", "races"), [("7", False), ("%t", True)])
+def test_threads_of_a_block_may_store_the_same_at_once(data, out, value, races):
+    errors, _ = outcomes(kernel(f"st.global.u32 [%out], {value};"), data, out, 1, 64)
+    assert bool(errors) == races
 
 
 WRONG = {
