@@ -7,11 +7,13 @@ from ptx.machine import Library, mean
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "csrc" / "cuda", ROOT / "lrfused" / "backends" / "triton")
-Lines = tuple[str, str]  # a file, and what its lines have
+Lines = tuple[str, ...]  # a file, and what its lines have
 
 THRESHOLDS_ARE_STORED = ("norms.cuh", "a.workspace.thresholds[2 * group + i % 2] =")
-ADDED_TO = ("plan.py", "add_to(")  # who calls it: releases of Triton differ in its own lines
-SCALE_UPDATED = ("plan.py", "update_loss_scale(")
+# Releases of Triton tell the lines of a function, or of who calls it.
+ADDED_TO = ("plan.py", "tl.store(place, tl.load(place) + value)", "add_to(")
+SCALE_UPDATED = ("plan.py", "words + GROWTH_TRACKER", "words + HYSTERESIS_TRACKER")
+SCALE_UPDATED += ("state.loss_scale", "update_loss_scale(")
 MEANT: dict[tuple[Lines, Lines], str] = {
     (THRESHOLDS_ARE_STORED, THRESHOLDS_ARE_STORED): "spans that share a group store the same",
     (THRESHOLDS_ARE_STORED, ("norms.cuh", "thresholds[")): "who loads them has stored the same",
@@ -41,9 +43,9 @@ def _find(library: Library) -> list[tuple[int, int]]:
     ]
 
 
-def _lines(library: Library, file: str, text: str) -> list[int]:
-    """Where PTX comes from lines that have this text."""
+def _lines(library: Library, file: str, *texts: str) -> list[int]:
+    """Where PTX comes from lines that have one of the texts."""
     found = next(folder / file for folder in FOLDERS if (folder / file).exists())
     numbered = enumerate(found.read_text().splitlines(), 1)
-    places = {f"{file}:{i}" for i, line in numbered if text in line}
+    places = {f"{file}:{i}" for i, line in numbered if any(t in line for t in texts)}
     return [int(n) for n, chain in library.sources.items() if places & set(chain.split(" < "))]
