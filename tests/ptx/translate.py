@@ -169,10 +169,11 @@ class _Body:
         lines = [self.unit.signature(self.own), "{"]
         for name, kind in self.own.registers.items():
             lines.append(f"    {kind} {variable_of(name)} = {poison(kind)};")
-        for v in {v.name: v for v in self.own.variables}.values():
+        largest = {v.name: v for v in sorted(self.own.variables, key=lambda v: v.size)}
+        for v in largest.values():  # every call's param0
             if v.space != "param":
                 raise UnknownPtx(f"a variable in {v.space} memory: {v.name}")
-            lines.append(f"    alignas(8) char {name_of(v.name)}[{v.size}];")
+            lines.append(f"    alignas(16) char {name_of(v.name)}[{v.size}];")
         starts = True  # a new counter: after a label, a branch, or something with a guard
         for item in self.own.body:
             if isinstance(item, Label):
