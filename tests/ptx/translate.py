@@ -97,7 +97,10 @@ def _likeness(function: Function) -> str:
         return item.guard, item.opcode, *operands
 
     tables = [[names[label] for label in table] for table in function.tables.values()]
-    return repr((list(map(plain, function.body)), function.registers, tables))
+    places = list(_laid_out(function.parameters)[0].values())
+    passed = [(v.name, v.size) for v in function.variables]
+    body = list(map(plain, function.body))
+    return repr((function.is_entry, body, function.registers, tables, places, passed))
 
 
 def _laid_out(variables: list[Variable]) -> tuple[dict[str, int], int]:
