@@ -125,7 +125,7 @@ class _Unit:
 
     def constants(self) -> list[str]:
         return [
-            f"alignas({v.alignment}) static const unsigned char {name_of(v.name)}[] = "
+            f"alignas({v.alignment}) static const unsigned char {name_of(v.name)}[{v.size}] = "
             f"{{{','.join(map(str, v.values))}}};\n"
             for v in self.module.variables
             if v.space == "const"
