@@ -42,7 +42,7 @@ struct Block {
     std::vector<Thread> threads = std::vector<Thread>(1024);
     std::vector<char> shared;
     u64 exchanged[2][1024];
-    bool voted[2][1024];
+    u32 voted[2][1024];  // the number of the vote, of those that say yes
 };
 
 std::mt19937_64 random_bits;
@@ -158,7 +158,11 @@ void begin(Block& place, Grid& grid, u32 number) {
     place.invites = false;
     place.shared.resize(grid.shared);
     for (char& byte : place.shared) byte = char(random_bits());  // what nobody wrote
-    for (u32 i = 0; i < grid.threads; ++i) place.threads[i].state = READY;
+    for (u32 i = 0; i < grid.threads; ++i) {
+        Thread& its = place.threads[i];
+        its.state = READY;
+        its.exchanges = its.votes = place.voted[0][i] = place.voted[1][i] = 0;
+    }
     if (!is_checked()) return;
     place.seen = weak::Block();
     place.seen.number = numbered++;

@@ -57,19 +57,21 @@ PTX_SHOWN void ptx_warp_barrier(int line) {
 
 PTX_SHOWN bool ptx_block_vote(bool mine, int line) {
     if (is_weakened(line)) return mine;
-    bool* voted = block->voted[thread().votes++ % 2];
-    voted[me] = mine;
+    u32* voted = block->voted[thread().votes++ % 2];
+    const u32 vote = thread().votes;  // who has ended has not voted in this one
+    voted[me] = mine ? vote : 0;
     ptx_block_barrier(line);
-    return std::any_of(voted, voted + block->grid->threads, [](bool yes) { return yes; });
+    return std::any_of(voted, voted + block->grid->threads, [=](u32 yes) { return yes == vote; });
 }
 
 // It orders no memory.
 PTX_SHOWN u64 ptx_exchange(u64 mine, u32 lane, int line) {
-    u64* exchanged = block->exchanged[thread().exchanges++ % 2];
+    const u32 mine_is = thread().exchanges++;
+    u64* exchanged = block->exchanged[mine_is % 2];
     exchanged[me] = mine;
     give_way(AT_EXCHANGE, line);
     const u32 other = me / WARP * WARP + lane;
-    if (other >= block->grid->threads || block->threads[other].state == DONE)
+    if (other >= block->grid->threads || block->threads[other].exchanges <= mine_is)
         ptx_stop(line, "a lane that has ended");
     return exchanged[other];
 }
