@@ -123,13 +123,10 @@ PTX_SHOWN void ptx_atomic(Space space, u64 address, u32 size, Order order, bool 
         may_give_way(line);
         const u64 place = checked_place(space, address, size, line);
         note(place, size, true, true, line);
-        if (ordered) {
-            weak::show_all(block->seen, seen());
-            weak::release(block->seen, seen(), me);
-        }
-        weak::tell(block->seen, seen(), place, size);
+        if (ordered) weak::show_all(block->seen, seen());
+        weak::tell(block->seen, seen(), me, place, size, ordered);
     } else if (ordered) {
-        weak::acquire(seen());
+        seen().fresh = ++weak::memory.time;
     }
 }
 

@@ -75,7 +75,7 @@ inline void fence(Block& block, Thread& thread, u32 me) {
 }
 
 // Before an atomic operation, which is done in memory itself.
-inline void tell(Block& block, Thread& thread, u64 address, u32 size) {
+inline void tell(Block& block, Thread& thread, u32 me, u64 address, u32 size, bool ordered) {
     for (std::vector<Store>* waiting : {&block.waiting, &thread.waiting})
         for (size_t i = 0; i < waiting->size();)
             if (overlap((*waiting)[i].address, (*waiting)[i].size, address, size))
@@ -83,6 +83,13 @@ inline void tell(Block& block, Thread& thread, u64 address, u32 size) {
             else ++i;
     for (u32 i = 0; i < size; ++i) block.cached.erase(address + i);
     Known& told = memory.told[address];
+    if (ordered) {  // by this place alone: unlike a fence it orders no other atomic operation
+        const Known mine = snapshot(block, thread, me);
+        ++thread.now;
+        merge(thread.known, told);
+        merge(told, mine);
+        return;
+    }
     merge(thread.noticed, told);
     merge(told, thread.released);
 }
