@@ -115,10 +115,11 @@ inline std::string race(const Block& block, const Thread& thread, u64 granule, c
         if (collides(other)) return "a race with the store of " + where(other);
     for (const Access& other : shadow.loaded)
         if (stores && collides(other)) return "a race with the load of " + where(other);
-    // What comes after this one comes after those that it takes the place of.
+    // What comes after this one comes after those that it takes the place of: no atomic operation
+    // and no access that is meant which it does not know.
     auto is_replaced = [&](const Access& other) {
         const bool own = other.block == mine.block && other.thread == mine.thread;
-        return !(other.bytes & ~mine.bytes) && (stores || own);
+        return !(other.bytes & ~mine.bytes) && (own || (stores && knows(block, thread, mine.thread, other)));
     };
     for (std::vector<Access>* before : {&shadow.stored, &shadow.loaded})
         if (stores || before == &shadow.loaded)
