@@ -34,6 +34,7 @@ u64 checked_place(Space space, u64 address, u32 size, int line) {
 }
 
 void note(u64 place, u32 size, bool stores, bool is_atomic, int line) {
+    if (is_atomic) stop_if(line, weak::wrong(block->seen, place, size, false));  // it loads, too
     stop_if(line, weak::wrong(block->seen, place, size, stores));
     weak::Access mine = {block->seen.number, me, seen().now, block->seen.grid, line, is_atomic, 15};
     if (size < 4) mine.bytes = ((1u << size) - 1) << place % 4;
