@@ -178,6 +178,7 @@ PTX_SHOWN const char* ptx_run() {
     _mm_setcsr(0x1F80);  // subnormal numbers are kept, whatever the caller's mode
 #endif
     emulated::ended = [] {
+        if (is_checked()) seen().ended = true;
         while (is_checked() && any(4)) give_way(READY, 0);  // what it stored may be late
         give_way(DONE, 0);
     };

@@ -47,13 +47,15 @@ inline void meet(Block& block, u32 first, u32 end, Times& times) {
     bool waited = false;
     for (u32 i = first; i < end; ++i) {
         Thread& thread = block.threads[i];
+        if (thread.ended) continue;
         show_block(block, thread);
         times[i] = thread.now++;
         fresh = std::max(fresh, thread.fresh);
         waited |= thread.waited;
     }
     Known known;
-    for (u32 i = first; i < end; ++i) merge(known, block.threads[i].known);
+    for (u32 i = first; i < end; ++i)
+        if (!block.threads[i].ended) merge(known, block.threads[i].known);
     const bool whole = &times == &block.at_barrier;
     if (whole) merge(block.known, known);
     for (u32 i = first; i < end; ++i) {

@@ -208,7 +208,6 @@ bar.warp.sync -1;
     assert bool(errors) != bool(words)
 
 
-@pytest.mark.xfail(strict=True, reason="who has ended counts as one who came to the barrier")
 def test_a_barrier_tells_nothing_of_those_that_have_ended(data, out):
     body = """
 setp.ge.u32 %p, %t, 32;
