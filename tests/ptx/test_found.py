@@ -1,16 +1,14 @@
 """What a reader of the machine has found: each a small kernel with what the manual says of it."""
 
-import ctypes
 import multiprocessing
 import os
 import struct
 import time
 
 import pytest
-import torch
 
 from ptx import build, machine
-from ptx.test_memory import HEAD, PASSED_ON, SEEDS, START, TURNED, data, kernel, line_of, out, outcomes
+from ptx.test_memory import HEAD, PASSED_ON, SEEDS, START, TURNED, data, kernel, out, outcomes
 
 __all__ = ["data", "out"]  # fixtures
 
@@ -59,7 +57,9 @@ def test_entries_that_differ_in_the_places_of_parameters(data, out):
 {{ .reg .b64 %at; ld.param.u64 %at, [where]; st.global.u32 [%at], 1; ret; }}
 """
 
-    library = machine.load(HEAD + entry("f", "u64") + entry("g", "align 16 .b8").replace("x,", "x[16],"))
+    library = machine.load(
+        HEAD + entry("f", "u64") + entry("g", "align 16 .b8").replace("x,", "x[16],")
+    )
     library.launch("f", struct.pack("QQ", 0, out.data_ptr()), 1, 1)
     library.launch("g", struct.pack("QQQ", 0, data.data_ptr(), out[1:].data_ptr()), 1, 1)
     assert out.tolist()[:2] == [1, 1]
@@ -142,7 +142,9 @@ def test_an_ordered_atomic_operation_orders_no_other_ones(data, out, fence):
 
 
 def test_an_ordered_atomic_operation_orders_its_own_place(data, out):
-    text = PASSED_ON.replace("membar.gl;", "").replace("atom.global.or.b32", "atom.global.acq_rel.gpu.add.u32")
+    text = PASSED_ON.replace("membar.gl;", "").replace(
+        "atom.global.or.b32", "atom.global.acq_rel.gpu.add.u32"
+    )
     errors, results = outcomes(kernel(text), data, out, 2)
     assert not errors and {found[0] for found in results} == {0, 8}
 
@@ -220,7 +222,11 @@ setp.ne.u32 %p, %t, 32;
 @%p ret;
 ld.global.u32 %a, [%data];
 """
-    library = kernel(body.replace("[%data], %t", "[%at], %t").replace("setp.ge", "add.s64 %at, %data, %own;\nsetp.ge"))
+    library = kernel(
+        body.replace("[%data], %t", "[%at], %t").replace(
+            "setp.ge", "add.s64 %at, %data, %own;\nsetp.ge"
+        )
+    )
     errors, _ = outcomes(library, data, out, 1, 64)
     assert any("a race" in error for error in errors)
 
@@ -243,7 +249,9 @@ def test_a_warp_is_at_one_barrier(data, out):
 
 @pytest.mark.xfail(strict=True, reason="bar.red may not be mixed with bar.sync")
 def test_a_vote_meets_no_other_barrier(data, out):
-    text = DIVIDED.format("bar.red.or.pred %q, 0, %p").replace("eq.u32 %p, %t, 0", "lt.u32 %p, %t, 32")
+    text = DIVIDED.format("bar.red.or.pred %q, 0, %p").replace(
+        "eq.u32 %p, %t, 0", "lt.u32 %p, %t, 32"
+    )
     errors, _ = outcomes(kernel(text), data, out, 1, 64)
     assert errors
 
@@ -251,7 +259,9 @@ def test_a_vote_meets_no_other_barrier(data, out):
 @pytest.mark.xfail(strict=True, reason="a third grid counts as the second")
 def test_a_third_grid_is_another_one(data, out):
     first = kernel("griddepcontrol.launch_dependents;")
-    second = kernel("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;\nst.global.u32 [%data], 3;")
+    second = kernel(
+        "griddepcontrol.launch_dependents;\ngriddepcontrol.wait;\nst.global.u32 [%data], 3;"
+    )
     third = kernel("griddepcontrol.wait;\nld.global.u32 %a, [%data];\nst.global.u32 [%out], %a;")
     pointers = struct.pack("QQ", data.data_ptr(), out.data_ptr())
     results = set()
