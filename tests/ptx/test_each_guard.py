@@ -12,7 +12,7 @@ from lib.runs import DTYPES, assert_same_run, random_problem, run
 from lib.weak_memory import run_weak
 
 # By what their PTX says. Of a barrier at which threads vote, and of fences, the callers count, too.
-GUARDS = ("membar", "fence", "bar.", "ld.global.cg", "ld.volatile")
+GUARDS = ("membar", "fence", "bar.", "ld.global.cg", "ld.volatile", "griddepcontrol.wait")
 BY_CALLER = ("bar.red", "membar")
 
 # What takes others' sums together: chunks of a unit, spans of 256 chunks; what takes turns: rows of
