@@ -91,6 +91,22 @@ std::vector<u32> any_order(u32 count) {
     return order;
 }
 
+// Whether the threads of every warp wait at one line: bar.sync is aligned.
+bool one_line_each(u32 first, u32 end) {
+    for (u32 i = first, line = 0; i < end; ++i) {
+        if (i % WARP == 0) line = 0;
+        const Thread& its = block->threads[i];
+        if (its.state == DONE) continue;
+        if (line && its.line != int(line)) {
+            error = block->grid->name + ", line " + std::to_string(line) + ": a warp that waits at line " +
+                    std::to_string(its.line) + ", too";
+            return false;
+        }
+        line = u32(its.line);
+    }
+    return true;
+}
+
 // Lets those go on who waited for others that have all come; an ended thread is not waited for.
 bool release(u32 first, u32 end, State state) {
     bool some = false;
@@ -100,6 +116,7 @@ bool release(u32 first, u32 end, State state) {
         some |= its == state;
     }
     if (!some) return false;
+    if (state == AT_BLOCK_BARRIER && !one_line_each(first, end)) return false;
     for (u32 i = first; i < end; ++i)
         if (block->threads[i].state == state) block->threads[i].state = READY;
     weak::Block& model = block->seen;
@@ -147,7 +164,7 @@ bool run_block() {
     }
     if (release(0, threads, AT_BLOCK_BARRIER)) return true;
     if (any_in(0, threads, AT_GRIDS)) return true;
-    if (!all_in(DONE))
+    if (error.empty() && !all_in(DONE))
         error = block->grid->name + ": a barrier that not all threads reach";
     return false;
 }
