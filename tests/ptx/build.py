@@ -47,9 +47,15 @@ def key(*parts: object) -> str:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Whoever comes first makes what is missing, others wait for that."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        while True:
+            # Somebody may remove the folder, with the lock, until that is held.
+            with contextlib.suppress(FileNotFoundError):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = held.enter_context((folder / "lock").open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(lock.fileno()), (folder / "lock").stat()):
+                    break
         yield
 
 
@@ -66,11 +72,16 @@ def kept(key: str, name: str, make: Callable[[Path], None]) -> Path:
 
 
 def _clean() -> None:
-    """Remove what is old."""
+    """Remove what is old and nobody's just now."""
     for folder in CACHE.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime > WEEK:
-                shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            if time.time() - folder.stat().st_mtime <= WEEK:
+                continue
+            with (folder / "lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - folder.stat().st_mtime > WEEK:
+                    # Whole or not at all: half of one would be taken for one.
+                    shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.{os.getpid()}")))
 
 
 def run(command: Sequence[str | Path]) -> None:

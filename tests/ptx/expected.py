@@ -174,14 +174,14 @@ def _most(a: float, b: float) -> float:
 ROUNDED = {"rzi": math.trunc, "rmi": math.floor, "rpi": math.ceil, "rni": round}
 
 
-def _to_integer(a: float, mode: str, kind: str) -> Any:
+def _to_integer(a: float, mode: str, kind: str, source: str) -> Any:
     if is_float(kind):
         return math.copysign(float(ROUNDED[mode](a)), a) if math.isfinite(a) else a
     low, high = (-(2 ** (width(kind) - 1)), 2 ** (width(kind) - 1) - 1)
     if kind[0] == "u":
         low, high = 0, 2 ** width(kind) - 1
     if math.isnan(a):
-        return 0
+        return 2 ** (width(kind) - 1) if "64" in kind + source else 0
     return (
         low if a == -math.inf else high if a == math.inf else min(max(ROUNDED[mode](a), low), high)
     )
@@ -320,7 +320,7 @@ def operation(form: str) -> Callable[..., Any]:
 def conversion(*kinds: str) -> Callable[..., Any]:
     """Of cvt, by its modifiers."""
     if kinds[0] in ROUNDED:
-        return lambda a: _to_integer(a, kinds[0], kinds[1])
+        return lambda a: _to_integer(a, *kinds)
     if kinds[-2].endswith("x2"):
         half = kinds[-2].removesuffix("x2")
         return lambda a, b: encoded(a, half) << 16 | encoded(b, half)

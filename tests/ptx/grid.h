@@ -42,7 +42,7 @@ struct Block {
     std::vector<Thread> threads = std::vector<Thread>(1024);
     std::vector<char> shared;
     u64 exchanged[2][1024];
-    bool voted[2][1024];
+    u32 voted[2][1024];  // the number of the vote, of those that say yes
 };
 
 std::mt19937_64 random_bits;
@@ -97,6 +97,22 @@ bool any_in(u32 first, u32 end, State state) {
     return false;
 }
 
+// Whether the threads of every warp wait at one line: bar.sync is aligned.
+bool one_line_each(u32 first, u32 end) {
+    for (u32 i = first, line = 0; i < end; ++i) {
+        if (i % WARP == 0) line = 0;
+        const Thread& its = block->threads[i];
+        if (its.state == DONE) continue;
+        if (line && its.line != int(line)) {
+            error = block->grid->name + ", line " + std::to_string(line) + ": a warp that waits at line " +
+                    std::to_string(its.line) + ", too";
+            return false;
+        }
+        line = u32(its.line);
+    }
+    return true;
+}
+
 // Lets those go on who waited for others that have all come; an ended thread is not waited for.
 bool release(u32 first, u32 end, State state) {
     bool some = false;
@@ -106,10 +122,7 @@ bool release(u32 first, u32 end, State state) {
         some |= its == state;
     }
     if (!some) return false;
-    if (state == AT_EXCHANGE && any_in(first, end, DONE)) {
-        error = block->grid->name + ": lanes wait for one that has ended";
-        return false;
-    }
+    if (state == AT_BLOCK_BARRIER && !one_line_each(first, end)) return false;
     for (u32 i = first; i < end; ++i)
         if (block->threads[i].state == state) block->threads[i].state = READY;
     weak::Block& model = block->seen;
@@ -151,7 +164,7 @@ bool run_block() {
     }
     if (release(0, threads, AT_BLOCK_BARRIER)) return true;
     if (any_in(0, threads, AT_GRIDS)) return true;
-    if (!all_in(DONE))
+    if (error.empty() && !all_in(DONE))
         error = block->grid->name + ": a barrier that not all threads reach";
     return false;
 }
@@ -162,7 +175,11 @@ void begin(Block& place, Grid& grid, u32 number) {
     place.invites = false;
     place.shared.resize(grid.shared);
     for (char& byte : place.shared) byte = char(random_bits());  // what nobody wrote
-    for (u32 i = 0; i < grid.threads; ++i) place.threads[i].state = READY;
+    for (u32 i = 0; i < grid.threads; ++i) {
+        Thread& its = place.threads[i];
+        its.state = READY;
+        its.exchanges = its.votes = place.voted[0][i] = place.voted[1][i] = 0;
+    }
     if (!is_checked()) return;
     place.seen = weak::Block();
     place.seen.number = numbered++;

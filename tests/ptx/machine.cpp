@@ -34,6 +34,7 @@ u64 checked_place(Space space, u64 address, u32 size, int line) {
 }
 
 void note(u64 place, u32 size, bool stores, bool is_atomic, int line, u64 value = 0) {
+    if (is_atomic) stop_if(line, weak::wrong(block->seen, place, size, false));  // it loads, too
     stop_if(line, weak::wrong(block->seen, place, size, stores));
     weak::Access mine = {block->seen.number, me, seen().now, block->seen.grid, line, is_atomic, 15, value};
     if (size < 4) mine.bytes = ((1u << size) - 1) << place % 4;
@@ -57,19 +58,22 @@ PTX_SHOWN void ptx_warp_barrier(int line) {
 
 PTX_SHOWN bool ptx_block_vote(bool mine, int line) {
     if (is_weakened(line)) return mine;
-    bool* voted = block->voted[thread().votes++ % 2];
-    voted[me] = mine;
+    u32* voted = block->voted[thread().votes++ % 2];
+    const u32 vote = thread().votes;  // who has ended has not voted in this one
+    voted[me] = mine ? vote : 0;
     ptx_block_barrier(line);
-    return std::any_of(voted, voted + block->grid->threads, [](bool yes) { return yes; });
+    return std::any_of(voted, voted + block->grid->threads, [=](u32 yes) { return yes == vote; });
 }
 
 // It orders no memory.
 PTX_SHOWN u64 ptx_exchange(u64 mine, u32 lane, int line) {
-    u64* exchanged = block->exchanged[thread().exchanges++ % 2];
+    const u32 mine_is = thread().exchanges++;
+    u64* exchanged = block->exchanged[mine_is % 2];
     exchanged[me] = mine;
     give_way(AT_EXCHANGE, line);
     const u32 other = me / WARP * WARP + lane;
-    if (other >= block->grid->threads) ptx_stop(line, "a lane that there is not");
+    if (other >= block->grid->threads || block->threads[other].exchanges <= mine_is)
+        ptx_stop(line, "a lane that has ended");
     return exchanged[other];
 }
 
@@ -122,13 +126,10 @@ PTX_SHOWN void ptx_atomic(Space space, u64 address, u32 size, Order order, bool 
         may_give_way(line);
         const u64 place = checked_place(space, address, size, line);
         note(place, size, true, true, line);
-        if (ordered) {
-            weak::show_all(block->seen, seen());
-            weak::release(block->seen, seen(), me);
-        }
-        weak::tell(block->seen, seen(), place, size);
+        if (ordered) weak::show_all(block->seen, seen());
+        weak::tell(block->seen, seen(), me, place, size, ordered);
     } else if (ordered) {
-        weak::acquire(seen());
+        seen().fresh = ++weak::memory.time;
     }
 }
 
@@ -179,6 +180,7 @@ PTX_SHOWN const char* ptx_run() {
     _mm_setcsr(0x1F80);  // subnormal numbers are kept, whatever the caller's mode
 #endif
     emulated::ended = [] {
+        if (is_checked()) seen().ended = true;
         while (is_checked() && any(4)) give_way(READY, 0);  // what it stored may be late
         give_way(DONE, 0);
     };

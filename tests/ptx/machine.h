@@ -157,7 +157,7 @@ inline void load_matrices(u32 (&held)[4], bool transposed, u64 address, int line
         }
         held[i] = u32(values[1]) << 16 | values[0];
     }
-    ptx_warp_barrier(line);
+    ptx_exchange(0, lane, line);  // together, which orders no memory
 }
 
 inline void store_matrices(const u32 (&held)[4], u64 address, int line) {
@@ -167,5 +167,5 @@ inline void store_matrices(const u32 (&held)[4], u64 address, int line) {
         for (u32 j = 0; j < 2; ++j)
             store<u16>(shared, start + 2 * (lane % 4 * 2 + j), u16(held[i] >> (16 * j)), line);
     }
-    ptx_warp_barrier(line);
+    ptx_exchange(0, lane, line);  // together, which orders no memory
 }

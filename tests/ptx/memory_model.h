@@ -53,6 +53,7 @@ struct Thread {
     u32 now = 1;                 // counts what it has told
     Known known, released, noticed;
     bool waited = false;  // for the grid before
+    bool ended = false;   // and so comes to no barrier
 };
 
 struct Cached {

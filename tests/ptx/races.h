@@ -47,13 +47,15 @@ inline void meet(Block& block, u32 first, u32 end, Times& times) {
     bool waited = false;
     for (u32 i = first; i < end; ++i) {
         Thread& thread = block.threads[i];
+        if (thread.ended) continue;
         show_block(block, thread);
         times[i] = thread.now++;
         fresh = std::max(fresh, thread.fresh);
         waited |= thread.waited;
     }
     Known known;
-    for (u32 i = first; i < end; ++i) merge(known, block.threads[i].known);
+    for (u32 i = first; i < end; ++i)
+        if (!block.threads[i].ended) merge(known, block.threads[i].known);
     const bool whole = &times == &block.at_barrier;
     if (whole) merge(block.known, known);
     for (u32 i = first; i < end; ++i) {
@@ -75,7 +77,7 @@ inline void fence(Block& block, Thread& thread, u32 me) {
 }
 
 // Before an atomic operation, which is done in memory itself.
-inline void tell(Block& block, Thread& thread, u64 address, u32 size) {
+inline void tell(Block& block, Thread& thread, u32 me, u64 address, u32 size, bool ordered) {
     for (std::vector<Store>* waiting : {&block.waiting, &thread.waiting})
         for (size_t i = 0; i < waiting->size();)
             if (overlap((*waiting)[i].address, (*waiting)[i].size, address, size))
@@ -83,6 +85,13 @@ inline void tell(Block& block, Thread& thread, u64 address, u32 size) {
             else ++i;
     for (u32 i = 0; i < size; ++i) block.cached.erase(address + i);
     Known& told = memory.told[address];
+    if (ordered) {  // by this place alone: unlike a fence it orders no other atomic operation
+        const Known mine = snapshot(block, thread, me);
+        ++thread.now;
+        merge(thread.known, told);
+        merge(told, mine);
+        return;
+    }
     merge(thread.noticed, told);
     merge(told, thread.released);
 }
@@ -113,10 +122,11 @@ inline std::string race(const Block& block, const Thread& thread, u64 granule, c
         if (collides(other) && !is_same(other)) return "a race with the store of " + where(other);
     for (const Access& other : shadow.loaded)
         if (stores && collides(other)) return "a race with the load of " + where(other);
-    // What comes after this one comes after those that it takes the place of.
+    // What comes after this one comes after those that it takes the place of: no atomic operation
+    // and no access that is meant which it does not know.
     auto is_replaced = [&](const Access& other) {
         const bool own = other.block == mine.block && other.thread == mine.thread;
-        return !(other.bytes & ~mine.bytes) && (stores || own);
+        return !(other.bytes & ~mine.bytes) && (own || (stores && knows(block, thread, mine.thread, other)));
     };
     for (std::vector<Access>* before : {&shadow.stored, &shadow.loaded})
         if (stores || before == &shadow.loaded)

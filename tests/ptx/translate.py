@@ -97,7 +97,10 @@ def _likeness(function: Function) -> str:
         return item.guard, item.opcode, *operands
 
     tables = [[names[label] for label in table] for table in function.tables.values()]
-    return repr((list(map(plain, function.body)), function.registers, tables))
+    places = list(_laid_out(function.parameters)[0].values())
+    passed = [(v.name, v.size) for v in function.variables]
+    body = list(map(plain, function.body))
+    return repr((function.is_entry, body, function.registers, tables, places, passed))
 
 
 def _laid_out(variables: list[Variable]) -> tuple[dict[str, int], int]:
@@ -122,7 +125,7 @@ class _Unit:
 
     def constants(self) -> list[str]:
         return [
-            f"alignas({v.alignment}) static const unsigned char {name_of(v.name)}[] = "
+            f"alignas({v.alignment}) static const unsigned char {name_of(v.name)}[{v.size}] = "
             f"{{{','.join(map(str, v.values))}}};\n"
             for v in self.module.variables
             if v.space == "const"
@@ -169,10 +172,11 @@ class _Body:
         lines = [self.unit.signature(self.own), "{"]
         for name, kind in self.own.registers.items():
             lines.append(f"    {kind} {variable_of(name)} = {poison(kind)};")
-        for v in {v.name: v for v in self.own.variables}.values():
+        largest = {v.name: v for v in sorted(self.own.variables, key=lambda v: v.size)}
+        for v in largest.values():  # every call's param0
             if v.space != "param":
                 raise UnknownPtx(f"a variable in {v.space} memory: {v.name}")
-            lines.append(f"    alignas(8) char {name_of(v.name)}[{v.size}];")
+            lines.append(f"    alignas(16) char {name_of(v.name)}[{v.size}];")
         starts = True  # a new counter: after a label, a branch, or something with a guard
         for item in self.own.body:
             if isinstance(item, Label):

@@ -80,10 +80,10 @@ T most(T a, T b) {
     return a > b || (a == b && !std::signbit(a)) ? a : b;
 }
 
-// The nearest value that the type has; 0 for nan.
+// The nearest value that the type has. A nan is 0 where neither type has 64 bits, else the top bit.
 template <class T, class F>
 T integer(F x) {
-    if (x != x) return 0;
+    if (x != x) return sizeof(F) == 8 || sizeof(T) == 8 ? T(T(1) << (8 * sizeof(T) - 1)) : T(0);
     if (x < F(std::numeric_limits<T>::min())) return std::numeric_limits<T>::min();
     // The largest integer may have been rounded up to one that is none.
     if (x >= F(std::numeric_limits<T>::max())) return std::numeric_limits<T>::max();
