@@ -17,7 +17,7 @@ namespace {
 constexpr u32 WARP = 32, RESIDENT = 3, RESIDENT_CHECKED = 8, GIVES_WAY = 8;
 constexpr size_t STACK = 512 * 1024;
 
-enum State { READY, AT_EXCHANGE, AT_WARP_BARRIER, AT_BLOCK_BARRIER, AT_GRIDS, DONE };
+enum State { READY, AT_EXCHANGE, AT_WARP_BARRIER, AT_BLOCK_BARRIER, AT_BLOCK_VOTE, AT_GRIDS, DONE };
 
 struct Thread : emulated::FiberContext {
     State state = DONE;
@@ -29,7 +29,7 @@ struct Grid {
     void (*entry)() = nullptr;
     std::string name;
     std::vector<char> parameters;
-    u32 blocks = 0, threads = 0, shared = 0;
+    u32 number = 0, blocks = 0, threads = 0, shared = 0;
     u32 begun = 0, ended = 0, invites = 0;
     std::vector<u32> order;
 };
@@ -122,11 +122,11 @@ bool release(u32 first, u32 end, State state) {
         some |= its == state;
     }
     if (!some) return false;
-    if (state == AT_BLOCK_BARRIER && !one_line_each(first, end)) return false;
+    const bool whole = state == AT_BLOCK_BARRIER || state == AT_BLOCK_VOTE;
+    if (whole && !one_line_each(first, end)) return false;
     for (u32 i = first; i < end; ++i)
         if (block->threads[i].state == state) block->threads[i].state = READY;
     weak::Block& model = block->seen;
-    const bool whole = state == AT_BLOCK_BARRIER;
     if (is_checked() && (whole || state == AT_WARP_BARRIER))
         weak::meet(model, first, end, whole ? model.at_barrier : model.at_warp_barrier);
     return true;
@@ -162,14 +162,14 @@ bool run_block() {
         while (ran && !is_checked()) ran = run_warp(warp * WARP, end);
         return error.empty();
     }
-    if (release(0, threads, AT_BLOCK_BARRIER)) return true;
+    if (release(0, threads, AT_BLOCK_BARRIER) || release(0, threads, AT_BLOCK_VOTE)) return true;
     if (any_in(0, threads, AT_GRIDS)) return true;
     if (error.empty() && !all_in(DONE))
         error = block->grid->name + ": a barrier that not all threads reach";
     return false;
 }
 
-void begin(Block& place, Grid& grid, u32 number) {
+void begin(Block& place, Grid& grid) {
     place.grid = &grid;
     place.index = grid.order[grid.begun++];
     place.invites = false;
@@ -183,7 +183,7 @@ void begin(Block& place, Grid& grid, u32 number) {
     if (!is_checked()) return;
     place.seen = weak::Block();
     place.seen.number = numbered++;
-    place.seen.grid = number;
+    place.seen.grid = grid.number;
     place.seen.threads.resize(grid.threads);
     place.seen.at_barrier.resize(grid.threads);
     place.seen.at_warp_barrier.resize(grid.threads);
@@ -203,6 +203,11 @@ Grid* next_grid() {
         if (grids[i]->begun < grids[i]->blocks) return grids[i].get();
     }
     return nullptr;
+}
+
+bool have_ended_before(u32 number) {
+    const auto end = grids.begin() + number;
+    return std::all_of(grids.begin(), end, [](const auto& grid) { return grid->ended == grid->blocks; });
 }
 
 void end(std::vector<Block*>& running, size_t chosen) {
@@ -230,14 +235,14 @@ void run() {
         Grid* grid = next_grid();
         if (grid && running.size() < count) {
             Block& place = free_place(running);
-            begin(place, *grid, u32(grid != grids[0].get()));
+            begin(place, *grid);
             running.push_back(&place);
             continue;
         }
         if (running.empty()) return;
         const size_t chosen = any(3) ? 0 : any(u32(running.size()));
         at(*running[chosen]);
-        if (grids[0]->ended == grids[0]->blocks)
+        if (have_ended_before(block->grid->number))
             for (Thread& thread : block->threads)
                 if (thread.state == AT_GRIDS) thread.state = READY;
         bool goes_on = true;

@@ -61,7 +61,7 @@ PTX_SHOWN bool ptx_block_vote(bool mine, int line) {
     u32* voted = block->voted[thread().votes++ % 2];
     const u32 vote = thread().votes;  // who has ended has not voted in this one
     voted[me] = mine ? vote : 0;
-    ptx_block_barrier(line);
+    give_way(AT_BLOCK_VOTE, line);
     return std::any_of(voted, voted + block->grid->threads, [=](u32 yes) { return yes == vote; });
 }
 
@@ -82,8 +82,9 @@ PTX_SHOWN void ptx_fence(int line) {
 }
 
 PTX_SHOWN void ptx_wait_for_grids(int line) {
-    if (!is_checked() || !block->seen.grid || is_weakened(line)) return;
-    if (grids[0]->ended < grids[0]->blocks) give_way(AT_GRIDS, line);
+    if (is_weakened(line)) return;
+    if (!have_ended_before(block->grid->number)) give_way(AT_GRIDS, line);
+    if (!is_checked()) return;
     seen().waited = true;
     weak::acquire(seen());
 }
@@ -162,6 +163,7 @@ PTX_SHOWN void ptx_add(const char* name, void (*entry)(), const void* parameters
     auto grid = std::make_unique<Grid>();
     grid->entry = entry;
     grid->name = name;
+    grid->number = u32(grids.size());
     const char* start = static_cast<const char*>(parameters);
     grid->parameters.assign(start, start + size);
     grid->blocks = blocks;

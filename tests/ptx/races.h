@@ -12,7 +12,7 @@
 namespace weak {
 
 inline bool knows(const Block& block, const Thread& thread, u32 me, const Access& other) {
-    if (other.grid != block.grid) return thread.waited;
+    if (other.grid != block.grid) return other.grid < block.grid && thread.waited;
     if (other.block != block.number) {
         for (const Known* known : {&thread.known, &block.known}) {
             auto found = known->find(other.block);

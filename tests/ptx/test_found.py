@@ -246,7 +246,6 @@ def test_a_warp_is_at_one_barrier(data, out):
     assert errors
 
 
-@pytest.mark.xfail(strict=True, reason="bar.red may not be mixed with bar.sync")
 def test_a_vote_meets_no_other_barrier(data, out):
     text = DIVIDED.format("bar.red.or.pred %q, 0, %p").replace(
         "eq.u32 %p, %t, 0", "lt.u32 %p, %t, 32"
@@ -255,7 +254,6 @@ def test_a_vote_meets_no_other_barrier(data, out):
     assert errors
 
 
-@pytest.mark.xfail(strict=True, reason="a third grid counts as the second")
 def test_a_third_grid_is_another_one(data, out):
     first = kernel("griddepcontrol.launch_dependents;")
     second = kernel(
