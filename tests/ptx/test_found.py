@@ -8,9 +8,7 @@ import time
 import pytest
 
 from ptx import build, machine
-from ptx.test_memory import HEAD, PASSED_ON, SEEDS, START, TURNED, data, kernel, out, outcomes
-
-__all__ = ["data", "out"]  # fixtures
+from ptx.small_kernels import HEAD, PASSED_ON, SEEDS, START, TURNED, kernel, outcomes
 
 
 @pytest.mark.parametrize(
