@@ -1,4 +1,4 @@
-"""What nvcc makes for each architecture, over tensors with whole tiles: every type, every way."""
+"""What compilers make for each architecture: by nvcc every type and way, over whole tiles."""
 
 import itertools
 
@@ -36,6 +36,18 @@ def test_whole_tiles(rng, cuda_ptx, rule, way):
         for more in [{}, *filter(None, (rule.largest, rule.least))]:
             options = {**WAYS[way], **more}
             assert_same_run(run(problem, "cuda", **options), run(problem, **options))
+
+
+# What Triton makes; sm_90 is that of the other tests.
+TRITON = [pytest.param("100", id="sm_100"), pytest.param("80", id="sm_80", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("triton_ptx", TRITON, indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES[1:3])
+def test_triton(rng, triton_ptx, dtype):
+    problem = random_problem(rng, SHAPES[:3], 2, [dtype])
+    options = {"max_grad_norm": 1.0, "loss_scale": 1024.0}
+    assert_same_run(run(problem, "triton", **options), run(problem, **options))
 
 
 def with_wide_state(made) -> None:
