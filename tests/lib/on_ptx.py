@@ -78,8 +78,10 @@ class CudaPtx(Kernels):
 @pytest.fixture
 def cuda_ptx(cuda, rng, request) -> Iterator[CudaPtx]:
     """The CUDA backend with PTX in the place of its kernels."""
-    from ptx import machine
+    from ptx import build, machine
 
+    if not build.has_nvcc():
+        pytest.skip("no nvcc")
     architecture = getattr(request, "param", ARCHITECTURE)
     kernels = CudaPtx(architecture)
     machine.seed(int(rng.numpy.integers(2**63)))

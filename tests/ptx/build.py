@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 from lib.emulation_build import COMPILER, CSRC, EXACT
 
@@ -90,11 +91,27 @@ def run(command: Sequence[str | Path]) -> None:
         raise RuntimeError(f"{' '.join(map(str, command))[:400]}\n{done.stderr[:4000]}")
 
 
-def cuda_ptx(architecture: str) -> list[Path]:
-    """What nvcc makes of each unit of csrc/cuda that has kernels, for one architecture."""
+def _build_cuda() -> ModuleType:
+    """That of csrc."""
     sys.path.insert(0, str(CSRC))
     import build_cuda
 
+    return build_cuda
+
+
+def has_nvcc() -> bool:
+    """Whether there is a compiler of CUDA."""
+    build_cuda = _build_cuda()
+    try:
+        build_cuda.find_nvcc()
+    except build_cuda.Unavailable:
+        return False
+    return True
+
+
+def cuda_ptx(architecture: str) -> list[Path]:
+    """What nvcc makes of each unit of csrc/cuda that has kernels, for one architecture."""
+    build_cuda = _build_cuda()
     nvcc = build_cuda.find_nvcc()
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
     units = [unit for unit in build_cuda.units(CSRC) if unit[0].suffix == ".cu"]
