@@ -44,7 +44,8 @@ def without_places(text: str) -> str:
         places[sys.prefix] = "VENV"
     for place, name in places.items():
         if place != os.sep:  # which stands everywhere
-            text = re.sub(rf"(?<!\w){re.escape(place)}(?!\w)", name, text)
+            option = r"(?<=-[IL])"  # of a compiler, which stands right before a folder
+            text = re.sub(rf"(?:(?<!\w)|{option}){re.escape(place)}(?!\w)", name, text)
     return text
 
 

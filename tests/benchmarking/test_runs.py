@@ -197,11 +197,13 @@ def test_no_place_of_the_machine_is_in_a_file(tmp_path, monkeypatch, results):
     monkeypatch.setattr(sys, "prefix", "/somewhere/environment")
     tree = str(result_files.ROOT)
     said = {"command": ["/somewhere/environment/bin/python", f"{tree}/setup.py"], "in": tree}
+    said["compiler"] = "g++ -I/somewhere/environment/include"
     others = {"output": "timed out, a/some/results", "seconds": 0.5, "/some/results2": "a / b"}
     result_files.write({**said, **others, "to": "/some/results/x"}, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
     place = "RESULTS_DIR" if results == "/some/results" else "/some/results"
     told = {"command": ["VENV/bin/python", "./setup.py"], "in": "."}
+    told["compiler"] = "g++ -IVENV/include"
     assert found == {**told, **others, "to": f"{place}/x"}
 
 
