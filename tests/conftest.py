@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -20,6 +20,7 @@ from lib.selection import (
     IN_PROCESSES,
     INTERPRETED_LATER,
     KEPT,
+    KEPT_OF_PTX,
     NOT_KEPT,
     SHORT,
     TRIALS,
@@ -78,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_late = "triton" in backends and (
             _is_later(item.path, name) or given.get("trial", 0) >= TRIALS.get(name, math.inf)
         )
-        is_late |= "cuda-ptx" in backends and _is_later(item.path, name)
+        is_late |= "cuda-ptx" in backends and _is_later(item.path, name, KEPT_OF_PTX)
         is_late |= "triton-ptx" in backends and not is_translated(name, given)
         is_late |= is_other and any(backend != SHORT for backend in backends)
         is_late |= name in IN_PROCESSES and (is_other or backends != [SHORT])
@@ -94,10 +95,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def _is_later(path: Path, name: str) -> bool:
+def _is_later(path: Path, name: str, kept: Sequence[str] = ()) -> bool:
     """Not where Triton alone was asked for."""
     place = path.relative_to(Path(__file__).parent).parts[0]
-    is_kept = name not in NOT_KEPT and (path.name in KEPT or name in KEPT)
+    is_kept = name not in NOT_KEPT and (path.name in (*KEPT, *kept) or name in KEPT)
     is_asked_for = os.environ.get("LRFUSED_TEST_BACKENDS") == "triton"
     return place in INTERPRETED_LATER and not is_kept and not is_asked_for
 

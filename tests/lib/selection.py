@@ -9,6 +9,8 @@ from typing import Any
 INTERPRETED_LATER = ("contract", "riders", "several", "step", "torch_compile")
 KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
 KEPT += ("test_random_combinations_on_several_devices", "test_riders_equality.py")
+# CUDA's PTX takes milliseconds a test: what latches errors is run, too.
+KEPT_OF_PTX = ("test_skips.py", "test_hyperparameters.py")
 NOT_KEPT = ("test_random_combinations",)
 # Of random trials that are kept, as many are interpreted by default.
 TRIALS = {"test_sizes_at_the_edges_of_blocks_and_chunks": 1, "test_any_riders_with_any_options": 2}
