@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-import executed
 import pytest
+from lib import collecting
 from lib.once import once
 
 
 @pytest.fixture(scope="session")
 def listed_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """This session's processes ask for it once."""
-    text = once(tmp_path_factory, "collected", lambda folder: executed.listing())
+    text = once(tmp_path_factory, "collected", lambda folder: collecting.listing())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executed, "listing", lambda: text)
+        patch.setattr(collecting, "listing", lambda: text)
         yield

@@ -4,7 +4,8 @@ import json
 
 import executed
 import pytest
-from executed import Collected, Evidence
+from executed import Evidence
+from lib.collecting import BACKENDS, Collected
 
 pytestmark = pytest.mark.usefixtures("listed_once")
 
@@ -46,7 +47,7 @@ def test_the_page_is_what_the_generator_gives():
 
 def test_without_a_gpu_it_says_so_and_what_else_there_is():
     found = evidence()
-    said = [found.option(backend, EPS_0) for backend in executed.BACKENDS]
+    said = [found.option(backend, EPS_0) for backend in BACKENDS]
     assert said == [
         ("CPU",),
         ("interpreted", "run", "only compiled"),

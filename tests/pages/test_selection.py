@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from executed import Collected, collected
+from lib.collecting import Collected, collected
 from lib.rules_for_steps import RULES
 from lib.selection import (
     IN_PROCESSES,

@@ -16,6 +16,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -32,9 +33,6 @@ MACHINE = [HERE / name for name in ("machine.h", "values.h")]  # what translated
 RUNTIME = [HERE / name for name in ("machine.cpp", "grid.h", "memory_model.h", "races.h")]
 RUNTIME += [*MACHINE, HERE.parent / "cuda_emulated" / "fiber.h"]
 TRANSLATOR = [HERE / name for name in ("grammar.py", "opcodes.py", "statements.py", "translate.py")]
-# As csrc/build_cuda.py compiles, with the lines of the sources.
-NVCC_FLAGS = ["-O3", "-std=c++17", "-fmad=false", "-ftz=false", "-prec-div=true"]
-NVCC_FLAGS += ["-prec-sqrt=true", "-diag-suppress=20091", "-lineinfo", '-DLRF_CUDA_CHIPS=""']
 
 
 def key(*parts: object) -> str:
@@ -43,6 +41,12 @@ def key(*parts: object) -> str:
     for part in parts:
         found.update(part.read_bytes() if isinstance(part, Path) else repr(part).encode())
     return found.hexdigest()[:24]
+
+
+@cache
+def _compiler() -> str:
+    """Which it is: another makes something else of the same."""
+    return subprocess.run([COMPILER, "--version"], capture_output=True, text=True).stdout
 
 
 @contextlib.contextmanager
@@ -114,9 +118,11 @@ def cuda_ptx(architecture: str) -> list[Path]:
     build_cuda = _build_cuda()
     nvcc = build_cuda.find_nvcc()
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    flags = ["-O3", "-std=c++17", *build_cuda.EXACT.split(), *build_cuda.QUIET.split()]
+    flags += ["-lineinfo", '-DLRF_CUDA_CHIPS=""']  # the lines of the sources
     units = [unit for unit in build_cuda.units(CSRC) if unit[0].suffix == ".cu"]
     sources = sorted(f for f in CSRC.rglob("*") if f.suffix in (".h", ".cuh", ".cu"))
-    name = key("ptx", version, architecture, NVCC_FLAGS, *map(str, units), *sources)
+    name = key("ptx", version, architecture, flags, *map(str, units), *sources)
 
     def make(folder: Path) -> None:
         def compiled(unit: tuple[Path, str]) -> None:
@@ -125,7 +131,7 @@ def cuda_ptx(architecture: str) -> list[Path]:
             includes = [f"-I{CSRC}", f"-I{sysconfig.get_paths()['include']}"]
             target = folder / f"{source.stem}{rule}.ptx"
             arch = f"-arch=compute_{architecture}"
-            run([nvcc, "-ptx", arch, *NVCC_FLAGS, *includes, *define, str(source), "-o", target])
+            run([nvcc, "-ptx", arch, *flags, *includes, *define, str(source), "-o", target])
 
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(compiled, units))
@@ -140,7 +146,7 @@ def machine() -> Path:
     # Nobody may throw through a fiber: its frames are no caller's.
     command = [COMPILER, *FLAGS, "-O2", "-shared", str(RUNTIME[0])]
     return kept(
-        key("machine", FLAGS, *RUNTIME),
+        key("machine", _compiler(), command, *RUNTIME),
         "machine.so",
         lambda folder: _compile([*command, "-o"], folder / "machine.so"),
     )
@@ -148,7 +154,7 @@ def machine() -> Path:
 
 def library(ptx: str) -> Path:
     """A module of PTX as a shared library, with a JSON file beside it."""
-    name = key("library", ptx, FLAGS, *MACHINE, *TRANSLATOR)
+    name = key("library", ptx, _compiler(), FLAGS, *MACHINE, *TRANSLATOR)
 
     def make(folder: Path) -> None:
         found = translate(parse(ptx))

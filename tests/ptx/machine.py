@@ -26,7 +26,7 @@ def machine() -> ctypes.CDLL:
     return found
 
 
-@dataclass
+@dataclass(eq=False)
 class Library:
     """A module: entries by name, with the size of their parameters."""
 

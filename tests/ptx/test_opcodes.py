@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ptx import expected, machine, opcodes
-from ptx.expected import decoded, encoded, is_float, width
+from ptx.formats import decoded, encoded, is_float, width
 
 CASES = 96  # threads of a block, each with values of its own
 SLOT = 32  # bytes of a thread's arguments

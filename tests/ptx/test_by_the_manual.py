@@ -1,4 +1,4 @@
-"""What a reader of the machine has found: each a small kernel with what the manual says of it."""
+"""Corners of the machine that readers found wrong: each a small kernel, by the manual."""
 
 import multiprocessing
 import os
