@@ -98,7 +98,7 @@ def pytest_collection_finish() -> None:
 def _is_later(path: Path, name: str, kept: Sequence[str] = ()) -> bool:
     """Not where Triton alone was asked for."""
     place = path.relative_to(Path(__file__).parent).parts[0]
-    is_kept = name not in NOT_KEPT and (path.name in (*KEPT, *kept) or name in KEPT)
+    is_kept = name not in NOT_KEPT and {path.name, name} & {*KEPT, *kept}
     is_asked_for = os.environ.get("LRFUSED_TEST_BACKENDS") == "triton"
     return place in INTERPRETED_LATER and not is_kept and not is_asked_for
 

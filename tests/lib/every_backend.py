@@ -26,15 +26,19 @@ MARKS = {
     "cuda-ptx": emulated,
     "triton-ptx": emulated,  # without Triton it fails: what is pinned has to be there
 }
-KERNELS = [
-    pytest.param(name, marks=mark, id=name.replace("-", "_"))  # dashes stand between parameters
-    for name, mark in MARKS.items()
-    if name in ONLY
-]
+
+
+def parameter(name):
+    """Dashes stand between parameters."""
+    return pytest.param(name, marks=MARKS[name], id=name.replace("-", "_"))
+
+
+KERNELS = [parameter(name) for name in MARKS if name in ONLY]
 REFERENCE = ["reference"] if "reference" in ONLY else []
 
 
-def _ready(request):
+def ready(request):
+    """The name of the backend that a fixture was asked for, its kernels in their place."""
     name, _, form = request.param.partition("-")
     if name == "cuda":
         request.getfixturevalue("cuda")
@@ -46,10 +50,10 @@ def _ready(request):
 @pytest.fixture(params=[*REFERENCE, *KERNELS])
 def backend(request):
     """Each backend of this machine."""
-    return _ready(request)
+    return ready(request)
 
 
 @pytest.fixture(params=KERNELS)
 def kernels(request):
     """Each of them but the reference, which it is compared with."""
-    return _ready(request)
+    return ready(request)

@@ -10,7 +10,9 @@ INTERPRETED_LATER = ("contract", "riders", "several", "step", "torch_compile")
 KEPT = ("test_equality.py", "test_every_pair_of_dtypes", "test_a_step_measures_that_norm")
 KEPT += ("test_random_combinations_on_several_devices", "test_riders_equality.py")
 # CUDA's PTX takes milliseconds a test: what latches errors is run, too.
-KEPT_OF_PTX = ("test_skips.py", "test_hyperparameters.py")
+REFUSED_COUNT = "test_a_step_count_that_is_no_count_is_refused"
+KEPT_OF_PTX = ("test_skips.py", "test_hyperparameters.py", REFUSED_COUNT)
+KEPT_OF_PTX += ("test_spans_and_units_on_several_devices",)
 NOT_KEPT = ("test_random_combinations",)
 # Of random trials that are kept, as many are interpreted by default.
 TRIALS = {"test_sizes_at_the_edges_of_blocks_and_chunks": 1, "test_any_riders_with_any_options": 2}
@@ -30,6 +32,9 @@ OF_EACH_RULE = ("test_whole_tiles", "test_state_of_another_dtype")  # kernels of
 OVER_TRITON = "scheduled"  # the option with which the interpreter takes them
 # Of Triton's PTX: seconds to compile each.
 OPTIONS_OF_PTX = ("default", "max_grad_norm", "agc by unit", "averages", "dynamic scale")
+TRANSLATED = ("test_units_of_several_chunks", "test_raise_names_the_step_and_changes_nothing")
+TRANSLATED += ("test_advance_schedule_on_skip_moves_the_schedule_alone",)
+TRANSLATED += ("test_a_limit_that_is_unusable_at_the_first_step", REFUSED_COUNT)
 
 
 def is_of_another_rule_later(path: Path, name: str, given: Mapping[str, Any]) -> bool:
@@ -48,4 +53,4 @@ def is_translated(name: str, given: Mapping[str, Any]) -> bool:
     """A test that runs Triton's PTX by default."""
     if given.get("rule", "adamw") != "adamw":
         return name == "test_every_option" and given["name"] == OVER_TRITON
-    return name == "test_every_option" and given["name"] in OPTIONS_OF_PTX
+    return name in TRANSLATED or (name == "test_every_option" and given["name"] in OPTIONS_OF_PTX)

@@ -16,6 +16,7 @@ from lib.selection import (
     OTHER_RULES,
     OVER_KERNELS,
     OVER_TRITON,
+    TRANSLATED,
     TRIALS,
 )
 
@@ -34,7 +35,7 @@ def test_every_name_that_chooses_chooses_something():
     assert {test.function for test in not_kept} == {*NOT_KEPT}
     assert {*TRIALS} <= {test.function for test in interpreted}
     assert {*IN_PROCESSES} <= {test.function for test in others}
-    assert {*KEPT_OF_PTX} <= {test.file.rpartition("/")[2] for test in tests}
+    assert {*KEPT_OF_PTX, *TRANSLATED} <= set().union(*map(chosen_by, tests))
     assert {*OF_EACH_RULE} <= {test.function for test in tests}
     of_ptx = {test.parts[-1] for test in tests if test.parts[:2] == ("triton_ptx", "adamw")}
     assert {*OPTIONS_OF_PTX} <= of_ptx

@@ -1,15 +1,15 @@
 """Parameters that pose as lying on several devices, for both GPU backends, on a CPU."""
 
 import pytest
-from lib.emulating import cuda, emulated, emulation  # noqa: F401 (two of them are fixtures)
+from lib.emulating import cuda, emulation  # noqa: F401 (fixtures)
+from lib.every_backend import cuda_ptx, parameter, ready  # noqa: F401 (the first is a fixture)
 from lib.fake_devices import fill_with_garbage, posed_device_of
-from lib.interpreting import interpreted
 from lib.rules_for_steps import rule  # noqa: F401 (a fixture)
 
 from lrfused.backends import multi_device
 from lrfused.backends.cuda.step import CudaStep
 
-BACKENDS = [pytest.param("triton", marks=interpreted), pytest.param("cuda", marks=emulated)]
+BACKENDS = [parameter(name) for name in ("triton", "cuda", "cuda-ptx")]
 
 
 @pytest.fixture(params=BACKENDS)
@@ -18,8 +18,7 @@ def backend(request, monkeypatch):
 
     Before each step everything that has to be copied from another device is garbage.
     """
-    if request.param == "cuda":
-        request.getfixturevalue("cuda")
+    name = ready(request)
     step = multi_device.StepTogether.__call__
 
     def spoiled(together, work):
@@ -28,7 +27,7 @@ def backend(request, monkeypatch):
 
     monkeypatch.setattr(multi_device.StepTogether, "__call__", spoiled)
     monkeypatch.setattr(multi_device, "device_of", posed_device_of)
-    return request.param
+    return name
 
 
 @pytest.fixture

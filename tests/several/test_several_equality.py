@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from lib.emulating import emulated
+from lib.every_backend import parameter
 from lib.fake_devices import DEVICES, FIRST, LEAD, SECOND, assert_equal, put, run_apart, start_apart
 from lib.layouts import LAYOUTS
 from lib.options import LR, POISONED, over_every_option, poison, random_options, single_options
@@ -68,7 +68,7 @@ def test_chunks_stay_in_the_order_of_the_table(rng, backend, rule, norm_type):
     assert_equal(problem, backend, **{**EVERYTHING, **rule.largest, "norm_type": norm_type})
 
 
-@pytest.mark.parametrize("backend", [pytest.param("cuda", marks=emulated)], indirect=True)
+@pytest.mark.parametrize("backend", [parameter("cuda"), parameter("cuda-ptx")], indirect=True)
 @pytest.mark.parametrize("options", [{"clip_value": LR}, {}], ids=repr)
 def test_spans_and_units_on_several_devices(rng, backend, cuda, options):
     """Plan has a block for each span and each unit of several chunks, wherever these lie."""
