@@ -12,10 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = (ROOT / "csrc", ROOT / "lrfused" / "backends" / "triton")
-# By the file and what the line has: why nothing executes it.
-REASONS: dict[tuple[str, str], str] = {}
+MAIN = "sm_90"  # over which the suites run
 SHOWN = 40  # lines of a source; a run of few tests has left out more
 FOLDER = "LRFUSED_TEST_PTX_SEEN"  # the variable that names it
 
@@ -26,7 +23,6 @@ class Seen:
 
     done: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     lines: dict[str, set[int]] = field(default_factory=dict)
-    paths: set[str] = field(default_factory=set)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -53,7 +49,6 @@ def summed(folder: Path) -> dict[str, Seen]:
     for file in folder.glob("*.json"):
         for one in json.loads(file.read_text()):
             kernel, path = kernels[one["kernel"]], one["path"]
-            kernel.paths.add(path)
             kernel.lines[path] = {line for lines in one["lines"] for line in lines}
             executed = (
                 lines for flag, lines in zip(one["seen"], one["lines"], strict=True) if flag
@@ -66,18 +61,16 @@ def report(kernels: dict[str, Seen]) -> Iterator[str]:
     """A line for each kernel; then what no kernel of a backend has executed at all.
 
     Compilers make many copies of a line: of those that were idle most were executed in another.
+    Architectures beside the main one run what they have of their own.
     """
     for name, kernel in kernels.items():
         done, count = kernel.counts
         yield f"{name}: {done} of {count} instructions of PTX executed ({done / count:.1%})"
-    for backend in dict.fromkeys(name.split()[0] for name in kernels):
-        idle = never([kernel for name, kernel in kernels.items() if name.startswith(backend)])
-        unexplained = [place for place in idle if reason(place) is None]
-        shown = ", ".join(unexplained[:SHOWN]) + (" ..." if len(unexplained) > SHOWN else "")
-        yield (
-            f"{backend}: of {len(idle)} lines of source no copy was executed "
-            f"({sum(idle.values())} instructions); without a reason {len(unexplained)}: {shown}"
-        )
+    for main in dict.fromkeys(name.rpartition(" ")[0] for name in kernels):
+        if main.endswith(MAIN):
+            idle = never([kernel for name, kernel in kernels.items() if name.startswith(main)])
+            shown = ", ".join(list(idle)[:SHOWN]) + (" ..." if len(idle) > SHOWN else "")
+            yield f"{main}: lines of source of which no copy was executed: {len(idle)} {shown}"
 
 
 def never(kernels: Iterable[Seen]) -> dict[str, int]:
@@ -91,16 +84,3 @@ def never(kernels: Iterable[Seen]) -> dict[str, int]:
             for line in lines - kernel.done[path]:
                 idle[places[str(line)]] += 1
     return {place: count for place, count in idle.items() if place and place not in executed}
-
-
-def reason(place: str) -> str | None:
-    """Why a line, "file:number", needs not be executed, if there is one."""
-    file, _, number = place.partition(":")
-    path = next((path for root in SOURCES for path in root.rglob(file)), None)
-    if path is None:
-        return "of the compilers' own libraries"
-    lines = path.read_text().splitlines()
-    text = lines[int(number) - 1] if 0 < int(number) <= len(lines) else ""
-    return next(
-        (why for (name, part), why in REASONS.items() if name == file and part in text), None
-    )

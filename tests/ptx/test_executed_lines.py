@@ -36,7 +36,7 @@ ret;
 def kernels(tmp_path, monkeypatch):
     monkeypatch.setenv(executed_lines.FOLDER, str(tmp_path))
     monkeypatch.setattr(machine, "_all", [])
-    library = machine.load.__wrapped__(TEXT, "cuda-ptx of this test")
+    library = machine.load.__wrapped__(TEXT, "cuda-ptx sm_90 f")
     library.launch("f", struct.pack("Q", torch.zeros(4).data_ptr()), 1, 1)
     executed_lines.leave()
     return executed_lines.summed(tmp_path)
@@ -46,18 +46,9 @@ def test_instructions_are_counted(kernels):
     (kernel,) = kernels.values()
     assert kernel.counts == (4, 7)
     first, last = executed_lines.report(kernels)
-    assert first == "cuda-ptx of this test: 4 of 7 instructions of PTX executed (57.1%)"
-    assert "of 1 lines of source no copy was executed (2 instructions)" in last
+    assert first == "cuda-ptx sm_90 f: 4 of 7 instructions of PTX executed (57.1%)"
+    assert last == "cuda-ptx sm_90: lines of source of which no copy was executed: 1 adamw.h:5"
 
 
 def test_a_line_with_an_executed_copy_is_not_idle(kernels):
     assert executed_lines.never(kernels.values()) == {"adamw.h:5": 2}
-
-
-def test_a_reason_is_found_by_what_the_line_has(monkeypatch):
-    monkeypatch.setitem(executed_lines.REASONS, ("adamw.h", "#pragma once"), "a word for compilers")
-    lines = (executed_lines.ROOT / "csrc" / "rules" / "adamw.h").read_text().splitlines()
-    number = lines.index("#pragma once") + 1
-    assert executed_lines.reason(f"adamw.h:{number}") == "a word for compilers"
-    assert executed_lines.reason(f"adamw.h:{number + 1}") is None
-    assert executed_lines.reason("math_functions.hpp:1") == "of the compilers' own libraries"
