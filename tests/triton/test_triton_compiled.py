@@ -95,7 +95,10 @@ def test_nothing_is_contracted(cache, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_who_finishes_last_sees_what_the_others_stored(cache, target):
-    """Store, barrier, ticket that releases and acquires, barrier, loads past the first cache."""
+    """Store, barrier, ticket that releases and acquires, barrier, loads.
+
+    That it is enough is seen where the PTX is executed (tests/ptx/test_weak_steps.py).
+    """
     ptx = facts(cache, target)["measure float32"]["ptx"]
     functions = re.split(r"^\.(?=visible|func)", ptx, flags=re.M)
     of_span, of_all = (re.split(r"(?=atom\.)", f) for f in functions if "atom." in f)
@@ -104,11 +107,7 @@ def test_who_finishes_last_sees_what_the_others_stored(cache, target):
         *_, stored = re.finditer(r"st\.global|call\.uni", before)
         assert before.rindex("bar.sync") > stored.start()
         assert after.index("bar.sync") < re.search(r"ld\.global|call\.uni", after).start()
-        assert ".cg" not in before
-    assert "call.uni" in of_all[0]  # which sums up a span,
-    past_the_first_cache = [f.count("ld.global.cg.b64") for f in functions if "atom." not in f]
-    # and plan: raw, largest, findings, elements, normal ones; of both halves of a chunk; of a span.
-    assert sorted(count for count in past_the_first_cache if count) == [10, 20]
+    assert "call.uni" in of_all[0]  # which sums up a span
 
 
 def test_an_amd_target(cache):

@@ -43,9 +43,9 @@ AT_ONCE = tl.constexpr(4)  # spans that hold chunks of units of several
 
 @triton.jit
 def load_span(measured, span, present, WORD: tl.constexpr):
-    """What another program stored of spans: past this multiprocessor's own cache."""
+    """What another program stored of spans, before a ticket."""
     word = measured.spans + span * SPAN_SIZE + WORD
-    return tl.load(word, mask=present, other=0, cache_modifier=".cg")
+    return tl.load(word, mask=present, other=0)
 
 
 @triton.jit
@@ -125,7 +125,7 @@ def redo_long_spans(table, measured, decided, square):
         present = here & (chunk < chunks)
         unit = tl.load(table.chunks + chunk * PART_SIZE + PART_UNIT, mask=present, other=0)
         factors = decided.factors + unit
-        factor = tl.load(factors, mask=present, other=1.0, cache_modifier=".cg")
+        factor = tl.load(factors, mask=present, other=1.0)
         sums, largest = seen_of_spans(measured, chunk, present, square, factor, AT_ONCE)
         place = start + tl.arange(0, AT_ONCE)
         row = tl.load(table.long_spans + place, mask=place < count, other=0) * SPAN_SIZE

@@ -44,8 +44,8 @@ from lrfused.backends.triton.words import (
 
 @triton.jit
 def load_half(words, chunk, second, present):
-    """What another program stored: past this multiprocessor's own cache."""
-    return tl.load(words + 2 * chunk + second, mask=present, other=0, cache_modifier=".cg")
+    """What another program stored, before a ticket."""
+    return tl.load(words + 2 * chunk + second, mask=present, other=0)
 
 
 @triton.jit
