@@ -39,11 +39,11 @@ def _find(library: Library) -> list[tuple[int, int]]:
     return [
         pair
         for first, second in MEANT
-        for pair in itertools.product(_lines(library, *first), _lines(library, *second))
+        for pair in itertools.product(lines_of(library, *first), lines_of(library, *second))
     ]
 
 
-def _lines(library: Library, file: str, *texts: str) -> list[int]:
+def lines_of(library: Library, file: str, *texts: str) -> list[int]:
     """Where PTX comes from lines that have one of the texts."""
     found = next(folder / file for folder in FOLDERS if (folder / file).exists())
     numbered = enumerate(found.read_text().splitlines(), 1)
