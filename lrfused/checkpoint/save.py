@@ -69,7 +69,7 @@ def _first_state(
     made: dict[Tensor, dict[str, Any]] = defaultdict(dict)
     param = counts.params[index]
     allocate(books.rule, options, made, param)
-    return {**made[param], **{key: view.clone() for key, view in counts.views[index].items()}}
+    return {**made[param], **{key: view.clone() for key, view in counts.shown.views[index].items()}}
 
 
 def _as_carried(mask: Tensor, param: Tensor) -> Tensor:

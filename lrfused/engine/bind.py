@@ -83,7 +83,7 @@ def _uses(
 def watched_tensors(schedules: list[Schedule], state: DeviceState) -> Watched:
     """The tensors besides parameters and state whose addresses a table holds."""
     inputs = [node._payload[0] for schedule in schedules for node in schedule.inputs]
-    return [(tensor, tensor.data_ptr()) for tensor in (state.tensors.steps, *inputs)]
+    return [(tensor, tensor.data_ptr()) for tensor in (*state.tensors.memory(), *inputs)]
 
 
 def check_inputs(schedules: list[Schedule], device: torch.device) -> None:

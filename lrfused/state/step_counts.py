@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lrfused.rules import UpdateRule
 from lrfused.state.operands import own_operands_in
+from lrfused.state.shown import Shown
 
 Groups = list[dict[str, Any]]
 States = Any  # torch's defaultdict: parameter -> {"step", "exp_avg", ...}
@@ -109,6 +110,7 @@ class Counts:
 
     def set_all(self, counts: Tensor, carried: Tensor) -> None:
         """Set those of every parameter, in place: captured graphs hold these addresses."""
+        self.shown.check_memory()
         self.counts.copy_(counts)
         self.steps.copy_(counts)
         self.carried.copy_(carried.reshape(self.carried.shape))
@@ -120,7 +122,11 @@ class Counts:
 
         For the same parameters the memory stays: captured graphs hold these addresses. ``recover``
         computes a group's carried numbers after a number of updates, where they are missing.
+
+        Raises:
+            ValueError: a state's count cannot be one, or was freed.
         """
+        self.shown.check_memory()
         params = [(g, p) for g, group in enumerate(groups) for p in group["params"]]
         if carries == self.carries and self._are_in_place([p for _, p in params], states):
             return Moved(self, 0, False)
@@ -165,7 +171,9 @@ class Counts:
                 for param in group["params"]
                 if (state := states.get(param))
             )
-        ours = {id(p): views["step"] for p, views in zip(self.params, self.views, strict=True)}
+        ours = {
+            id(p): views["step"] for p, views in zip(self.params, self.shown.views, strict=True)
+        }
         return all(
             state.get("step") is ours.get(id(param))
             for group in groups
@@ -197,9 +205,8 @@ class Counts:
 
     def _carried(self, old: int | None, state: dict[str, Any], count: int) -> Numbers | None:
         """Carried numbers that the caller put into the state; None if the state has our views."""
-        ours = {} if old is None else self.views[old]
         keys = [carried.key for carried in self.rule.carried]
-        if old is not None and all(state.get(key) is ours.get(key) for key in keys):
+        if old is not None and all(self.shown.is_in(state, old, key) for key in keys):
             return None
         operands = [x for _, x in own_operands_in(self.rule, state)]
         return carried_in(self.rule, state, count, operands)
@@ -220,7 +227,7 @@ class Counts:
 
     def bind_one(self, index: int, states: States) -> None:
         """Put those of one parameter into its state, if it has one."""
-        state, views = states.get(self.params[index]), self.views[index]
+        state, views = states.get(self.params[index]), self.shown.views[index]
         self.held[index] = state
         if state:
             state.update(views)
@@ -230,12 +237,10 @@ class Counts:
 
     def are_shown(self, index: int, states: States) -> bool:
         """True if the state has the views of this parameter, as they were made."""
-        state, views = states.get(self.params[index]) or {}, self.views[index]
-        if any(state.get(key) is not view for key, view in views.items()):
-            return False
+        state = states.get(self.params[index]) or {}
         if not self.rule.counts and (state or None) is not (self.held[index] or None):
             return False
-        return not self.rule.counts or self._is_in_place(index, views["step"])
+        return self.shown.are_all_in(state, index)
 
     def hold(self, states: States) -> None:
         """Take these dictionaries for ours."""
@@ -249,21 +254,16 @@ class Counts:
 
     def renew_views(self) -> None:
         """Create the views for the states; a deepcopy, for one, turns views into copies."""
-        self.views = [self._views(i) for i in range(len(self.params))]
+        columns = {"step": self.steps} if self.rule.counts else {}
+        keys = [carried.key for carried in self.rule.carried]
+        carried = dict(zip(keys, self.carried.unbind(1), strict=True))
+        if carried and self.rule.counts:
+            carried[CARRIED_COUNT] = self.counts
+        self.shown = Shown(columns, carried, self.carries)
 
-    def _is_in_place(self, index: int, step: Tensor) -> bool:
-        """True if a view is what it was made as: nobody has pointed it elsewhere (``.data``)."""
-        address = self.steps.data_ptr() + index * self.steps.element_size()
-        return step.data_ptr() == address and step.dtype == self.steps.dtype and step.dim() == 0
-
-    def _views(self, i: int) -> dict[str, Tensor]:
-        views = {"step": self.steps[i]} if self.rule.counts else {}
-        if self.carries[i]:
-            keys = [carried.key for carried in self.rule.carried]
-            views |= zip(keys, self.carried[i].unbind(), strict=True)
-            if self.rule.counts:
-                views[CARRIED_COUNT] = self.counts[i]
-        return views
+    def memory(self) -> list[Tensor]:
+        """What kernels read and write; it can move, through a view in a state."""
+        return [x for x in (self.counts, self.steps, self.carried) if x.numel()]
 
     def copies(self, states: States) -> list[dict[str, Tensor]]:
         """Copies of the views for a checkpoint, by parameter; {} for one without state.
@@ -271,13 +271,14 @@ class Counts:
         Copies, so that a loading optimizer does not write to our memory. Once a count exceeds
         float32's exact range, the steps are float64.
         """
+        self.shown.check_memory()
         exact = self.counts.tolist() if bool((self.counts > LAST_EXACT).any()) else None
         return [self._copies(i, states.get(p) or {}, exact) for i, p in enumerate(self.params)]
 
     def _copies(
         self, index: int, state: dict[str, Any], exact: list[int] | None
     ) -> dict[str, Tensor]:
-        keys = [key for key in self.views[index] if isinstance(state.get(key), Tensor)]
+        keys = [key for key in self.shown.views[index] if isinstance(state.get(key), Tensor)]
         copies = {key: state[key].clone() for key in keys}
         if exact is not None and "step" in copies and self.is_shown(index, copies):
             copies["step"] = copies["step"].double().fill_(float(exact[index]))

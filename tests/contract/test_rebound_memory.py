@@ -17,7 +17,7 @@ from lib.contract import (
     run,
     twin,
 )
-from lib.optimizers import every_moment, named, that_counts, with_state
+from lib.optimizers import KINDS, every_moment, named, that_counts, with_state
 from lib.seeds import Rng
 
 from lrfused import native
@@ -54,6 +54,28 @@ def states_of(opt):
     return [opt.state[p] for p in parameters_of(opt)]
 
 
+def two_of_ours(rng, kind, backend):
+    """Two in the middle of a run, over equal parameters, with all that goes on between updates."""
+    params = make_parameters(rng, shapes=SHAPES)
+    more = {**options(kind), **kind.carrying}
+    opts = [kind.ours(each, **more, backend=backend) for each in (params, twin(params))]
+    run(rng, 3, *opts)
+    return opts
+
+
+def counts_of(opt):
+    """The keys of counts, and of the numbers that go from update to update."""
+    return [key for key, tensor in states_of(opt)[1].items() if not tensor.dim()]
+
+
+def assert_same_steps(rng, *opts):
+    """The same bits after three updates, the state's, too."""
+    run(rng, 3, *opts)
+    assert_same_bits(*map(parameters_of, opts))
+    for both in zip(*map(states_of, opts), strict=True):
+        assert_same_bits(*(state.values() for state in both))
+
+
 @every_moment
 def test_data_of_a_moment_may_be_rebound(rng, kind, backend, key):
     """state["exp_avg"].data = ... : the step uses the new memory, and does not touch the old."""
@@ -77,6 +99,19 @@ def test_data_of_a_step_count_may_be_rebound(rng, kind, backend):
             state["step"].data = torch.tensor(9.0)
     run(rng, 3, ours, theirs)
     assert_near(ours, theirs)
+
+
+@with_state
+def test_data_of_what_goes_from_update_to_update_may_be_rebound(rng, kind, backend):
+    """The step takes the value, shows its own numbers again, and a checkpoint has these."""
+    moved, other = two_of_ours(rng, kind, backend)
+    for state in states_of(moved):
+        for key in counts_of(moved):
+            state[key].data = state[key].data.clone()
+    assert_same_steps(rng, moved, other)
+    saved = [opt.state_dict()["state"].values() for opt in (moved, other)]
+    for mine, others in zip(*saved, strict=True):
+        assert_same_bits(mine.values(), others.values())
 
 
 def test_data_may_be_rebound_to_another_view_of_itself(rng, kind, backend):
@@ -189,18 +224,19 @@ def refuse_freed(take, seed, kind, backend):
     rng = fresh_rng(seed)
     lr = torch.tensor(0.02)
     params = make_parameters(rng, shapes=SHAPES)
-    opt = kind.ours(params, **{**options(kind), "lr": lr}, backend=backend)
+    opt = kind.ours(params, **{**options(kind), **kind.carrying, "lr": lr}, backend=backend)
     run(rng, 3, opt)
     freed = take(opt)
-    values, size = freed.detach().clone(), freed.untyped_storage().nbytes()
-    freed.untyped_storage().resize_(0)
+    storage = freed.untyped_storage()
+    values, size = storage.clone(), storage.nbytes()
+    storage.resize_(0)
     kept = [p.detach().clone() for p in params if p is not freed]
     give_gradients(rng, opt)
     with pytest.raises((ValueError, RuntimeError), match=r"memory|allocated"):
         opt.step()
     assert_same_bits((p for p in params if p is not freed), kept)
-    freed.untyped_storage().resize_(size)
-    freed.detach().copy_(values)
+    storage.resize_(size)
+    storage.copy_(values)
     run(rng, 1, opt)
     assert opt.metrics()["steps"] == 4
 
@@ -244,6 +280,22 @@ def refuse_all_freed(seed, name, backend):
     for name, take in {**FREED, **moments}.items():
         print("freed:", name, flush=True)
         refuse_freed(take, seed, kind, backend)
+
+
+def move_and_free_counts(seed, backend):
+    for kind in KINDS:
+        print(kind.name, flush=True)
+        rng = fresh_rng(seed)
+        moved, other = two_of_ours(rng, kind, backend)
+        shared(moved)
+        assert_same_steps(rng, moved, other)
+        for key in counts_of(other):
+            refuse_freed(lambda opt, key=key: states_of(opt)[1][key], seed, kind, backend)
+
+
+def test_counts_move_with_their_storage_and_are_refused_without(rng, backend):
+    """Those of every kind of optimizer, and the numbers that go from update to update."""
+    in_a_process(move_and_free_counts, int(rng.numpy.integers(2**31)), backend)
 
 
 @with_state
