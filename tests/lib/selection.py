@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 # The interpreter takes most of the time of all tests. Over it these run with the slow ones: what
 # they show is host Python, or what the other backends and the files and tests kept show as well.
 INTERPRETED_LATER = ("contract", "riders", "several", "step", "torch_compile")
@@ -35,6 +37,7 @@ OPTIONS_OF_PTX = ("default", "max_grad_norm", "agc by unit", "averages", "dynami
 TRANSLATED = ("test_units_of_several_chunks", "test_raise_names_the_step_and_changes_nothing")
 TRANSLATED += ("test_advance_schedule_on_skip_moves_the_schedule_alone",)
 TRANSLATED += ("test_a_limit_that_is_unusable_at_the_first_step", REFUSED_COUNT)
+OF_16_BITS = (torch.bfloat16, torch.float16)  # which have instructions of their own
 
 
 def is_of_another_rule_later(path: Path, name: str, given: Mapping[str, Any]) -> bool:
@@ -53,4 +56,6 @@ def is_translated(name: str, given: Mapping[str, Any]) -> bool:
     """A test that runs Triton's PTX by default."""
     if given.get("rule", "adamw") != "adamw":
         return name == "test_every_option" and given["name"] == OVER_TRITON
+    if name == "test_every_pair_of_dtypes":
+        return given["dtype"] == given["gradient_dtype"] and given["dtype"] in OF_16_BITS
     return name in TRANSLATED or (name == "test_every_option" and given["name"] in OPTIONS_OF_PTX)

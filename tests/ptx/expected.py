@@ -166,6 +166,17 @@ def _halves(f: Callable[[float, float], Any]) -> Callable[[int, int], int]:
     return both
 
 
+def _magnitudes(a: int) -> int:
+    """Of two float16 numbers; the manual leaves open which nan a nan becomes."""
+    numbers = [decoded(a >> s & 0xFFFF, "f16") for s in (0, 16)]
+    kept = (a >> s & 0x7FFF for s in (0, 16))
+    low, high = (
+        nan if math.isnan(x) else encoded(abs(x), "f16")
+        for x, nan in zip(numbers, kept, strict=True)
+    )
+    return high << 16 | low
+
+
 def _truncated(a: int, b: int) -> int:
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
@@ -204,6 +215,7 @@ PLAIN: dict[str, Callable[..., Any]] = {
     "shf.l.wrap": lambda a, b, c: (b << 32 | a) << (c & 31) >> 32,
     "prmt": _permuted,
     "popc": lambda a: bin(a).count("1"),
+    "abs.f16x2": _magnitudes,
     "selp": lambda a, b, c: a if c else b,
     "mov": lambda a: a,
 }
@@ -238,6 +250,8 @@ def operation(form: str) -> Callable[..., Any]:
         return lambda a, b: compared(stem.split(".")[1], a, b)
     if name == "cvt":
         return conversion(*form.split(".")[1:])
+    if form in PLAIN:
+        return PLAIN[form]
     if kind == "f32x2":
         return _halves(FLOATING[stem])
     if name == "mul" and "hi" in stem:

@@ -63,6 +63,7 @@ ROWS = [
     (f"sqrt.rn.{{{FLOATS}}}", "T", "T", "canonical(std::sqrt(a))"),
     (f"neg.{{{FLOATS}}}", "T", "T", "-a"),
     (f"abs.{{{FLOATS}}}", "T", "T", "std::fabs(a)"),
+    ("abs.f16x2", "b32", "b32", "a & 0x7FFF7FFFu"),
     (f"min.{{{FLOATS}}}", "T", "T T", "least(a, b)"),
     (f"max.{{{FLOATS}}}", "T", "T T", "most(a, b)"),
     # Comparisons; those that end with u are true of a nan.
