@@ -38,6 +38,10 @@ TRANSLATED = ("test_units_of_several_chunks", "test_raise_names_the_step_and_cha
 TRANSLATED += ("test_advance_schedule_on_skip_moves_the_schedule_alone",)
 TRANSLATED += ("test_a_limit_that_is_unusable_at_the_first_step", REFUSED_COUNT)
 OF_16_BITS = (torch.bfloat16, torch.float16)  # which have instructions of their own
+TRANSLATED_OF_16_BITS = (
+    "test_every_pair_of_dtypes",
+    "test_nothing_overflows_or_vanishes_falsely",
+)
 
 
 def is_of_another_rule_later(path: Path, name: str, given: Mapping[str, Any]) -> bool:
@@ -56,6 +60,7 @@ def is_translated(name: str, given: Mapping[str, Any]) -> bool:
     """A test that runs Triton's PTX by default."""
     if given.get("rule", "adamw") != "adamw":
         return name == "test_every_option" and given["name"] == OVER_TRITON
-    if name == "test_every_pair_of_dtypes":
-        return given["dtype"] == given["gradient_dtype"] and given["dtype"] in OF_16_BITS
+    if name in TRANSLATED_OF_16_BITS:
+        dtype = given["dtype"]
+        return dtype in OF_16_BITS and given.get("gradient_dtype", dtype) == dtype
     return name in TRANSLATED or (name == "test_every_option" and given["name"] in OPTIONS_OF_PTX)
